@@ -1,0 +1,2 @@
+//! Placeholder until the function lands.
+fn main() {}

@@ -1,0 +1,83 @@
+//! One effect that is still to leave.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Which dispatcher settles an item: the same binary, deployed twice, so that slow chatbots never delay
+/// contact syncs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// Braze and Graph: large batches.
+    Sync,
+    /// External systems: small batches, high parallelism.
+    Relay,
+}
+
+impl Lane {
+    /// The lane's name as stored and as the stream filter spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// What is to be done. The payload's type belongs to the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Bring a contact's Braze profile up to date. Subject: the contact. No payload: the current state counts.
+    ContactSync,
+    /// Send a custom event for something a contact did. Subject: the contact.
+    ContactEvent,
+    /// Turn an install's user token into a system-user token. Subject: the business.
+    FbeExchangeToken,
+    /// Compare an install with what Graph says and take over Graph's answer. Subject: the business.
+    FbeReconcile,
+    /// Tell the business what changed. Subject: the business.
+    FbeNotify,
+    /// Push the catalog. Subject: the business.
+    FbeCatalogPush,
+    /// Hand messages to the external system. Subject: the conversation.
+    RelayMessage,
+    /// Send one reply through Braze. Subject: the conversation.
+    RelayReply,
+}
+
+impl Kind {
+    /// The lane that settles this kind.
+    #[must_use]
+    pub fn lane(self) -> Lane {
+        match self {
+            Self::ContactSync
+            | Self::ContactEvent
+            | Self::FbeExchangeToken
+            | Self::FbeReconcile
+            | Self::FbeNotify
+            | Self::FbeCatalogPush => Lane::Sync,
+            Self::RelayMessage | Self::RelayReply => Lane::Relay,
+        }
+    }
+}
+
+/// One effect that is still to leave, as a decider plans it.
+///
+/// The key is (`subject`, `event_key`). The event key is made from what caused the effect, so a redelivery
+/// makes the same key, finds the item, and has no second effect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutboxItem {
+    /// Contact, business or conversation. Items of one subject are settled in the order of their event keys.
+    pub subject: String,
+    /// Deterministic, unique within the subject.
+    pub event_key: String,
+    /// What is to be done.
+    pub kind: Kind,
+    /// What the kind needs to know.
+    pub payload: Value,
+    /// Not before this time; `None` = at once.
+    pub not_before: Option<Timestamp>,
+}

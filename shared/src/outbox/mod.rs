@@ -1,0 +1,10 @@
+//! The transactional outbox: effects that are committed together with the state they follow from, and leave
+//! afterwards.
+//!
+//! A webhook function never calls Braze, Meta or the external system before it answers. It commits
+//! [`OutboxItem`]s; the dispatcher is woken by the table's stream and by a schedule, and settles them one by
+//! one. So a dead third party costs delay, not data.
+
+pub mod item;
+
+pub use item::{Kind, Lane, OutboxItem};

@@ -1,0 +1,17 @@
+//! The HTTP edge: who may speak to us, and what we answer.
+//!
+//! ```text
+//! Received ──verify──▶ Verified ──▶ a job's parser
+//! ```
+//!
+//! Only [`signature`] makes a [`Verified`], and Meta's payload parsers take nothing else, so an unsigned
+//! byte cannot reach them: forgetting the check does not compile.
+
+pub mod answer;
+pub mod bearer;
+pub mod handshake;
+pub mod quarantine;
+pub mod receive;
+pub mod signature;
+
+pub use signature::{Received, Verified};
