@@ -1,1 +1,325 @@
-//! secrets
+//! Secrets, read from Secrets Manager at run time and cached in the warm process, so that a rotation needs no
+//! redeploy.
+//!
+//! AWS's own caching crate is not used: it asks for the SDK's default features, which link a second TLS stack
+//! into every function, and it cannot limit how often a forced refresh happens.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::error::DisplayErrorContext;
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+
+use crate::clock::Clock;
+
+/// How long a value is used without asking again.
+const TIME_TO_LIVE: Duration = Duration::from_mins(5);
+
+/// A mismatch forces a refresh at most this often: strangers must not make us ask on each of their requests.
+const REFRESH_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Why a secret cannot be had. Holds the secret's name and never its value.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Secrets Manager did not give it.
+    #[error("secret `{id}` cannot be read: {reason}")]
+    Unavailable {
+        /// Name or ARN as configured.
+        id: String,
+        /// What Secrets Manager said.
+        reason: String,
+    },
+    /// It is not JSON with the fields that are expected.
+    #[error("secret `{id}` does not hold the expected JSON: {reason}")]
+    Malformed {
+        /// Name or ARN as configured.
+        id: String,
+        /// The field at fault, or what kind of JSON error it is.
+        reason: String,
+    },
+}
+
+/// A secret of type `T`, fetched when first needed. Clones share the cache.
+pub struct Secret<T> {
+    id: Arc<str>,
+    client: Client,
+    clock: Clock,
+    cached: Arc<Mutex<Cached<T>>>,
+}
+
+struct Cached<T> {
+    value: Option<Arc<T>>,
+    fetched: Timestamp,
+    forced: Timestamp,
+}
+
+impl<T> Clone for Secret<T> {
+    fn clone(&self) -> Self {
+        Self {
+            id: Arc::clone(&self.id),
+            client: self.client.clone(),
+            clock: self.clock.clone(),
+            cached: Arc::clone(&self.cached),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: DeserializeOwned> Secret<T> {
+    /// `id` is a name or an ARN. Nothing is fetched yet.
+    #[must_use]
+    pub fn new(client: Client, id: &str, clock: Clock) -> Self {
+        let never = Timestamp::UNIX_EPOCH;
+        let cached = Cached {
+            value: None,
+            fetched: never,
+            forced: never,
+        };
+        Self {
+            id: id.into(),
+            client,
+            clock,
+            cached: Arc::new(Mutex::new(cached)),
+        }
+    }
+
+    /// The value, at most five minutes old. If Secrets Manager cannot be reached, the last known value serves.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if there is no value at all.
+    pub async fn get(&self) -> Result<Arc<T>, SecretError> {
+        let mut cached = self.cached.lock().await;
+        let now = self.clock.now();
+        if let Some(value) = &cached.value
+            && age(now, cached.fetched) < TIME_TO_LIVE
+        {
+            return Ok(Arc::clone(value));
+        }
+        match self.fetch().await {
+            Ok(value) => {
+                cached.fetched = now;
+                cached.value = Some(Arc::clone(&value));
+                Ok(value)
+            }
+            Err(error) => match &cached.value {
+                Some(value) => {
+                    tracing::warn!(secret.id = %self.id, %error, "the secret cannot be refreshed; its last value serves");
+                    Ok(Arc::clone(value))
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    /// The value fetched anew after something did not match it, or `None` if that was done less than a minute
+    /// ago: then what we hold is what there is.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if it cannot be fetched.
+    pub async fn refresh(&self) -> Result<Option<Arc<T>>, SecretError> {
+        let mut cached = self.cached.lock().await;
+        let now = self.clock.now();
+        if age(now, cached.forced) < REFRESH_INTERVAL {
+            return Ok(None);
+        }
+        cached.forced = now;
+        let value = self.fetch().await?;
+        cached.fetched = now;
+        cached.value = Some(Arc::clone(&value));
+        Ok(Some(value))
+    }
+
+    async fn fetch(&self) -> Result<Arc<T>, SecretError> {
+        let id = || self.id.to_string();
+        let answer = self
+            .client
+            .get_secret_value()
+            .secret_id(&*self.id)
+            .send()
+            .await
+            .map_err(|error| SecretError::Unavailable {
+                id: id(),
+                reason: DisplayErrorContext(&error).to_string(),
+            })?;
+        let text = answer.secret_string().unwrap_or_default();
+        serde_json::from_str(text)
+            .map(Arc::new)
+            .map_err(|error| SecretError::Malformed {
+                id: id(),
+                reason: without_values(&error),
+            })
+    }
+}
+
+// Of serde's messages only this one names a field and no value.
+fn without_values(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    if message.starts_with("missing field") {
+        message
+    } else {
+        format!(
+            "{:?} error at line {}, column {}",
+            error.classify(),
+            error.line(),
+            error.column()
+        )
+    }
+}
+
+fn age(now: Timestamp, then: Timestamp) -> Duration {
+    now.duration_since(then).try_into().unwrap_or_default()
+}
+
+/// `<stack>/meta`
+#[derive(Debug, Deserialize)]
+pub struct MetaSecret {
+    /// The Meta app.
+    pub app_id: String,
+    /// Signs webhooks and `appsecret_proof`.
+    pub app_secret: SecretString,
+    /// Still accepted after a rotation.
+    pub previous_app_secret: Option<SecretString>,
+    /// What we told Meta to send in `hub.verify_token`.
+    pub verify_token: SecretString,
+    /// The same for `/fbe/webhook`, if it differs.
+    pub fbe_verify_token: Option<SecretString>,
+    /// FBE's app, if it is another one.
+    pub fbe: Option<FbeApp>,
+    /// For the on-behalf-of token exchange.
+    pub partner_system_user_token: Option<SecretString>,
+}
+
+/// The app that owns the FBE subscription.
+#[derive(Debug, Deserialize)]
+pub struct FbeApp {
+    /// The Meta app.
+    pub app_id: String,
+    /// Signs webhooks and `appsecret_proof`.
+    pub app_secret: SecretString,
+    /// Still accepted after a rotation.
+    pub previous_app_secret: Option<SecretString>,
+}
+
+impl MetaSecret {
+    /// The secrets that may sign `/messenger/webhook`.
+    #[must_use]
+    pub fn messenger_app_secrets(&self) -> Vec<&SecretString> {
+        std::iter::once(&self.app_secret)
+            .chain(&self.previous_app_secret)
+            .collect()
+    }
+
+    /// The secrets that may sign `/fbe/webhook`.
+    #[must_use]
+    pub fn fbe_app_secrets(&self) -> Vec<&SecretString> {
+        let (current, previous) = match &self.fbe {
+            Some(app) => (&app.app_secret, &app.previous_app_secret),
+            None => (&self.app_secret, &self.previous_app_secret),
+        };
+        std::iter::once(current).chain(previous).collect()
+    }
+
+    /// What `hub.verify_token` must be on `/fbe/webhook`.
+    #[must_use]
+    pub fn fbe_verify_token(&self) -> &SecretString {
+        self.fbe_verify_token.as_ref().unwrap_or(&self.verify_token)
+    }
+
+    /// Id and secret of the app that FBE calls are made for.
+    #[must_use]
+    pub fn fbe_app(&self) -> (&str, &SecretString) {
+        self.fbe.as_ref().map_or((&self.app_id, &self.app_secret), |app| {
+            (&app.app_id, &app.app_secret)
+        })
+    }
+}
+
+/// `<stack>/braze`
+#[derive(Debug, Deserialize)]
+pub struct BrazeSecret {
+    /// Permissions `users.track` and `users.identify`.
+    pub api_key: SecretString,
+    /// Permission `campaigns.trigger.send`, if it is another key.
+    pub trigger_api_key: Option<SecretString>,
+}
+
+impl BrazeSecret {
+    /// The key that sends campaigns.
+    #[must_use]
+    pub fn trigger_api_key(&self) -> &SecretString {
+        self.trigger_api_key.as_ref().unwrap_or(&self.api_key)
+    }
+}
+
+/// `<stack>/relay`
+#[derive(Debug, Deserialize)]
+pub struct RelaySecret {
+    /// The bearer token of `/whatsapp/inbound`.
+    pub inbound_token: SecretString,
+    /// Still accepted after a rotation.
+    pub previous_inbound_token: Option<SecretString>,
+    /// The bearer token to and from the external system.
+    pub external_system_token: Option<SecretString>,
+    /// Standard Webhooks key, `whsec_…`.
+    pub signing_secret: SecretString,
+    /// For an external system of kind `openai`.
+    pub openai_api_key: Option<SecretString>,
+}
+
+impl RelaySecret {
+    /// The tokens that open `/whatsapp/inbound`.
+    pub fn inbound_tokens(&self) -> impl Iterator<Item = &SecretString> {
+        std::iter::once(&self.inbound_token).chain(&self.previous_inbound_token)
+    }
+}
+
+/// `<stack>/link`
+#[derive(Debug, Deserialize)]
+pub struct LinkSecret {
+    /// Signs link tokens (HS256).
+    pub signing_key: SecretString,
+    /// Still accepted after a rotation.
+    pub previous_signing_key: Option<SecretString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_field_and_never_a_value() {
+        let missing =
+            serde_json::from_str::<BrazeSecret>(r#"{"trigger_api_key":"very-secret"}"#).unwrap_err();
+        assert_eq!(
+            without_values(&missing),
+            "missing field `api_key` at line 1 column 33"
+        );
+        let wrong = serde_json::from_str::<BrazeSecret>(r#"{"api_key":["very-secret"]}"#).unwrap_err();
+        assert!(!without_values(&wrong).contains("very-secret"));
+        let wrong = serde_json::from_str::<BrazeSecret>(r#""very-secret""#).unwrap_err();
+        assert!(!without_values(&wrong).contains("very-secret"));
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let secret: MetaSecret =
+            serde_json::from_str(r#"{"app_id":"1","app_secret":"very-secret","verify_token":"very-secret"}"#)
+                .unwrap();
+        assert!(!format!("{secret:?}").contains("very-secret"));
+    }
+}

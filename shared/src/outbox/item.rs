@@ -1,5 +1,7 @@
 //! One effect that is still to leave.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,7 +70,7 @@ impl Kind {
 ///
 /// The key is (`subject`, `event_key`). The event key is made from what caused the effect, so a redelivery
 /// makes the same key, finds the item, and has no second effect.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct OutboxItem {
     /// Contact, business or conversation. Items of one subject are settled in the order of their event keys.
     pub subject: String,
@@ -80,4 +82,13 @@ pub struct OutboxItem {
     pub payload: Value,
     /// Not before this time; `None` = at once.
     pub not_before: Option<Timestamp>,
+}
+
+// The subject names a person and the payload may quote them.
+impl fmt::Debug for OutboxItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutboxItem")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
 }

@@ -2,9 +2,11 @@
 //! afterwards.
 //!
 //! A webhook function never calls Braze, Meta or the external system before it answers. It commits
-//! [`OutboxItem`]s; the dispatcher is woken by the table's stream and by a schedule, and settles them one by
-//! one. So a dead third party costs delay, not data.
+//! [`OutboxItem`]s; the [`dispatch::Dispatcher`] is woken by the table's stream and by a schedule, and settles
+//! them one by one. So a dead third party costs delay, not data.
 
+pub mod backoff;
+pub mod dispatch;
 pub mod item;
 
 pub use item::{Kind, Lane, OutboxItem};

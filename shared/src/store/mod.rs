@@ -1,1 +1,61 @@
-//! store
+//! What DynamoDB holds, and the commits that keep it consistent.
+
+pub mod contacts;
+pub mod outbox;
+
+use std::fmt;
+
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::AttributeValue;
+
+/// DynamoDB could not do it, or an item is not what we wrote. Carries the service's words and never an item.
+#[derive(Debug, thiserror::Error)]
+pub struct StoreError {
+    operation: &'static str,
+    reason: String,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DynamoDB {} failed: {}", self.operation, self.reason)
+    }
+}
+
+impl StoreError {
+    pub(crate) fn new(operation: &'static str, reason: impl fmt::Display) -> Self {
+        Self {
+            operation,
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn sdk<E, R>(operation: &'static str, error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: fmt::Debug,
+    {
+        // The service's message can quote an item's key; its code cannot.
+        let reason = match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+            Some(code) => code.to_owned(),
+            None => DisplayErrorContext(error).to_string(),
+        };
+        Self { operation, reason }
+    }
+}
+
+/// Items that DynamoDB takes in one `BatchGetItem`.
+pub(crate) const MAX_BATCH_GET: usize = 100;
+/// Items that DynamoDB takes in one `BatchWriteItem`.
+pub(crate) const MAX_BATCH_WRITE: usize = 25;
+/// Operations that DynamoDB takes in one `TransactWriteItems`.
+pub(crate) const MAX_TRANSACT: usize = 100;
+
+pub(crate) type Item = std::collections::HashMap<String, AttributeValue>;
+
+pub(crate) fn string(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+pub(crate) fn number(value: impl fmt::Display) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}

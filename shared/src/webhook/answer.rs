@@ -1,1 +1,154 @@
-//! answer
+//! What we answer.
+//!
+//! A request ends in one of three ways. It succeeds. The sender is at fault, and gets one of the fixed codes
+//! of [`ErrorCode`] with what to do about it. Or we are at fault (store or secrets out of reach): then the
+//! answer is 503, the sender tries again, and the detail goes to the log alone. No answer holds an expected
+//! value, a secret or anything of the sender's body. A handler returns [`Answer`], never an error: the runtime
+//! would print the error and answer 502.
+
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use lambda_http::{Body, Response};
+use serde::Serialize;
+use serde_json::json;
+
+/// An HTTP answer.
+pub type Answer = Response<Body>;
+
+/// The fixed set of error codes. Adding one is a change of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// 401: `X-Hub-Signature-256` is missing, malformed or wrong.
+    SignatureInvalid,
+    /// 401: the bearer token (or the Standard Webhooks signature) is missing or wrong.
+    TokenInvalid,
+    /// 403: `hub.mode` or `hub.verify_token` is missing or wrong.
+    VerifyTokenInvalid,
+    /// 400: the verify token is right, but `hub.challenge` is missing.
+    ChallengeMissing,
+    /// 413: the body is larger than [`super::receive::MAX_BODY_BYTES`].
+    BodyTooLarge,
+    /// 404: nobody with this conversation id has written.
+    ConversationUnknown,
+    /// 409: the 24-hour window is closed, and there is no template campaign.
+    WindowClosed,
+    /// 503: a secret cannot be read or is not filled in.
+    SecretsUnavailable,
+    /// 503: DynamoDB did not take it.
+    StoreUnavailable,
+    /// 405: the route knows only other methods.
+    MethodNotAllowed,
+}
+
+impl ErrorCode {
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::SignatureInvalid => (
+                StatusCode::UNAUTHORIZED,
+                "signature_invalid",
+                "sign the exact body with the app secret of the app that owns the webhook, as X-Hub-Signature-256",
+            ),
+            Self::TokenInvalid => (
+                StatusCode::UNAUTHORIZED,
+                "token_invalid",
+                "send `Authorization: Bearer` with the token of the relay secret, or a valid Standard Webhooks signature",
+            ),
+            Self::VerifyTokenInvalid => (
+                StatusCode::FORBIDDEN,
+                "verify_token_invalid",
+                "send hub.mode=subscribe and the verify token of the meta secret",
+            ),
+            Self::ChallengeMissing => (StatusCode::BAD_REQUEST, "challenge_missing", "send hub.challenge"),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "send at most 4 MiB",
+            ),
+            Self::ConversationUnknown => (
+                StatusCode::NOT_FOUND,
+                "conversation_unknown",
+                "send the conversation_id of a message that was handed to you",
+            ),
+            Self::WindowClosed => (
+                StatusCode::CONFLICT,
+                "window_closed",
+                "the person wrote more than 24 hours ago; set a template campaign to answer later",
+            ),
+            Self::SecretsUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "secrets_unavailable",
+                "try again later; the function's log says more",
+            ),
+            Self::StoreUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store_unavailable",
+                "try again later; the function's log says more",
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "see the list of routes",
+            ),
+        }
+    }
+
+    /// The code as it is written in the body.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// `{"error": code, "message": what to do}` under the code's status.
+    #[must_use]
+    pub fn answer(self) -> Answer {
+        let (status, code, message) = self.parts();
+        let mut answer = json(status, &json!({"error": code, "message": message}));
+        if status == StatusCode::UNAUTHORIZED && self == Self::TokenInvalid {
+            answer
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        answer
+    }
+}
+
+/// 400 with the field that is at fault and what is expected of it.
+#[must_use]
+pub fn field_invalid(field: &str, expected: &str) -> Answer {
+    json(
+        StatusCode::BAD_REQUEST,
+        &json!({"error": "field_invalid", "message": format!("`{field}` {expected}")}),
+    )
+}
+
+/// A plain text with the status 200.
+#[must_use]
+pub fn text(body: impl Into<String>) -> Answer {
+    build(
+        StatusCode::OK,
+        "text/plain; charset=utf-8",
+        Body::Text(body.into()),
+    )
+}
+
+/// JSON under a status.
+#[must_use]
+pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    build(
+        status,
+        "application/json",
+        Body::Text(serde_json::to_string(body).unwrap_or_default()),
+    )
+}
+
+fn build(status: StatusCode, content_type: &'static str, body: Body) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

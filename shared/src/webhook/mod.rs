@@ -10,8 +10,9 @@
 pub mod answer;
 pub mod bearer;
 pub mod handshake;
-pub mod quarantine;
+pub mod meta;
 pub mod receive;
 pub mod signature;
 
+pub use answer::{Answer, ErrorCode};
 pub use signature::{Received, Verified};

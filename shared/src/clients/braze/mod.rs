@@ -1,0 +1,291 @@
+//! Braze's REST API, as far as we use it.
+//!
+//! * [`Braze`]: one request, one answer, one [`BrazeError`] that says what to do about it.
+//! * [`track`]: many users' objects in as few requests as Braze's limits allow, with each user's fate.
+//!
+//! The status codes are read as Braze's API error page describes them
+//! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
+
+mod rate_limit;
+pub mod track;
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::secrets::{BrazeSecret, Secret};
+
+/// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
+/// 75 in all is right for both. (<https://www.braze.com/docs/api/api_limits>)
+pub const MAX_TRACK_OBJECTS: usize = 75;
+
+/// At most this many users in `/users/identify`.
+pub const MAX_IDENTIFY: usize = 50;
+
+/// Braze's client library advises 30 s and more; longer, and a batch would outlive its invocation.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Braze's REST API under one endpoint.
+#[derive(Clone, Debug)]
+pub struct Braze {
+    http: reqwest::Client,
+    endpoint: String,
+    secret: Secret<BrazeSecret>,
+    clock: Clock,
+}
+
+/// Why a request did not succeed, sorted by what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrazeError {
+    /// Try again, after `wait` if Braze said so. The outcome may be unknown: the request may have been taken.
+    Transient {
+        /// Short code for the log and the item.
+        reason: String,
+        /// What Braze's headers ask for.
+        wait: Option<Duration>,
+    },
+    /// Key, permission, instance or URL is wrong (401, 403, 404), or the key cannot be read. Somebody must
+    /// act; until then the item waits.
+    Configuration {
+        /// Short code for the log and the item.
+        reason: String,
+    },
+    /// Braze refuses the content (400 and its like). Trying again will not help.
+    Rejected {
+        /// Short code for the log and the item; Braze's own text if it is one of the known ones.
+        reason: String,
+        /// Objects at fault, where Braze named them.
+        errors: Vec<ObjectError>,
+    },
+    /// The body is too large (413). In smaller pieces it may pass.
+    TooLarge,
+}
+
+/// One object that Braze did not take.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ObjectError {
+    /// Braze's description.
+    #[serde(rename = "type", default)]
+    pub description: String,
+    /// `attributes`, `events`, `aliases_to_identify` …
+    #[serde(default)]
+    pub input_array: String,
+    /// Position in that array of the request.
+    #[serde(default)]
+    pub index: usize,
+}
+
+/// The body of `/users/track`.
+#[derive(Debug, Default, Serialize)]
+pub struct TrackBody {
+    /// User attributes objects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<Value>,
+    /// Custom event objects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Value>,
+}
+
+/// An alias-only profile that is to become a known user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AliasToIdentify {
+    /// The brand's own user id.
+    pub external_id: String,
+    /// The alias.
+    pub user_alias: UserAlias,
+}
+
+/// A Braze user alias.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct UserAlias {
+    /// Unique together with the label.
+    pub alias_name: String,
+    /// Kind of alias.
+    pub alias_label: String,
+}
+
+/// What a taken request answered.
+#[derive(Debug, Default, Deserialize)]
+pub struct Taken {
+    /// Objects that were not taken although the others were.
+    #[serde(default)]
+    pub errors: Vec<ObjectError>,
+    /// Of a campaign: what to look for in Braze's logs.
+    #[serde(default)]
+    pub dispatch_id: Option<String>,
+    #[serde(default)]
+    message: String,
+}
+
+enum Key {
+    Users,
+    Trigger,
+}
+
+impl Braze {
+    /// `endpoint` is the REST endpoint without a trailing slash, as the dashboard shows it.
+    #[must_use]
+    pub fn new(endpoint: String, secret: Secret<BrazeSecret>, clock: Clock) -> Self {
+        Self {
+            http: super::http::client(TIMEOUT),
+            endpoint,
+            secret,
+            clock,
+        }
+    }
+
+    /// `POST /users/track`: at most [`MAX_TRACK_OBJECTS`] objects and 4 MB. [`track::send`] sees to both.
+    pub async fn track(&self, body: &TrackBody) -> Result<Taken, BrazeError> {
+        self.post("/users/track", &Key::Users, body).await
+    }
+
+    /// `POST /users/identify`: at most [`MAX_IDENTIFY`] aliases. Success does not say that one was found.
+    pub async fn identify(&self, aliases: &[AliasToIdentify]) -> Result<Taken, BrazeError> {
+        self.post(
+            "/users/identify",
+            &Key::Users,
+            &serde_json::json!({"aliases_to_identify": aliases}),
+        )
+        .await
+    }
+
+    /// `POST /campaigns/trigger/send`. Not idempotent: after an unknown outcome, trying again may send twice.
+    pub async fn trigger_send(&self, body: &Value) -> Result<Taken, BrazeError> {
+        self.post("/campaigns/trigger/send", &Key::Trigger, body).await
+    }
+
+    async fn post(&self, path: &str, key: &Key, body: &impl Serialize) -> Result<Taken, BrazeError> {
+        let unreadable = |error: crate::secrets::SecretError| BrazeError::Configuration {
+            reason: error.to_string(),
+        };
+        let secret = self.secret.get().await.map_err(unreadable)?;
+        let answer = self.attempt(path, pick(&secret, key), body).await;
+        // The key may have been rotated; an expected side effect of that must not raise an alarm.
+        if let Err(BrazeError::Configuration { .. }) = answer
+            && let Ok(Some(fresh)) = self.secret.refresh().await
+            && pick(&fresh, key).expose_secret() != pick(&secret, key).expose_secret()
+        {
+            return self.attempt(path, pick(&fresh, key), body).await;
+        }
+        answer
+    }
+
+    async fn attempt(
+        &self,
+        path: &str,
+        key: &SecretString,
+        body: &impl Serialize,
+    ) -> Result<Taken, BrazeError> {
+        if key.expose_secret().is_empty() {
+            return Err(BrazeError::Configuration {
+                reason: "the braze secret has no key yet".into(),
+            });
+        }
+        let url = format!("{}{path}", self.endpoint);
+        let request = self.http.post(url).bearer_auth(key.expose_secret()).json(body);
+        let answer = request.send().await.map_err(|error| network(&error))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = answer.bytes().await.map_err(|error| network(&error))?;
+        self.read(status, &headers, &body)
+    }
+
+    fn read(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<Taken, BrazeError> {
+        let taken: Taken = serde_json::from_slice(body).unwrap_or_default();
+        let reason = || format!("braze_{}", status.as_u16());
+        match status {
+            status if status.is_success() => {
+                if taken.message != "success" {
+                    // Seen with other words in the wild; the documented meaning of 2xx is "taken".
+                    tracing::warn!(
+                        http.status = status.as_u16(),
+                        "Braze took a request with an unusual answer"
+                    );
+                }
+                Ok(taken)
+            }
+            // Seen with 400 and with 401: objects are named, so it is about the content and not the key.
+            _ if !taken.errors.is_empty() && status.is_client_error() => Err(BrazeError::Rejected {
+                reason: reason(),
+                errors: taken.errors,
+            }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                Err(BrazeError::Configuration { reason: reason() })
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => Err(BrazeError::TooLarge),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+                let wait = rate_limit::wait(headers, self.clock.now());
+                Err(BrazeError::Transient {
+                    reason: reason(),
+                    wait,
+                })
+            }
+            status if status.is_server_error() => Err(BrazeError::Transient {
+                reason: reason(),
+                wait: None,
+            }),
+            _ => Err(BrazeError::Rejected {
+                reason: known_reason(&taken.message).unwrap_or_else(reason),
+                errors: Vec::new(),
+            }),
+        }
+    }
+}
+
+fn pick<'a>(secret: &'a BrazeSecret, key: &Key) -> &'a SecretString {
+    match key {
+        Key::Users => &secret.api_key,
+        Key::Trigger => secret.trigger_api_key(),
+    }
+}
+
+fn network(error: &reqwest::Error) -> BrazeError {
+    // The error's own text holds the URL; its kind says enough.
+    let reason = if error.is_timeout() {
+        "braze_timeout"
+    } else if error.is_connect() {
+        "braze_unreachable"
+    } else {
+        "braze_connection_lost"
+    };
+    BrazeError::Transient {
+        reason: reason.to_owned(),
+        wait: None,
+    }
+}
+
+// Braze's answers to bad requests may quote the request, so only texts without data are passed on.
+fn known_reason(message: &str) -> Option<String> {
+    const KNOWN: [&str; 9] = [
+        "No Recipients",
+        "Invalid Campaign ID",
+        "Message Variant Unspecified",
+        "Invalid Message Variant",
+        "Mismatched Message Type",
+        "Max Input Length Exceeded",
+        "The max number of external_ids and aliases per request was exceeded",
+        "The max number of ids per request was exceeded",
+        "No message to send",
+    ];
+    KNOWN
+        .iter()
+        .find(|known| message.starts_with(*known))
+        .map(|known| format!("braze_400: {known}"))
+}
+
+impl fmt::Display for BrazeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transient { reason, .. }
+            | Self::Configuration { reason }
+            | Self::Rejected { reason, .. } => f.write_str(reason),
+            Self::TooLarge => f.write_str("braze_413"),
+        }
+    }
+}
+
+impl std::error::Error for BrazeError {}

@@ -1,0 +1,107 @@
+//! When a failed item is tried again.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::{SignedDuration, Timestamp};
+use retry_policies::policies::ExponentialBackoff;
+use retry_policies::{Jitter, RetryDecision, RetryPolicy};
+
+use crate::config::RetrySettings;
+
+/// No wait of ours is longer; a server's own may be.
+const LONGEST: Duration = Duration::from_hours(1);
+
+/// Exponential backoff with full jitter, doubling from a base to an hour, given up after a while.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    policy: ExponentialBackoff,
+    keep_trying: SignedDuration,
+}
+
+impl Backoff {
+    /// From the settings.
+    #[must_use]
+    pub fn new(settings: RetrySettings) -> Self {
+        let base = settings.base.min(LONGEST);
+        let policy = ExponentialBackoff::builder()
+            .retry_bounds(base, LONGEST)
+            .jitter(Jitter::Full)
+            .build_with_max_retries(u32::MAX);
+        Self {
+            policy,
+            keep_trying: SignedDuration::try_from(settings.keep_trying).unwrap_or(SignedDuration::MAX),
+        }
+    }
+
+    /// When to try again after `attempts` failures of something that began at `created`, or `None` if it has
+    /// been tried for long enough. The server's own `wait` wins over ours.
+    #[must_use]
+    pub fn next(
+        &self,
+        now: Timestamp,
+        created: Timestamp,
+        attempts: u32,
+        wait: Option<Duration>,
+    ) -> Option<Timestamp> {
+        if now.duration_since(created) >= self.keep_trying {
+            return None;
+        }
+        let wait = wait.unwrap_or_else(|| {
+            let started = SystemTime::now();
+            match self.policy.should_retry(started, attempts) {
+                RetryDecision::Retry { execute_after } => {
+                    execute_after.duration_since(started).unwrap_or_default()
+                }
+                RetryDecision::DoNotRetry => LONGEST,
+            }
+        });
+        now.checked_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)))
+            .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backoff() -> Backoff {
+        Backoff::new(RetrySettings {
+            base: Duration::from_mins(1),
+            keep_trying: Duration::from_hours(36),
+        })
+    }
+
+    #[test]
+    fn waits_grow_to_an_hour_and_vary() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let waits = |attempts| -> Vec<i64> {
+            (0..200)
+                .map(|_| backoff().next(now, now, attempts, None).unwrap().as_second() - now.as_second())
+                .collect()
+        };
+        assert!(waits(0).iter().all(|wait| *wait <= 60));
+        let late = waits(20);
+        assert!(late.iter().all(|wait| (0..=3600).contains(wait)));
+        assert!(late.iter().max() != late.iter().min(), "full jitter spreads");
+        assert!(late.iter().any(|wait| *wait > 600), "the waits grow");
+    }
+
+    #[test]
+    fn a_servers_wait_wins() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let next = backoff().next(now, now, 0, Some(Duration::from_secs(7))).unwrap();
+        assert_eq!(next.as_second() - now.as_second(), 7);
+    }
+
+    #[test]
+    fn after_36_hours_it_is_given_up() {
+        let created = Timestamp::from_second(1_700_000_000).unwrap();
+        let later = created + SignedDuration::from_hours(36);
+        assert_eq!(backoff().next(later, created, 3, None), None);
+        assert!(
+            backoff()
+                .next(later - SignedDuration::from_secs(1), created, 3, None)
+                .is_some()
+        );
+    }
+}
