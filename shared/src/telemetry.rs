@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 
 use metrics_cloudwatch_embedded::Collector;
 
+use crate::config::Env;
 use crate::secrets::SecretError;
 use crate::webhook::{Answer, ErrorCode};
 
@@ -42,11 +43,11 @@ pub const GRAPH_DRIFT: &str = "GraphDrift";
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
 /// Sets up logs and metrics; call once, at start. `function` becomes the only dimension, so that the number
-/// of metrics stays small.
-pub fn init(function: &'static str, namespace: &str) {
+/// of metrics stays small. `METRICS_NAMESPACE` defaults to `MetaBrazeBridge`.
+pub fn init(function: &'static str) {
     lambda_runtime::tracing::init_default_subscriber();
     let collector = metrics_cloudwatch_embedded::Builder::new()
-        .cloudwatch_namespace(namespace.to_owned())
+        .cloudwatch_namespace(Env::process().or("METRICS_NAMESPACE", "MetaBrazeBridge"))
         .with_dimension("Function", function)
         .init();
     match collector {
@@ -55,9 +56,14 @@ pub fn init(function: &'static str, namespace: &str) {
     }
 }
 
-/// Writes what was recorded since the last call. Call at the end of each invocation: a frozen process writes
-/// nothing.
-pub fn flush() {
+/// Runs one invocation and writes the metrics it recorded: a frozen process writes nothing.
+pub async fn measured<T>(invocation: impl Future<Output = T>) -> T {
+    let result = invocation.await;
+    flush();
+    result
+}
+
+fn flush() {
     if let Some(collector) = COLLECTOR.get()
         && let Err(error) = collector.flush(std::io::stdout())
     {

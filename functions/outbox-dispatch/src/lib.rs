@@ -1,1 +1,149 @@
-//! Placeholder until the function lands.
+//! Settles what the outbox holds: Braze, Graph and the external system are called from here and nowhere else.
+//!
+//! Deployed twice, once for each lane. Woken by the outbox table's stream and, every minute, by a schedule.
+
+pub mod contacts;
+
+use std::sync::Arc;
+
+use aws_lambda_events::event::dynamodb;
+use jiff::{SignedDuration, Timestamp};
+use lambda_runtime::{Error, LambdaEvent};
+use serde_json::{Value, json};
+use shared::clients::braze::Braze;
+use shared::clock::Clock;
+use shared::config::{ContactSettings, Env, RetrySettings, Tables, braze_rest_endpoint};
+use shared::outbox::Lane;
+use shared::outbox::backoff::Backoff;
+use shared::outbox::dispatch::{Dispatcher, Worker};
+use shared::secrets::Secret;
+use shared::store::contacts::Contacts;
+use shared::store::outbox::{Entry, Outbox};
+
+use self::contacts::ContactWorker;
+
+/// What is left of an invocation when workers have to be back.
+const MARGIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// What the function reads from its environment.
+#[derive(Debug)]
+pub struct Settings {
+    lane: Lane,
+    outbox_table: String,
+    retry: RetrySettings,
+    braze_rest_endpoint: String,
+    braze_secret_id: String,
+    sync: Option<SyncSettings>,
+}
+
+#[derive(Debug)]
+struct SyncSettings {
+    contacts_table: String,
+    contacts: ContactSettings,
+}
+
+impl Settings {
+    /// Reads the environment; what is asked for depends on `LANE`.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let lane = match env.required("LANE").as_str() {
+            "relay" => Lane::Relay,
+            "sync" | "" => Lane::Sync,
+            other => {
+                env.problem(format!("LANE is `{other}`, but expects `sync` or `relay`"));
+                Lane::Sync
+            }
+        };
+        Self {
+            lane,
+            outbox_table: Tables::outbox(env),
+            retry: RetrySettings::read(env),
+            braze_rest_endpoint: braze_rest_endpoint(env),
+            braze_secret_id: env.required("BRAZE_SECRET_ID"),
+            sync: (lane == Lane::Sync).then(|| SyncSettings {
+                contacts_table: Tables::contacts(env),
+                contacts: ContactSettings::read(env),
+            }),
+        }
+    }
+}
+
+/// The function.
+pub struct App {
+    dispatcher: Dispatcher,
+    clock: Clock,
+}
+
+impl App {
+    /// Nothing is fetched yet.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        secrets: &aws_sdk_secretsmanager::Client,
+        dynamodb: &aws_sdk_dynamodb::Client,
+        clock: Clock,
+    ) -> Self {
+        let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
+        let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
+        let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
+        let mut workers: Vec<Arc<dyn Worker>> = Vec::new();
+        if let Some(sync) = settings.sync {
+            let contacts = Contacts::new(dynamodb.clone(), sync.contacts_table, outbox.clone(), clock.clone());
+            workers.push(Arc::new(ContactWorker::new(contacts, outbox.clone(), braze, sync.contacts)));
+        }
+        let backoff = Backoff::new(settings.retry);
+        Self { dispatcher: Dispatcher::new(settings.lane, outbox, workers, backoff, clock.clone()), clock }
+    }
+
+    /// A batch of the stream, answered with the sequence numbers that could not be settled; or a tick of the
+    /// schedule.
+    ///
+    /// # Errors
+    ///
+    /// If the event is neither, or the table cannot be read.
+    pub async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
+        let until = Timestamp::try_from(event.context.deadline())? - MARGIN;
+        self.handle_until(event.payload, until).await
+    }
+
+    /// [`App::handle`] with the time by which it has to be done.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub async fn handle_until(&self, event: Value, until: Timestamp) -> Result<Value, Error> {
+        if event.get("Records").is_some() {
+            return self.stream(serde_json::from_value(event)?, until).await;
+        }
+        let report = self.dispatcher.tick(until).await?;
+        let summary = json!({
+            "done": report.done, "retried": report.retried, "dead": report.dead, "left": report.left,
+        });
+        Ok(summary)
+    }
+
+    async fn stream(&self, event: dynamodb::Event, until: Timestamp) -> Result<Value, Error> {
+        let (mut entries, mut sequence_numbers) = (Vec::new(), Vec::new());
+        let now = self.clock.now();
+        for record in event.records {
+            let change = record.change;
+            match Entry::read(change.new_image.into()) {
+                // What is not yet due is the schedule's.
+                Ok(entry) if entry.not_before().is_some_and(|at| at > now) => {}
+                Ok(entry) => {
+                    entries.push(entry);
+                    sequence_numbers.push(change.sequence_number);
+                }
+                // The schedule meets it again; here it must not hold up the shard.
+                Err(error) => tracing::error!(%error, "a stream record is no outbox item"),
+            }
+        }
+        let report = self.dispatcher.dispatch(&entries, until).await;
+        let failures: Vec<Value> = report
+            .unwritten
+            .into_iter()
+            .filter_map(|position| sequence_numbers.get(position)?.as_ref())
+            .map(|number| json!({"itemIdentifier": number}))
+            .collect();
+        Ok(json!({"batchItemFailures": failures}))
+    }
+}

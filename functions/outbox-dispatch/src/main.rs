@@ -1,2 +1,16 @@
-//! Placeholder until the function lands.
-fn main() {}
+//! Wiring.
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use outbox_dispatch::{App, Settings};
+use serde_json::Value;
+use shared::{clients, clock::Clock, config::Env, telemetry};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    telemetry::init("outbox-dispatch");
+    let settings = Env::process().finish(Settings::read)?;
+    let aws = clients::aws::config().await;
+    let (secrets, dynamodb) = (aws_sdk_secretsmanager::Client::new(&aws), aws_sdk_dynamodb::Client::new(&aws));
+    let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
+    run(service_fn(async |event: LambdaEvent<Value>| telemetry::measured(app.handle(event)).await)).await
+}

@@ -22,6 +22,12 @@ impl fmt::Display for StoreError {
 }
 
 impl StoreError {
+    /// Somebody else kept writing the same item.
+    #[must_use]
+    pub fn conflict(reason: &'static str) -> Self {
+        Self::new("conditional write", reason)
+    }
+
     pub(crate) fn new(operation: &'static str, reason: impl fmt::Display) -> Self {
         Self {
             operation,

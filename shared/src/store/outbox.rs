@@ -269,7 +269,7 @@ impl Outbox {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+                    .is_some_and(aws_sdk_dynamodb::operation::put_item::PutItemError::is_conditional_check_failed_exception) =>
             {
                 Ok(false)
             }
@@ -381,7 +381,7 @@ impl Outbox {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+                    .is_some_and(aws_sdk_dynamodb::operation::update_item::UpdateItemError::is_conditional_check_failed_exception) =>
             {
                 Ok(None)
             }
@@ -480,7 +480,7 @@ impl Outbox {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+                    .is_some_and(aws_sdk_dynamodb::operation::update_item::UpdateItemError::is_conditional_check_failed_exception) =>
             {
                 Ok(false)
             }
@@ -513,7 +513,7 @@ impl Outbox {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+                    .is_some_and(aws_sdk_dynamodb::operation::update_item::UpdateItemError::is_conditional_check_failed_exception) =>
             {
                 Ok(())
             }
@@ -573,7 +573,7 @@ pub(crate) async fn batch_get(
             answer
                 .responses
                 .into_iter()
-                .flat_map(|mut tables| tables.remove(table))
+                .filter_map(|mut tables| tables.remove(table))
                 .flatten(),
         );
         keys = answer

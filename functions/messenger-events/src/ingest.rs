@@ -1,0 +1,173 @@
+//! From events to what is stored: read what is known, decide for each person, write, and start over for those
+//! that somebody else wrote in between.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use shared::config::ContactSettings;
+use shared::messenger::decide::{LinkCounts, decide};
+use shared::messenger::event::Event;
+use shared::messenger::key::{ContactKey, UserRefKey};
+use shared::messenger::link::LinkKeys;
+use shared::messenger::user_ref::{UserRefLink, decide_user_ref};
+use shared::store::StoreError;
+use shared::store::contacts::{Contacts, Known, Record, Unit};
+use shared::telemetry;
+
+/// Two deliveries about one person at the same moment settle within a round or two.
+const ROUNDS: u32 = 6;
+
+/// Somebody of whom there is something to decide.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    UserRef(UserRefKey),
+    Contact(ContactKey),
+}
+
+/// Makes `events` durable.
+pub(crate) async fn events(
+    contacts: &Contacts,
+    events: Vec<Event>,
+    links: &LinkKeys,
+    settings: &ContactSettings,
+) -> Result<(), StoreError> {
+    let mut open = by_subject(events);
+    let mut round = 0;
+    while !open.is_empty() {
+        if round == ROUNDS {
+            return Err(StoreError::conflict("a contact is written too often to keep up with"));
+        }
+        if round > 0 {
+            // So that two rivals do not meet again in step.
+            tokio::time::sleep(Duration::from_millis(10 << round)).await;
+        }
+        open = write(contacts, open, links, settings, round == 0).await?;
+        round += 1;
+    }
+    Ok(())
+}
+
+/// One round; gives back what has to be decided again.
+async fn write(
+    contacts: &Contacts,
+    open: BTreeMap<Subject, Vec<Event>>,
+    links: &LinkKeys,
+    settings: &ContactSettings,
+    first: bool,
+) -> Result<BTreeMap<Subject, Vec<Event>>, StoreError> {
+    let (mut keys, mut user_refs) = (Vec::new(), Vec::new());
+    for subject in open.keys() {
+        match subject {
+            Subject::UserRef(key) => user_refs.push(key.clone()),
+            Subject::Contact(key) => keys.push(key.clone()),
+        }
+    }
+    let mut known = contacts.read(&keys, &user_refs).await?;
+    let mut units: Vec<(Subject, Vec<Unit>)> = Vec::new();
+    let mut counts = LinkCounts::default();
+    let derived = decide_user_refs(&open, &known, links, &mut units, &mut counts);
+    read_linked(contacts, &keys, &derived, &mut known).await?;
+
+    let mut people: BTreeMap<&ContactKey, (&[Event], Vec<UserRefLink>)> = BTreeMap::new();
+    for (subject, events) in &open {
+        if let Subject::Contact(key) = subject {
+            people.entry(key).or_default().0 = events;
+        }
+    }
+    for link in &derived {
+        people.entry(&link.contact).or_default().1.push(link.clone());
+    }
+    let mut created = 0;
+    for (key, (events, derived)) in people {
+        let stored = known.contacts.get(key);
+        let plan = decide(stored, events, &derived, links, settings);
+        counts.add(&plan.counts);
+        created += u64::from(stored.is_none() && plan.contact.is_some());
+        if plan.contact.is_some() || !plan.outbox.is_empty() {
+            let unit = Unit { record: plan.contact.map(Record::Contact), outbox: plan.outbox };
+            units.push((Subject::Contact(key.clone()), unit.split()));
+        }
+    }
+
+    let flat: Vec<Unit> = units.iter().flat_map(|(_, units)| units.iter().cloned()).collect();
+    let mut written = contacts.write(&flat).await?.into_iter();
+    let mut again = BTreeMap::new();
+    for (subject, units) in units {
+        let all = written.by_ref().take(units.len()).fold(true, |all, one| all && one);
+        if !all {
+            let events = open.get(&subject).cloned().unwrap_or_default();
+            again.insert(subject, events);
+        }
+    }
+    if first {
+        report(&counts, created);
+    }
+    // A derived link whose contact was contended comes from its `user_ref` again.
+    for link in derived {
+        if again.contains_key(&Subject::Contact(link.contact)) {
+            let user_refs = open.iter().filter(|(subject, _)| matches!(subject, Subject::UserRef(_)));
+            again.extend(user_refs.map(|(subject, events)| (subject.clone(), events.clone())).collect::<Vec<_>>());
+        }
+    }
+    Ok(again)
+}
+
+fn decide_user_refs(
+    open: &BTreeMap<Subject, Vec<Event>>,
+    known: &Known,
+    links: &LinkKeys,
+    units: &mut Vec<(Subject, Vec<Unit>)>,
+    counts: &mut LinkCounts,
+) -> Vec<UserRefLink> {
+    let mut derived = Vec::new();
+    for (subject, events) in open {
+        let Subject::UserRef(key) = subject else { continue };
+        let plan = decide_user_ref(known.user_refs.get(key), events, links);
+        counts.add(&plan.counts);
+        derived.extend(plan.derived);
+        if let Some(record) = plan.record {
+            let record = Some(Record::UserRef(key.clone(), record));
+            units.push((subject.clone(), vec![Unit { record, outbox: Vec::new() }]));
+        }
+    }
+    derived
+}
+
+/// A `user_ref` may link somebody of whom this request says nothing else.
+async fn read_linked(
+    contacts: &Contacts,
+    read: &[ContactKey],
+    derived: &[UserRefLink],
+    known: &mut Known,
+) -> Result<(), StoreError> {
+    let read: HashSet<&ContactKey> = read.iter().collect();
+    let missing: HashSet<&ContactKey> =
+        derived.iter().map(|link| &link.contact).filter(|key| !read.contains(key)).collect();
+    if !missing.is_empty() {
+        let missing: Vec<ContactKey> = missing.into_iter().cloned().collect();
+        known.contacts.extend(contacts.read(&missing, &[]).await?.contacts);
+    }
+    Ok(())
+}
+
+fn by_subject(events: Vec<Event>) -> BTreeMap<Subject, Vec<Event>> {
+    let mut subjects: BTreeMap<Subject, Vec<Event>> = BTreeMap::new();
+    for event in events {
+        if let Some(key) = event.user_ref_key() {
+            subjects.entry(Subject::UserRef(key)).or_default().push(event.clone());
+        }
+        if let Some(key) = event.contact_key() {
+            subjects.entry(Subject::Contact(key)).or_default().push(event);
+        }
+    }
+    subjects
+}
+
+fn report(counts: &LinkCounts, created: u64) {
+    metrics::counter!(telemetry::CONTACTS_CREATED).increment(created);
+    metrics::counter!(telemetry::LINKS).increment(counts.linked);
+    metrics::counter!(telemetry::LINK_FAILURES).increment(counts.failed());
+    if counts.failed() > 0 {
+        tracing::warn!(?counts, "link tokens did not link");
+    }
+}
