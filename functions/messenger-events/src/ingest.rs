@@ -166,8 +166,9 @@ fn by_subject(events: Vec<Event>) -> BTreeMap<Subject, Vec<Event>> {
 fn report(counts: &LinkCounts, created: u64) {
     metrics::counter!(telemetry::CONTACTS_CREATED).increment(created);
     metrics::counter!(telemetry::LINKS).increment(counts.linked);
-    metrics::counter!(telemetry::LINK_FAILURES).increment(counts.failed());
-    if counts.failed() > 0 {
+    let failed = counts.expired + counts.foreign + counts.malformed;
+    metrics::counter!(telemetry::LINK_FAILURES).increment(failed);
+    if failed > 0 {
         tracing::warn!(?counts, "link tokens did not link");
     }
 }

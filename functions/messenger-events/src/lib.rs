@@ -9,7 +9,7 @@ use shared::messenger::link::LinkKeys;
 use shared::messenger::payload;
 use shared::secrets::{LinkSecret, MetaSecret, Secret};
 use shared::store::contacts::Contacts;
-use shared::store::outbox::Outbox;
+use shared::store::outbox::{Outbox, Quarantined};
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, answer, meta};
 
@@ -81,8 +81,13 @@ impl App {
             Ok(link) => link,
             Err(error) => return telemetry::secrets_unavailable(&error),
         };
-        let keys = LinkKeys::new(link.signing_key.clone(), link.previous_signing_key.clone());
-        let quarantined = self.outbox.quarantine(&parsed.quarantined);
+        let keys = LinkKeys::new(&link.signing_key, link.previous_signing_key.as_ref());
+        let quarantined: Vec<Quarantined> = parsed
+            .quarantined
+            .into_iter()
+            .map(|one| Quarantined { source: "messenger", reason: one.reason, raw: one.raw })
+            .collect();
+        let quarantined = self.outbox.quarantine(&quarantined);
         let ingested = ingest::events(&self.contacts, parsed.events, &keys, &self.settings);
         match futures_util::try_join!(quarantined, ingested) {
             Ok(_) => answer::text("EVENT_RECEIVED"),

@@ -52,9 +52,9 @@ impl ContactWorker {
     }
 
     /// Takes a contact and says what Braze has to be told, or what became of its items already.
-    async fn prepare(&self, entries: &[Entry], subject: &str, positions: Vec<usize>) -> (Option<Job>, Vec<(usize, Outcome)>) {
+    async fn prepare(&self, entries: &[Entry], subject: String, positions: Vec<usize>) -> (Option<Job>, Vec<(usize, Outcome)>) {
         let all = |outcome: Outcome| (None, positions.iter().map(|position| (*position, outcome.clone())).collect());
-        let leased = match self.contacts.claim(subject, LEASE).await {
+        let leased = match self.contacts.claim(&subject, LEASE).await {
             Ok(Claim::Leased(leased)) => leased,
             Ok(Claim::Busy) => return all(Outcome::Busy),
             // Nobody is left to tell Braze about.
@@ -63,7 +63,7 @@ impl ContactWorker {
         };
         let plan = sync::plan(&leased.contact, &leased.synced, &self.settings);
         let mut user = track::User { attributes: plan.attributes.clone(), events: Vec::new() };
-        let target = sync::event_target(&leased.contact, &plan.after, &self.settings);
+        let target = sync::event_target(&leased.contact, &plan.after);
         let (mut kept, mut outcomes) = (Vec::new(), Vec::new());
         for position in positions {
             let Some(entry) = entries.get(position) else { continue };
@@ -97,7 +97,7 @@ impl ContactWorker {
             .enumerate()
             .filter_map(|(job, Job { plan, .. })| Some((job, alias(plan.identify.as_ref()?))))
             .collect();
-        let answers = stream::iter(wanted.chunks(MAX_IDENTIFY))
+        let answers = stream::iter(wanted.chunks(MAX_IDENTIFY).map(<[_]>::to_vec).collect::<Vec<_>>())
             .map(|chunk| async move {
                 let aliases: Vec<AliasToIdentify> = chunk.iter().map(|(_, alias)| alias.clone()).collect();
                 (chunk, self.braze.identify(&aliases).await)
@@ -107,13 +107,13 @@ impl ContactWorker {
             .await;
         for (chunk, answer) in answers {
             let (failed, error) = match answer {
-                Ok(taken) => (named(chunk, &taken.errors), rejected(&taken.errors)),
+                Ok(taken) => (named(&chunk, &taken.errors), rejected(&taken.errors)),
                 Err(BrazeError::Rejected { reason, errors }) if !errors.is_empty() => {
                     // The others were not taken either, and are tried again without these.
-                    for (job, _) in chunk {
+                    for (job, _) in &chunk {
                         set(&mut fates, *job, BrazeError::Transient { reason: reason.clone(), wait: None });
                     }
-                    (named(chunk, &errors), rejected(&errors))
+                    (named(&chunk, &errors), rejected(&errors))
                 }
                 Err(error) => (chunk.iter().map(|(job, _)| *job).collect(), error),
             };
@@ -150,9 +150,9 @@ impl Worker for ContactWorker {
     }
 
     async fn work(&self, entries: &[Entry], _until: Timestamp) -> Vec<Outcome> {
-        let mut subjects: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut subjects: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (position, entry) in entries.iter().enumerate() {
-            subjects.entry(&entry.subject).or_default().push(position);
+            subjects.entry(entry.subject.clone()).or_default().push(position);
         }
         let prepared = stream::iter(subjects)
             .map(|(subject, positions)| self.prepare(entries, subject, positions))

@@ -253,16 +253,18 @@ impl Contacts {
 
     /// One transaction for the whole group; one for each unit if that meets a conflict.
     async fn write_group(&self, units: &[Unit], group: Vec<usize>) -> Result<Vec<(usize, bool)>, StoreError> {
-        let members: Vec<(usize, &Unit)> =
-            group.iter().filter_map(|position| units.get(*position).map(|unit| (*position, unit))).collect();
-        if members.len() > 1 {
-            let writes = members.iter().map(|(_, unit)| self.writes(unit)).collect::<Result<Vec<_>, _>>()?;
+        if group.len() > 1 {
+            let members = group.iter().filter_map(|position| units.get(*position));
+            let writes = members.map(|unit| self.writes(unit)).collect::<Result<Vec<_>, _>>()?;
             if self.transact(writes.concat()).await?.is_ok() {
-                return Ok(members.into_iter().map(|(position, _)| (position, true)).collect());
+                return Ok(group.into_iter().map(|position| (position, true)).collect());
             }
         }
-        stream::iter(members)
-            .map(|(position, unit)| async move { Ok((position, self.write_unit(unit).await?)) })
+        stream::iter(group)
+            .map(|position| async move {
+                let Some(unit) = units.get(position) else { return Ok((position, true)) };
+                Ok((position, self.write_unit(unit).await?))
+            })
             .buffer_unordered(CONCURRENCY)
             .try_collect()
             .await
