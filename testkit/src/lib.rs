@@ -1,1 +1,4 @@
-//! testkit
+//! What tests and `bridge local` run against: AWS embedded in the process, and stand-ins for everybody else.
+
+pub mod aws;
+pub mod template;

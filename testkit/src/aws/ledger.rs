@@ -1,0 +1,115 @@
+//! What was asked of the embedded AWS, and what is to go wrong with it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+/// Something that goes wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Answered 503, not applied.
+    ServiceUnavailable,
+    /// Answered as throttled, not applied.
+    Throttle,
+    /// Refused as in conflict with another transaction, not applied.
+    Conflict,
+    /// Never answered, not applied.
+    Timeout,
+    /// Applied, but the answer is cut off.
+    AnswerLost,
+}
+
+/// Requests by operation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Calls {
+    by_operation: BTreeMap<String, u64>,
+}
+
+impl Calls {
+    /// All requests.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_operation.values().sum()
+    }
+
+    /// The requests of one operation, such as `UpdateItem`.
+    #[must_use]
+    pub fn of(&self, operation: &str) -> u64 {
+        self.by_operation.get(operation).copied().unwrap_or_default()
+    }
+
+    /// Every operation that was asked for, with the number of its requests.
+    #[must_use]
+    pub fn by_operation(&self) -> &BTreeMap<String, u64> {
+        &self.by_operation
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Service {
+    DynamoDb,
+    Streams,
+    SecretsManager,
+}
+
+pub(super) type Hook = Box<dyn FnOnce(Value) -> BoxFuture<'static, ()> + Send>;
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    calls: HashMap<Service, Calls>,
+    faults: HashMap<String, VecDeque<Fault>>,
+    hooks: HashMap<String, VecDeque<Hook>>,
+}
+
+impl Ledger {
+    /// Counts a request and tells what is to happen to it.
+    pub(super) fn enter(&self, service: Service, operation: &str) -> (Option<Hook>, Option<Fault>) {
+        let mut state = self.state();
+        let calls = state.calls.entry(service).or_default();
+        *calls.by_operation.entry(operation.to_owned()).or_default() += 1;
+        let hook = state.hooks.get_mut(operation).and_then(VecDeque::pop_front);
+        let mut fault = state.faults.get_mut(operation).and_then(VecDeque::pop_front);
+        if fault.is_none() {
+            fault = state.faults.get_mut("*").and_then(VecDeque::pop_front);
+        }
+        (hook, fault)
+    }
+
+    pub(super) fn calls(&self, service: Service) -> Calls {
+        self.state().calls.get(&service).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn reset_calls(&self) {
+        self.state().calls.clear();
+    }
+
+    pub(super) fn fail_next(&self, operation: &str, times: usize, fault: Fault) {
+        let mut state = self.state();
+        let faults = state.faults.entry(operation.to_owned()).or_default();
+        faults.extend(std::iter::repeat_n(fault, times));
+    }
+
+    pub(super) fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
+    pub(super) fn before_next(&self, operation: &str, hook: Hook) {
+        self.state()
+            .hooks
+            .entry(operation.to_owned())
+            .or_default()
+            .push_back(hook);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock in a half-written state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

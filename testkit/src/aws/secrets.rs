@@ -1,0 +1,104 @@
+//! Secrets Manager in process, with a file that survives a kill.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use axum::body::Bytes;
+use http::HeaderMap;
+use tokio::sync::Mutex;
+use winterbaume_core::{MockRequest, MockResponse, MockService as _, StatefulService as _};
+use winterbaume_secretsmanager::SecretsManagerService;
+
+use super::REGION;
+
+pub(super) struct SecretsManager {
+    service: SecretsManagerService,
+    file: Option<PathBuf>,
+    // Snapshots reach the file in the order in which they were taken.
+    writing: Mutex<()>,
+}
+
+impl SecretsManager {
+    pub(super) async fn open(data_dir: Option<&Path>) -> anyhow::Result<Self> {
+        let service = SecretsManagerService::new();
+        let file = data_dir.map(|dir| dir.join("secrets.json"));
+        if let Some(file) = &file {
+            match fs::read(file) {
+                Ok(bytes) => {
+                    let view = serde_json::from_slice(&bytes)
+                        .with_context(|| format!("{} is not a snapshot of secrets", file.display()))?;
+                    service
+                        .restore(winterbaume_core::default_account_id(), REGION, view)
+                        .await
+                        .with_context(|| format!("{} cannot be restored", file.display()))?;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot read {}", file.display()));
+                }
+            }
+        }
+        Ok(Self {
+            service,
+            file,
+            writing: Mutex::new(()),
+        })
+    }
+
+    pub(super) async fn answer(&self, operation: &str, headers: HeaderMap, body: Bytes) -> MockResponse {
+        let request = MockRequest {
+            method: "POST".to_owned(),
+            // The service finds its region in the host's name; here all regions are one.
+            uri: format!("https://secretsmanager.{REGION}.amazonaws.com/"),
+            headers,
+            body,
+        };
+        let reads = ["Get", "BatchGet", "List", "Describe", "Validate"];
+        let Some(file) = self
+            .file
+            .as_deref()
+            .filter(|_| !reads.iter().any(|read| operation.starts_with(read)))
+        else {
+            return self.service.handle(request).await;
+        };
+        let _writing = self.writing.lock().await;
+        let response = self.service.handle(request).await;
+        if response.status == 200
+            && let Err(error) = self.write(file).await
+        {
+            tracing::error!(%error, "secrets are not kept");
+            return MockResponse::json(
+                500,
+                r#"{"__type":"InternalServiceError","message":"the snapshot of the secrets could not be written"}"#,
+            );
+        }
+        response
+    }
+
+    async fn write(&self, file: &Path) -> anyhow::Result<()> {
+        let view = self
+            .service
+            .snapshot(winterbaume_core::default_account_id(), REGION)
+            .await;
+        replace(file, &serde_json::to_vec(&view)?)
+    }
+}
+
+/// Replaces a file so that at any moment either the old or the new content is there, whole.
+fn replace(file: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let new = file.with_extension("json.new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut handle = options.open(&new)?;
+    handle.write_all(content)?;
+    handle.sync_all()?;
+    fs::rename(&new, file)?;
+    if let Some(dir) = file.parent() {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
