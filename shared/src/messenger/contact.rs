@@ -1,0 +1,199 @@
+//! What is kept of a person.
+//!
+//! # Order does not matter
+//!
+//! Meta delivers at least once and in any order, and two deliveries may be handled at the same moment. So
+//! the facts form a join-semilattice: every fact only grows (earliest, latest, last writer by the event's own
+//! time), and [`Contact::merge`] is associative, commutative and idempotent. Whatever the order and
+//! however often, the same events end in the same facts. Only `version` and `window_queued` are bookkeeping
+//! of this store and not facts.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::key::ContactKey;
+
+/// A value with the time it was said: the later one counts, and of two at the same time the greater value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stamped<T> {
+    /// The time of the event that said so.
+    pub at: Timestamp,
+    /// What was said.
+    pub value: T,
+}
+
+impl<T: Ord> Stamped<T> {
+    /// Keeps the later of two registers in `register`.
+    pub fn merge(register: &mut Option<Self>, other: Self) {
+        let newer = register
+            .as_ref()
+            .is_none_or(|known| known.cmp(&other) == Ordering::Less);
+        if newer {
+            *register = Some(other);
+        }
+    }
+}
+
+/// By which road the proof came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkedVia {
+    /// An m.me link or ad into a thread that existed (`messaging_referrals`).
+    Ref,
+    /// Get Started after an m.me link.
+    Postback,
+    /// The referral of a message.
+    Message,
+    /// A plugin's optin.
+    Optin,
+    /// The account linking flow; also the way a link is undone.
+    AccountLinking,
+    /// A checkbox plugin's `user_ref`, tied to the PSID later.
+    UserRef,
+}
+
+impl LinkedVia {
+    /// The name as stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ref => "ref",
+            Self::Postback => "postback",
+            Self::Message => "message",
+            Self::Optin => "optin",
+            Self::AccountLinking => "account_linking",
+            Self::UserRef => "user_ref",
+        }
+    }
+}
+
+/// Which user a person is, or that they no longer are one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Link {
+    /// Braze `external_id`; `None` = unlinked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// How.
+    pub via: LinkedVia,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("user_id", &self.user_id.as_ref().map(|_| "[redacted]"))
+            .field("via", &self.via)
+            .finish()
+    }
+}
+
+/// Where the person last came from.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Referral {
+    /// `SHORTLINK`, `ADS`, … as Meta spells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The `ref`, unless it was a link token: a token is a credential and is not kept.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The ad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ad_id: Option<String>,
+}
+
+impl fmt::Debug for Referral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Referral")
+            .field("source", &self.source)
+            .field("reference", &self.reference.as_ref().map(|_| "[redacted]"))
+            .field("ad_id", &self.ad_id)
+            .finish()
+    }
+}
+
+/// What is kept of a person on one page or account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// Who.
+    pub key: ContactKey,
+    /// The time of the earliest event that makes a contact.
+    pub first_seen: Timestamp,
+    /// The time of the person's latest own act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_interaction: Option<Timestamp>,
+    /// 24 hours after the latest act that opens the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_closes_at: Option<Timestamp>,
+    /// Whether the person wants no messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opted_out: Option<Stamped<bool>>,
+    /// Where the person last came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referral: Option<Stamped<Referral>>,
+    /// Which user the person is. `None` = never linked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Stamped<Link>>,
+    /// Bookkeeping: the window (or, without one, the first sight) when a sync was last queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_queued: Option<Timestamp>,
+    /// Bookkeeping: how many times the record was written; 0 = not yet.
+    #[serde(default)]
+    pub version: u64,
+}
+
+impl Contact {
+    /// A contact of whom nothing is known but that there is one.
+    #[must_use]
+    pub fn new(key: ContactKey, first_seen: Timestamp) -> Self {
+        Self {
+            key,
+            first_seen,
+            last_interaction: None,
+            window_closes_at: None,
+            opted_out: None,
+            referral: None,
+            link: None,
+            window_queued: None,
+            version: 0,
+        }
+    }
+
+    /// Braze's `external_id` of the user that the person is linked to now.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.link.as_ref()?.value.user_id.as_deref()
+    }
+
+    /// Whether the person wants no messages, if they ever said.
+    #[must_use]
+    pub fn is_opted_out(&self) -> Option<bool> {
+        self.opted_out.as_ref().map(|opted_out| opted_out.value)
+    }
+
+    /// Takes over the facts of another record of the same person; its bookkeeping is left alone.
+    pub fn merge(&mut self, other: &Self) {
+        self.first_seen = self.first_seen.min(other.first_seen);
+        self.last_interaction = self.last_interaction.max(other.last_interaction);
+        self.window_closes_at = self.window_closes_at.max(other.window_closes_at);
+        if let Some(opted_out) = other.opted_out.clone() {
+            Stamped::merge(&mut self.opted_out, opted_out);
+        }
+        if let Some(referral) = other.referral.clone() {
+            Stamped::merge(&mut self.referral, referral);
+        }
+        if let Some(link) = other.link.clone() {
+            Stamped::merge(&mut self.link, link);
+        }
+    }
+
+    /// Whether both records say the same of the person, bookkeeping aside.
+    #[must_use]
+    pub fn same_facts(&self, other: &Self) -> bool {
+        let mut theirs = other.clone();
+        theirs.window_queued = self.window_queued;
+        theirs.version = self.version;
+        *self == theirs
+    }
+}

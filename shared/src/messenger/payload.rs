@@ -1,0 +1,293 @@
+//! Meta's envelopes, taken apart one item at a time.
+//!
+//! Reading is lenient, as Meta's payloads differ from its documentation and change without notice: ids and
+//! times come as numbers or text, lists may be missing, unknown keys and values are no error. Each item is
+//! cut out unread and then read on its own, so a broken one costs only itself. What is signed and yet not
+//! understood is handed back raw: see [`Quarantined`].
+
+mod item;
+mod wire;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use super::event::{Event, EventKind};
+use super::key::{Channel, is_id};
+use crate::webhook::Verified;
+use wire::{Item, Word};
+
+/// Times further ahead of the receipt than this are taken for a mistake. Facts keep the latest time, so one
+/// date in a far future would otherwise hold a contact's window and link for good.
+const FUTURE: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a webhook said.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Parsed {
+    /// Its items, in their order.
+    pub events: Vec<Event>,
+    /// What was not understood.
+    pub quarantined: Vec<Quarantined>,
+    /// How many changes were understood and are not about messaging (`feed`, `leadgen`, `comments`, …).
+    pub ignored: usize,
+}
+
+/// A correctly signed piece of a webhook that we do not understand; kept so that nothing is lost.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Why: a stable code.
+    pub reason: &'static str,
+    /// The smallest piece that holds what was not understood, exactly as it came.
+    pub raw: Bytes,
+    /// The page or account that it is about, if that could be read.
+    pub account_id: Option<String>,
+}
+
+impl std::fmt::Debug for Quarantined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Quarantined")
+            .field("reason", &self.reason)
+            .field("bytes", &self.raw.len())
+            .field("account_id", &self.account_id)
+            .finish()
+    }
+}
+
+/// The codes of [`Quarantined::reason`].
+pub mod reason {
+    /// The body is not UTF-8.
+    pub const INVALID_UTF8: &str = "invalid_utf8";
+    /// The body is not JSON.
+    pub const NOT_JSON: &str = "not_json";
+    /// The body is JSON without a list of entries.
+    pub const MALFORMED_BODY: &str = "malformed_body";
+    /// `object` is neither `page` nor `instagram`.
+    pub const UNKNOWN_OBJECT: &str = "unknown_object";
+    /// An entry is not an object with readable keys.
+    pub const MALFORMED_ENTRY: &str = "malformed_entry";
+    /// An entry holds none of the lists that we know.
+    pub const NO_ITEMS: &str = "no_items";
+    /// `messaging`, `standby` or `changes` is not a list.
+    pub const MALFORMED_LIST: &str = "malformed_list";
+    /// The subscription was made without values (`changed_fields`).
+    pub const VALUES_NOT_INCLUDED: &str = "values_not_included";
+    /// A change is of a field that we do not know.
+    pub const UNKNOWN_FIELD: &str = "unknown_field";
+    /// An item or change is not an object with readable keys.
+    pub const MALFORMED_ITEM: &str = "malformed_item";
+    /// An item has none of the keys that name a kind.
+    pub const UNKNOWN_KIND: &str = "unknown_kind";
+    /// A person's item does not say who.
+    pub const NO_PERSON: &str = "no_person";
+    /// The page or account is not named.
+    pub const NO_ACCOUNT: &str = "no_account";
+    /// An id cannot be one.
+    pub const BAD_ID: &str = "bad_id";
+    /// An opt-out, of which Meta publishes no sample: read, and kept for comparison.
+    pub const UNCONFIRMED_SHAPE: &str = "unconfirmed_shape";
+}
+
+/// Takes a webhook apart. `received_at` stands in for times that are missing or cannot be.
+///
+/// Never fails: what cannot be read is in [`Parsed::quarantined`].
+#[must_use]
+pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
+    let mut parsed = Parsed::default();
+    let body = verified.body();
+    let whole = |reason| Quarantined {
+        reason,
+        raw: body.clone(),
+        account_id: None,
+    };
+    if let Err(reason) = read_body(body, received_at, &mut parsed) {
+        parsed.quarantined.push(whole(reason));
+    }
+    parsed
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(default)]
+    object: Word,
+    #[serde(default, borrow)]
+    entry: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(default)]
+    id: Word,
+    #[serde(default)]
+    time: Word,
+    #[serde(default, borrow)]
+    messaging: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    standby: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    changes: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    changed_fields: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Change<'a> {
+    #[serde(default)]
+    field: Word,
+    #[serde(default, borrow)]
+    value: Option<&'a RawValue>,
+}
+
+fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result<(), &'static str> {
+    let text = std::str::from_utf8(body).map_err(|_| reason::INVALID_UTF8)?;
+    let body: Body<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+        Category::Data => reason::MALFORMED_BODY,
+        Category::Io | Category::Syntax | Category::Eof => reason::NOT_JSON,
+    })?;
+    let channel = body
+        .object
+        .text()
+        .and_then(Channel::of_object)
+        .ok_or(reason::UNKNOWN_OBJECT)?;
+    let entries = body.entry.ok_or(reason::MALFORMED_BODY)?;
+    let entries: Vec<&RawValue> = serde_json::from_str(entries.get()).map_err(|_| reason::MALFORMED_BODY)?;
+    for raw in entries {
+        let Ok(entry) = serde_json::from_str::<Entry<'_>>(raw.get()) else {
+            parsed.quarantine(reason::MALFORMED_ENTRY, raw, None);
+            continue;
+        };
+        let context = Context {
+            channel,
+            account_id: entry.id.id().filter(|id| is_id(id) && id != "0"),
+            entry_time: entry.time.time(),
+            received_at,
+        };
+        context.read_entry(&entry, raw, parsed);
+    }
+    Ok(())
+}
+
+/// What an item inherits from its entry.
+struct Context {
+    channel: Channel,
+    /// Missing in samples that the app dashboard sends: their entry's id is 0.
+    account_id: Option<String>,
+    entry_time: Option<Timestamp>,
+    received_at: Timestamp,
+}
+
+impl Context {
+    fn read_entry(&self, entry: &Entry<'_>, raw: &RawValue, parsed: &mut Parsed) {
+        if let Some(fields) = entry.changed_fields {
+            parsed.quarantine(reason::VALUES_NOT_INCLUDED, fields, self.account_id.clone());
+        } else if entry.messaging.is_none() && entry.standby.is_none() && entry.changes.is_none() {
+            parsed.quarantine(reason::NO_ITEMS, raw, self.account_id.clone());
+        }
+        for item in self.list(entry.messaging, parsed) {
+            self.read_item(item, false, parsed);
+        }
+        for item in self.list(entry.standby, parsed) {
+            self.read_item(item, true, parsed);
+        }
+        for change in self.list(entry.changes, parsed) {
+            self.read_change(change, parsed);
+        }
+    }
+
+    fn list<'a>(&self, raw: Option<&'a RawValue>, parsed: &mut Parsed) -> Vec<&'a RawValue> {
+        let Some(raw) = raw else {
+            return Vec::new();
+        };
+        serde_json::from_str(raw.get()).unwrap_or_else(|_| {
+            parsed.quarantine(reason::MALFORMED_LIST, raw, self.account_id.clone());
+            Vec::new()
+        })
+    }
+
+    fn read_item(&self, raw: &RawValue, standby: bool, parsed: &mut Parsed) {
+        let read = serde_json::from_str::<Item>(raw.get())
+            .map_err(|_| reason::MALFORMED_ITEM)
+            .and_then(|item| item::read(&item, raw.get(), standby, self));
+        match read {
+            Ok(event) => {
+                let account_id = Some(event.account_id.clone());
+                match event.kind {
+                    EventKind::Unknown => parsed.quarantine(reason::UNKNOWN_KIND, raw, account_id),
+                    EventKind::Optout => parsed.quarantine(reason::UNCONFIRMED_SHAPE, raw, account_id),
+                    _ => {}
+                }
+                parsed.events.push(event);
+            }
+            Err(reason) => parsed.quarantine(reason, raw, self.account_id.clone()),
+        }
+    }
+
+    fn read_change(&self, raw: &RawValue, parsed: &mut Parsed) {
+        let Ok(change) = serde_json::from_str::<Change<'_>>(raw.get()) else {
+            parsed.quarantine(reason::MALFORMED_ITEM, raw, self.account_id.clone());
+            return;
+        };
+        let field = change.field.text().unwrap_or_default();
+        match change.value {
+            Some(value) if is_messaging_field(field) => self.read_item(value, field == "standby", parsed),
+            _ if NOT_MESSAGING.contains(&field) => parsed.ignored += 1,
+            _ => parsed.quarantine(reason::UNKNOWN_FIELD, raw, self.account_id.clone()),
+        }
+    }
+
+    /// The item's own time if it can be, else its entry's, else the time of receipt.
+    fn time(&self, own: Option<Timestamp>) -> Timestamp {
+        let latest = self.received_at.saturating_add(FUTURE).unwrap_or(Timestamp::MAX);
+        own.into_iter()
+            .chain(self.entry_time)
+            .find(|time| *time <= latest)
+            .unwrap_or(self.received_at)
+    }
+}
+
+impl Parsed {
+    fn quarantine(&mut self, reason: &'static str, raw: &RawValue, account_id: Option<String>) {
+        self.quarantined.push(Quarantined {
+            reason,
+            raw: Bytes::copy_from_slice(raw.get().as_bytes()),
+            account_id,
+        });
+    }
+}
+
+/// Fields whose value is an item: the form in which the app dashboard's "Test" button sends its samples.
+fn is_messaging_field(field: &str) -> bool {
+    field.starts_with("message_")
+        || field.starts_with("messaging_")
+        || matches!(field, "messages" | "standby" | "response_feedback")
+}
+
+/// Fields of pages and Instagram accounts that are about other things than conversations. Who subscribes to
+/// them as well does so for another reader.
+const NOT_MESSAGING: [&str; 24] = [
+    "affiliation",
+    "attire",
+    "comments",
+    "conversations",
+    "feed",
+    "follow",
+    "group_feed",
+    "leadgen",
+    "leadgen_fat",
+    "leadgen_update",
+    "live_comments",
+    "live_videos",
+    "location",
+    "mention",
+    "mentions",
+    "merchant_review",
+    "name",
+    "page_change_proposal",
+    "page_upcoming_change",
+    "picture",
+    "product_review",
+    "ratings",
+    "story_insights",
+    "videos",
+];

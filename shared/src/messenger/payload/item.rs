@@ -1,0 +1,322 @@
+//! One item: which kind it is, who did it, when, and by which key it is told from its repetition.
+
+use jiff::Timestamp;
+
+use super::wire::{self, Item, Node, Word};
+use super::{Context, reason};
+use crate::messenger::event::{
+    AccountLinking, Event, EventKind, Handover, Message, Optin, Payment, Person, Postback, Reaction,
+    ReferralSource, digest, event_key,
+};
+use crate::messenger::key::{Redacted, is_id};
+
+/// No message has more attachments that anybody would count.
+const MOST_ATTACHMENTS: usize = 20;
+
+pub(super) fn read(item: &Item, raw: &str, standby: bool, context: &Context) -> Result<Event, &'static str> {
+    let kind = kind(item, context)?;
+    let sender = party_id(&item.sender)?;
+    let recipient = party_id(&item.recipient)?;
+    let from_page = matches!(kind, EventKind::Echo { .. });
+    let other_side = if from_page { &sender } else { &recipient };
+    let account_id = context
+        .account_id
+        .clone()
+        .or_else(|| other_side.clone())
+        .ok_or(reason::NO_ACCOUNT)?;
+
+    // An echo is the page speaking: its person is the one spoken to.
+    let (first, second) = if from_page {
+        (recipient, sender)
+    } else {
+        (sender, None)
+    };
+    let scoped_id = [first, second].into_iter().flatten().find(|id| *id != account_id);
+    let user_ref = item
+        .sender
+        .get()
+        .and_then(|sender| sender.user_ref.any())
+        .or_else(|| item.optin.get().and_then(|optin| optin.user_ref.any()));
+    let person = match (&kind, scoped_id, user_ref) {
+        (EventKind::AppRoles | EventKind::PolicyEnforcement { .. }, _, _) => Person::None,
+        (_, Some(scoped_id), _) => Person::Scoped(scoped_id),
+        (_, None, Some(user_ref)) => Person::UserRef(user_ref),
+        (EventKind::Echo { .. } | EventKind::Delivery | EventKind::Read | EventKind::Unknown, None, None) => {
+            Person::None
+        }
+        (_, None, None) => return Err(reason::NO_PERSON),
+    };
+
+    let own_time = item.timestamp.time();
+    let key = key(item, &kind, raw, own_time.or(context.entry_time));
+    Ok(Event {
+        channel: context.channel,
+        account_id,
+        person,
+        at: context.time(own_time),
+        standby,
+        kind,
+        key,
+    })
+}
+
+/// The id of a sender or recipient: absent is fine, nonsense is not.
+fn party_id(party: &Node<wire::Party>) -> Result<Option<String>, &'static str> {
+    let Some(party) = party.get() else {
+        return Ok(None);
+    };
+    if party.id.is_absent() {
+        return Ok(None);
+    }
+    party
+        .id
+        .id()
+        .filter(|id| is_id(id))
+        .map(Some)
+        .ok_or(reason::BAD_ID)
+}
+
+/// The order of the checks is that of Meta's keys: an item may carry `message` beside `prior_message`.
+fn kind(item: &Item, context: &Context) -> Result<EventKind, &'static str> {
+    if let Some(message) = object(&item.message)? {
+        return Ok(message_kind(item, message, context));
+    }
+    if let Some(edit) = object(&item.message_edit)? {
+        return Ok(EventKind::Edit {
+            mid: edit.mid.private(),
+            num_edit: edit.num_edit.any(),
+        });
+    }
+    if object(&item.delivery)?.is_some() {
+        return Ok(EventKind::Delivery);
+    }
+    if object(&item.read)?.is_some() {
+        return Ok(EventKind::Read);
+    }
+    if let Some(postback) = object(&item.postback)? {
+        return Ok(EventKind::Postback(Postback {
+            mid: postback.mid.private(),
+            payload: postback.payload.private(),
+            referral: referral(&postback.referral),
+        }));
+    }
+    if let Some(optin) = object(&item.optin)? {
+        return Ok(EventKind::Optin(Optin {
+            optin_type: optin.request.any(),
+            reference: optin.reference.private(),
+            user_ref: optin.user_ref.private(),
+            has_token: !optin.one_time_notif_token.is_absent()
+                || !optin.notification_messages_token.is_absent(),
+            notification_status: optin.notification_messages_status.any(),
+        }));
+    }
+    if let Some(source) = object(&item.referral)? {
+        return Ok(EventKind::Referral(referral_source(source)));
+    }
+    if let Some(reaction) = object(&item.reaction)? {
+        return Ok(EventKind::Reaction(Reaction {
+            mid: reaction.mid.private(),
+            reaction: reaction.name.any(),
+            removed: reaction.action.text() == Some("unreact"),
+        }));
+    }
+    if let Some(linking) = object(&item.account_linking)? {
+        return Ok(EventKind::AccountLinking(match linking.status.text() {
+            Some("linked") => AccountLinking::Linked {
+                authorization_code: linking.authorization_code.private(),
+            },
+            Some("unlinked") => AccountLinking::Unlinked,
+            _ => AccountLinking::Other(linking.status.any().unwrap_or_default()),
+        }));
+    }
+    other_kind(item)
+}
+
+fn message_kind(item: &Item, message: &wire::Message, context: &Context) -> EventKind {
+    let mid = message.mid.private();
+    // A page that sends is an echo also where the flag is missing: a person's id is never the page's.
+    let sender = item.sender.get().and_then(|sender| sender.id.id());
+    if message.is_echo.is_true() || (sender.is_some() && sender == context.account_id) {
+        return EventKind::Echo {
+            mid,
+            app_id: message.app_id.any(),
+        };
+    }
+    if message.is_deleted.is_true() {
+        return EventKind::Unsend { mid };
+    }
+    let attachments = message.attachments.0.iter().filter_map(Node::get);
+    EventKind::Message(Message {
+        mid,
+        text: message.text.private(),
+        quick_reply: message
+            .quick_reply
+            .get()
+            .and_then(|reply| reply.payload.private()),
+        attachments: attachments
+            .filter_map(|attachment| attachment.attachment_type.any())
+            .take(MOST_ATTACHMENTS)
+            .collect(),
+        referral: referral(&message.referral),
+        prior_user_ref: item
+            .prior_message
+            .get()
+            .filter(|prior| {
+                prior
+                    .source
+                    .text()
+                    .is_none_or(|source| source == "checkbox_plugin")
+            })
+            .and_then(|prior| prior.identifier.private()),
+    })
+}
+
+fn other_kind(item: &Item) -> Result<EventKind, &'static str> {
+    let present = [
+        (&item.pass_thread_control, EventKind::Handover(Handover::Pass)),
+        (&item.take_thread_control, EventKind::Handover(Handover::Take)),
+        (
+            &item.request_thread_control,
+            EventKind::Handover(Handover::Request),
+        ),
+        (&item.app_roles, EventKind::AppRoles),
+        (&item.messaging_feedback, EventKind::Feedback),
+        (
+            &item.messaging_customer_information,
+            EventKind::CustomerInformation,
+        ),
+        (&item.game_play, EventKind::GamePlay),
+        (&item.payment, EventKind::Payment(Payment::Payment)),
+        (&item.checkout_update, EventKind::Payment(Payment::CheckoutUpdate)),
+        (&item.pre_checkout, EventKind::Payment(Payment::PreCheckout)),
+    ];
+    if let Some(policy) = object(&item.policy_enforcement)? {
+        return Ok(EventKind::PolicyEnforcement {
+            action: policy.action.any(),
+        });
+    }
+    if let Some(feedback) = object(&item.response_feedback)? {
+        return Ok(EventKind::ResponseFeedback {
+            feedback: feedback.feedback.any(),
+        });
+    }
+    for (node, kind) in present {
+        if object(node)?.is_some() {
+            return Ok(kind);
+        }
+    }
+    Ok(if item.optout.is_absent() {
+        EventKind::Unknown
+    } else {
+        EventKind::Optout
+    })
+}
+
+/// The object under a key. Something else under a key that we know makes the item malformed.
+fn object<T>(node: &Node<T>) -> Result<Option<&T>, &'static str> {
+    match node {
+        Node::Absent => Ok(None),
+        Node::Is(value) => Ok(Some(value)),
+        Node::Other => Err(reason::MALFORMED_ITEM),
+    }
+}
+
+fn referral(node: &Node<wire::Referral>) -> Option<ReferralSource> {
+    node.get().map(referral_source)
+}
+
+fn referral_source(referral: &wire::Referral) -> ReferralSource {
+    ReferralSource {
+        reference: referral.reference.private(),
+        source: referral.source.any(),
+        ad_id: referral.ad_id.any(),
+    }
+}
+
+/// The dedup key. The kind comes first, as message, echo, edit and reaction share a `mid`.
+///
+/// Where a kind has no id of its own, the time is part of it: the item's, else the entry's. The time of
+/// receipt never is, as it differs with each delivery.
+fn key(item: &Item, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> String {
+    let name = kind.name();
+    let time = time.map_or_else(|| "-".to_owned(), |time| time.as_millisecond().to_string());
+    let content = || digest([raw.as_bytes()]);
+    let by_mid = |mid: &Option<Redacted>, more: &[&str]| match mid {
+        Some(mid) => event_key(name, &[&[mid.expose()], more].concat()),
+        None => event_key(name, &[&time, &content()]),
+    };
+    match kind {
+        EventKind::Message(message) => by_mid(&message.mid, &[]),
+        EventKind::Echo { mid, .. } | EventKind::Unsend { mid } => by_mid(mid, &[]),
+        EventKind::Edit { mid, num_edit } => by_mid(mid, &[num_edit.as_deref().unwrap_or("-")]),
+        EventKind::Reaction(reaction) => {
+            let action = if reaction.removed { "unreact" } else { "react" };
+            by_mid(&reaction.mid, &[action, &time])
+        }
+        EventKind::Postback(postback) => match (&postback.mid, &postback.payload) {
+            (None, Some(payload)) => event_key(name, &[&time, &digest([payload.expose().as_bytes()])]),
+            (mid, _) => by_mid(mid, &[]),
+        },
+        EventKind::Delivery => {
+            let delivery = item.delivery.get();
+            let mut mids: Vec<String> = delivery
+                .into_iter()
+                .flat_map(|delivery| &delivery.mids.0)
+                .filter_map(Word::any)
+                .collect();
+            mids.sort_unstable();
+            let mids = digest(mids.iter().map(String::as_bytes));
+            let watermark = delivery.and_then(|delivery| delivery.watermark.any());
+            event_key(name, &[watermark.as_deref().unwrap_or(&time), &mids])
+        }
+        EventKind::Read => {
+            let read = item.read.get();
+            let upto = read.and_then(|read| read.watermark.any().or_else(|| read.mid.any()));
+            event_key(name, &[&upto.unwrap_or(time)])
+        }
+        EventKind::Optin(_) => {
+            let optin = item.optin.get();
+            let words = optin.map(|optin| {
+                [
+                    &optin.user_ref,
+                    &optin.reference,
+                    &optin.one_time_notif_token,
+                    &optin.notification_messages_token,
+                    &optin.notification_messages_status,
+                ]
+                .map(|word| word.any().unwrap_or_default())
+            });
+            let words = words.iter().flatten().map(String::as_bytes);
+            event_key(name, &[&time, &digest(words)])
+        }
+        EventKind::AccountLinking(linking) => {
+            let status = match linking {
+                AccountLinking::Linked { .. } => "linked",
+                AccountLinking::Unlinked => "unlinked",
+                AccountLinking::Other(_) => "other",
+            };
+            event_key(name, &[&time, status])
+        }
+        EventKind::Handover(handover) => event_key(
+            name,
+            &[
+                &time,
+                match handover {
+                    Handover::Pass => "pass",
+                    Handover::Take => "take",
+                    Handover::Request => "request",
+                },
+            ],
+        ),
+        EventKind::Referral(_)
+        | EventKind::AppRoles
+        | EventKind::PolicyEnforcement { .. }
+        | EventKind::Feedback
+        | EventKind::ResponseFeedback { .. }
+        | EventKind::CustomerInformation
+        | EventKind::GamePlay
+        | EventKind::Payment(_)
+        | EventKind::Optout
+        | EventKind::Unknown => event_key(name, &[&time, &content()]),
+    }
+}
