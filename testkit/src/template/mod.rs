@@ -157,6 +157,16 @@ pub struct Schedule {
 }
 
 impl Template {
+    /// The repository's own `template.yaml`, for tests.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Template::parse`], and when the file is not where this was compiled.
+    pub fn of_the_repository() -> anyhow::Result<Self> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml");
+        Self::parse(&std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?)
+    }
+
     /// Reads a template, deployed as a stack called `local` with every parameter at its default.
     ///
     /// # Errors

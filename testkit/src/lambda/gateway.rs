@@ -1,0 +1,140 @@
+//! The HTTP API: routes requests to functions.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::to_bytes;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{StatusCode, header};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::http_event::{HttpRequest, request_event, response};
+use super::{Handler, invoke};
+
+/// API Gateway's limit of a request.
+const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
+/// API Gateway waits no longer for a function.
+const INTEGRATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One route and the function behind it.
+#[derive(Clone)]
+pub struct GatewayRoute {
+    /// In upper case, or `ANY`.
+    pub method: String,
+    /// The whole path, with a leading slash.
+    pub path: String,
+    /// The function.
+    pub handler: Handler,
+    /// The function's time limit; `None` = only the gateway's own of 30 seconds.
+    pub timeout: Option<Duration>,
+}
+
+/// The HTTP API, serving.
+pub struct Gateway {
+    address: SocketAddr,
+    served: JoinHandle<()>,
+}
+
+impl Gateway {
+    /// Listens on `address` (port 0 takes a free one) and answers when this returns, until `stop` is
+    /// cancelled. Requests that are being answered then are answered first.
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken.
+    pub async fn start(
+        address: SocketAddr,
+        routes: Vec<GatewayRoute>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}"))?;
+        let address = listener.local_addr()?;
+        let service = Router::new()
+            .fallback(answer)
+            .with_state(Arc::<[GatewayRoute]>::from(routes));
+        let service = service.into_make_service_with_connect_info::<SocketAddr>();
+        let served = tokio::spawn(async move {
+            let served = axum::serve(listener, service)
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the HTTP API stopped");
+            }
+        });
+        Ok(Self { address, served })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL, without a trailing slash.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Waits until it has stopped.
+    pub async fn stopped(self) {
+        if self.served.await.is_err() {
+            tracing::error!("the HTTP API panicked");
+        }
+    }
+}
+
+async fn answer(
+    State(routes): State<Arc<[GatewayRoute]>>,
+    ConnectInfo(source): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let method = request.method().as_str();
+    let path = request.uri().path();
+    let fits = |route: &&GatewayRoute, wanted: &str| route.path == path && route.method == wanted;
+    let route = routes.iter().find(|route| fits(route, method));
+    let Some(route) = route.or_else(|| routes.iter().find(|route| fits(route, "ANY"))) else {
+        return message(StatusCode::NOT_FOUND, "Not Found");
+    };
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+        return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
+    };
+    let event = request_event(
+        &HttpRequest {
+            method: head.method.as_str().to_owned(),
+            path: head.uri.path().to_owned(),
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            headers: head.headers,
+            body,
+            source,
+        },
+        &format!("{} {}", route.method, route.path),
+        Timestamp::now(),
+    );
+    let invocation = invoke(&route.handler, event, route.timeout);
+    let Ok(answer) = tokio::time::timeout(INTEGRATION_TIMEOUT, invocation).await else {
+        return message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
+    };
+    match answer.and_then(|answer| response(&answer)) {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(route = %route.path, %error, "a function failed");
+            message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+        }
+    }
+}
+
+fn message(status: StatusCode, text: &str) -> Response {
+    let body = serde_json::json!({ "message": text }).to_string();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

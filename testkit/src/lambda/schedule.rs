@@ -1,0 +1,80 @@
+//! EventBridge's schedules.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::{Handler, invoke};
+
+/// A function that is invoked again and again.
+#[derive(Clone)]
+pub struct ScheduledInvocation {
+    /// For the log, and the rule's name in the event.
+    pub name: String,
+    /// How often. The first time is one period after the start.
+    pub every: Duration,
+    /// The event, instead of the one that EventBridge makes.
+    pub input: Option<Value>,
+    /// The function.
+    pub handler: Handler,
+    /// The function's time limit.
+    pub timeout: Option<Duration>,
+}
+
+/// The schedules, running.
+pub struct ScheduleDriver {
+    tasks: JoinSet<()>,
+}
+
+impl ScheduleDriver {
+    /// Runs `schedules` until `stop` is cancelled. A schedule does not overtake itself: while an invocation
+    /// runs, its ticks are left out.
+    #[must_use]
+    pub fn start(schedules: Vec<ScheduledInvocation>, stop: &CancellationToken) -> Self {
+        let mut tasks = JoinSet::new();
+        for schedule in schedules {
+            tasks.spawn(run(schedule, stop.clone()));
+        }
+        Self { tasks }
+    }
+
+    /// Waits until every invocation in hand is over.
+    pub async fn stopped(self) {
+        self.tasks.join_all().await;
+    }
+}
+
+async fn run(schedule: ScheduledInvocation, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(schedule.every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let event = schedule
+            .input
+            .clone()
+            .unwrap_or_else(|| schedule_event(&schedule.name, Timestamp::now()));
+        if let Err(error) = invoke(&schedule.handler, event, schedule.timeout).await {
+            tracing::error!(schedule = %schedule.name, %error, "a scheduled function failed");
+        }
+    }
+}
+
+/// The event that EventBridge makes of a rule's schedule.
+#[must_use]
+pub fn schedule_event(rule: &str, now: Timestamp) -> Value {
+    json!({
+        "version": "0",
+        "id": uuid::Uuid::new_v4().to_string(),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": "123456789012",
+        "time": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "region": crate::aws::REGION,
+        "resources": [format!("arn:aws:events:{}:123456789012:rule/{rule}", crate::aws::REGION)],
+        "detail": {},
+    })
+}
