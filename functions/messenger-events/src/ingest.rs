@@ -35,7 +35,9 @@ pub(crate) async fn events(
     let mut round = 0;
     while !open.is_empty() {
         if round == ROUNDS {
-            return Err(StoreError::conflict("a contact is written too often to keep up with"));
+            return Err(StoreError::conflict(
+                "a contact is written too often to keep up with",
+            ));
         }
         if round > 0 {
             // So that two rivals do not meet again in step.
@@ -84,16 +86,25 @@ async fn write(
         counts.add(&plan.counts);
         created += u64::from(stored.is_none() && plan.contact.is_some());
         if plan.contact.is_some() || !plan.outbox.is_empty() {
-            let unit = Unit { record: plan.contact.map(Record::Contact), outbox: plan.outbox };
+            let unit = Unit {
+                record: plan.contact.map(Record::Contact),
+                outbox: plan.outbox,
+            };
             units.push((Subject::Contact(key.clone()), unit.split()));
         }
     }
 
-    let flat: Vec<Unit> = units.iter().flat_map(|(_, units)| units.iter().cloned()).collect();
+    let flat: Vec<Unit> = units
+        .iter()
+        .flat_map(|(_, units)| units.iter().cloned())
+        .collect();
     let mut written = contacts.write(&flat).await?.into_iter();
     let mut again = BTreeMap::new();
     for (subject, units) in units {
-        let all = written.by_ref().take(units.len()).fold(true, |all, one| all && one);
+        let all = written
+            .by_ref()
+            .take(units.len())
+            .fold(true, |all, one| all && one);
         if !all {
             let events = open.get(&subject).cloned().unwrap_or_default();
             again.insert(subject, events);
@@ -105,8 +116,14 @@ async fn write(
     // A derived link whose contact was contended comes from its `user_ref` again.
     for link in derived {
         if again.contains_key(&Subject::Contact(link.contact)) {
-            let user_refs = open.iter().filter(|(subject, _)| matches!(subject, Subject::UserRef(_)));
-            again.extend(user_refs.map(|(subject, events)| (subject.clone(), events.clone())).collect::<Vec<_>>());
+            let user_refs = open
+                .iter()
+                .filter(|(subject, _)| matches!(subject, Subject::UserRef(_)));
+            again.extend(
+                user_refs
+                    .map(|(subject, events)| (subject.clone(), events.clone()))
+                    .collect::<Vec<_>>(),
+            );
         }
     }
     Ok(again)
@@ -127,7 +144,13 @@ fn decide_user_refs(
         derived.extend(plan.derived);
         if let Some(record) = plan.record {
             let record = Some(Record::UserRef(key.clone(), record));
-            units.push((subject.clone(), vec![Unit { record, outbox: Vec::new() }]));
+            units.push((
+                subject.clone(),
+                vec![Unit {
+                    record,
+                    outbox: Vec::new(),
+                }],
+            ));
         }
     }
     derived
@@ -141,11 +164,16 @@ async fn read_linked(
     known: &mut Known,
 ) -> Result<(), StoreError> {
     let read: HashSet<&ContactKey> = read.iter().collect();
-    let missing: HashSet<&ContactKey> =
-        derived.iter().map(|link| &link.contact).filter(|key| !read.contains(key)).collect();
+    let missing: HashSet<&ContactKey> = derived
+        .iter()
+        .map(|link| &link.contact)
+        .filter(|key| !read.contains(key))
+        .collect();
     if !missing.is_empty() {
         let missing: Vec<ContactKey> = missing.into_iter().cloned().collect();
-        known.contacts.extend(contacts.read(&missing, &[]).await?.contacts);
+        known
+            .contacts
+            .extend(contacts.read(&missing, &[]).await?.contacts);
     }
     Ok(())
 }
@@ -154,7 +182,10 @@ fn by_subject(events: Vec<Event>) -> BTreeMap<Subject, Vec<Event>> {
     let mut subjects: BTreeMap<Subject, Vec<Event>> = BTreeMap::new();
     for event in events {
         if let Some(key) = event.user_ref_key() {
-            subjects.entry(Subject::UserRef(key)).or_default().push(event.clone());
+            subjects
+                .entry(Subject::UserRef(key))
+                .or_default()
+                .push(event.clone());
         }
         if let Some(key) = event.contact_key() {
             subjects.entry(Subject::Contact(key)).or_default().push(event);

@@ -57,8 +57,12 @@ impl App {
         clock: Clock,
     ) -> Self {
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
-        let contacts =
-            Contacts::new(dynamodb.clone(), settings.contacts_table, outbox.clone(), clock.clone());
+        let contacts = Contacts::new(
+            dynamodb.clone(),
+            settings.contacts_table,
+            outbox.clone(),
+            clock.clone(),
+        );
         Self {
             meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
             link: Secret::new(secrets.clone(), &settings.link_secret_id, clock.clone()),
@@ -85,7 +89,11 @@ impl App {
         let quarantined: Vec<Quarantined> = parsed
             .quarantined
             .into_iter()
-            .map(|one| Quarantined { source: "messenger", reason: one.reason, raw: one.raw })
+            .map(|one| Quarantined {
+                source: "messenger",
+                reason: one.reason,
+                raw: one.raw,
+            })
             .collect();
         let quarantined = self.outbox.quarantine(&quarantined);
         let ingested = ingest::events(&self.contacts, parsed.events, &keys, &self.settings);

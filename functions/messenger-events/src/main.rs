@@ -9,7 +9,10 @@ async fn main() -> Result<(), Error> {
     telemetry::init("messenger-events");
     let settings = Env::process().finish(Settings::read)?;
     let aws = clients::aws::config().await;
-    let (secrets, dynamodb) = (aws_sdk_secretsmanager::Client::new(&aws), aws_sdk_dynamodb::Client::new(&aws));
+    let (secrets, dynamodb) = (
+        aws_sdk_secretsmanager::Client::new(&aws),
+        aws_sdk_dynamodb::Client::new(&aws),
+    );
     let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
     run(service_fn(async |request: Request| {
         Ok::<_, Error>(telemetry::measured(app.handle(request)).await)

@@ -15,7 +15,9 @@ pub struct Settings {
 impl Settings {
     /// Reads the environment.
     pub fn read(env: &mut Env<'_>) -> Self {
-        Self { meta_secret_id: env.required("META_SECRET_ID") }
+        Self {
+            meta_secret_id: env.required("META_SECRET_ID"),
+        }
     }
 }
 
@@ -29,7 +31,9 @@ impl App {
     /// Nothing is fetched yet.
     #[must_use]
     pub fn new(settings: &Settings, secrets: aws_sdk_secretsmanager::Client, clock: Clock) -> Self {
-        Self { secret: Secret::new(secrets, &settings.meta_secret_id, clock) }
+        Self {
+            secret: Secret::new(secrets, &settings.meta_secret_id, clock),
+        }
     }
 
     /// 200 with the challenge; 403, 400 or 503.

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use shared::clients::braze::{AliasToIdentify, Braze, BrazeError, MAX_IDENTIFY, ObjectError, UserAlias, track};
+use shared::clients::braze::{
+    AliasToIdentify, Braze, BrazeError, MAX_IDENTIFY, ObjectError, UserAlias, track,
+};
 use shared::config::ContactSettings;
 use shared::messenger::sync::{self, Identify, SyncPlan};
 use shared::outbox::Kind;
@@ -48,12 +50,30 @@ impl ContactWorker {
     /// A worker.
     #[must_use]
     pub fn new(contacts: Contacts, outbox: Outbox, braze: Braze, settings: ContactSettings) -> Self {
-        Self { contacts, outbox, braze, settings }
+        Self {
+            contacts,
+            outbox,
+            braze,
+            settings,
+        }
     }
 
     /// Takes a contact and says what Braze has to be told, or what became of its items already.
-    async fn prepare(&self, entries: &[Entry], subject: String, positions: Vec<usize>) -> (Option<Job>, Vec<(usize, Outcome)>) {
-        let all = |outcome: Outcome| (None, positions.iter().map(|position| (*position, outcome.clone())).collect());
+    async fn prepare(
+        &self,
+        entries: &[Entry],
+        subject: String,
+        positions: Vec<usize>,
+    ) -> (Option<Job>, Vec<(usize, Outcome)>) {
+        let all = |outcome: Outcome| {
+            (
+                None,
+                positions
+                    .iter()
+                    .map(|position| (*position, outcome.clone()))
+                    .collect(),
+            )
+        };
         let leased = match self.contacts.claim(&subject, LEASE).await {
             Ok(Claim::Leased(leased)) => leased,
             Ok(Claim::Busy) => return all(Outcome::Busy),
@@ -62,11 +82,16 @@ impl ContactWorker {
             Err(error) => return all(Outcome::from(&error)),
         };
         let plan = sync::plan(&leased.contact, &leased.synced, &self.settings);
-        let mut user = track::User { attributes: plan.attributes.clone(), events: Vec::new() };
+        let mut user = track::User {
+            attributes: plan.attributes.clone(),
+            events: Vec::new(),
+        };
         let target = sync::event_target(&leased.contact, &plan.after);
         let (mut kept, mut outcomes) = (Vec::new(), Vec::new());
         for position in positions {
-            let Some(entry) = entries.get(position) else { continue };
+            let Some(entry) = entries.get(position) else {
+                continue;
+            };
             if entry.kind == Kind::ContactEvent {
                 // Events are not idempotent: somebody may have settled this one since we read it.
                 match self.outbox.claim(entry, LEASE).await {
@@ -86,7 +111,15 @@ impl ContactWorker {
             }
             kept.push(position);
         }
-        (Some(Job { positions: kept, leased, plan, user }), outcomes)
+        (
+            Some(Job {
+                positions: kept,
+                leased,
+                plan,
+                user,
+            }),
+            outcomes,
+        )
     }
 
     /// Makes alias-only profiles known users; the result has one entry a job.
@@ -111,7 +144,14 @@ impl ContactWorker {
                 Err(BrazeError::Rejected { reason, errors }) if !errors.is_empty() => {
                     // The others were not taken either, and are tried again without these.
                     for (job, _) in &chunk {
-                        set(&mut fates, *job, BrazeError::Transient { reason: reason.clone(), wait: None });
+                        set(
+                            &mut fates,
+                            *job,
+                            BrazeError::Transient {
+                                reason: reason.clone(),
+                                wait: None,
+                            },
+                        );
                     }
                     (named(&chunk, &errors), rejected(&errors))
                 }
@@ -139,7 +179,10 @@ impl ContactWorker {
                 outcome(error)
             }
         };
-        job.positions.into_iter().map(|position| (position, outcome.clone())).collect()
+        job.positions
+            .into_iter()
+            .map(|position| (position, outcome.clone()))
+            .collect()
     }
 }
 
@@ -171,7 +214,13 @@ impl Worker for ContactWorker {
         let users: Vec<track::User> = jobs
             .iter()
             .zip(&identified)
-            .map(|(job, fate)| if fate.is_ok() { job.user.clone() } else { track::User::default() })
+            .map(|(job, fate)| {
+                if fate.is_ok() {
+                    job.user.clone()
+                } else {
+                    track::User::default()
+                }
+            })
             .collect();
         let tracked = track::send(&self.braze, &users).await;
 
@@ -210,11 +259,17 @@ fn alias(identify: &Identify) -> AliasToIdentify {
 }
 
 fn named(chunk: &[(usize, AliasToIdentify)], errors: &[ObjectError]) -> Vec<usize> {
-    errors.iter().filter_map(|error| chunk.get(error.index).map(|(job, _)| *job)).collect()
+    errors
+        .iter()
+        .filter_map(|error| chunk.get(error.index).map(|(job, _)| *job))
+        .collect()
 }
 
 fn rejected(errors: &[ObjectError]) -> BrazeError {
-    BrazeError::Rejected { reason: "braze_identify_rejected".to_owned(), errors: errors.to_vec() }
+    BrazeError::Rejected {
+        reason: "braze_identify_rejected".to_owned(),
+        errors: errors.to_vec(),
+    }
 }
 
 /// The event object: what the item holds, for whom it is.
@@ -229,11 +284,19 @@ fn event(payload: Value, target: &Map<String, Value>) -> Value {
 /// What a failed call means for the items it was about.
 pub(crate) fn outcome(error: &BrazeError) -> Outcome {
     match error {
-        BrazeError::Transient { reason, wait } => Outcome::Retry { reason: reason.clone(), wait: *wait },
-        BrazeError::Configuration { reason } => {
-            Outcome::Misconfigured { reason: reason.clone(), wait: None }
-        }
-        BrazeError::Rejected { reason, .. } => Outcome::Dead { reason: reason.clone() },
-        BrazeError::TooLarge => Outcome::Dead { reason: error.to_string() },
+        BrazeError::Transient { reason, wait } => Outcome::Retry {
+            reason: reason.clone(),
+            wait: *wait,
+        },
+        BrazeError::Configuration { reason } => Outcome::Misconfigured {
+            reason: reason.clone(),
+            wait: None,
+        },
+        BrazeError::Rejected { reason, .. } => Outcome::Dead {
+            reason: reason.clone(),
+        },
+        BrazeError::TooLarge => Outcome::Dead {
+            reason: error.to_string(),
+        },
     }
 }

@@ -87,11 +87,24 @@ impl App {
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
         let mut workers: Vec<Arc<dyn Worker>> = Vec::new();
         if let Some(sync) = settings.sync {
-            let contacts = Contacts::new(dynamodb.clone(), sync.contacts_table, outbox.clone(), clock.clone());
-            workers.push(Arc::new(ContactWorker::new(contacts, outbox.clone(), braze, sync.contacts)));
+            let contacts = Contacts::new(
+                dynamodb.clone(),
+                sync.contacts_table,
+                outbox.clone(),
+                clock.clone(),
+            );
+            workers.push(Arc::new(ContactWorker::new(
+                contacts,
+                outbox.clone(),
+                braze,
+                sync.contacts,
+            )));
         }
         let backoff = Backoff::new(settings.retry);
-        Self { dispatcher: Dispatcher::new(settings.lane, outbox, workers, backoff, clock.clone()), clock }
+        Self {
+            dispatcher: Dispatcher::new(settings.lane, outbox, workers, backoff, clock.clone()),
+            clock,
+        }
     }
 
     /// A batch of the stream, answered with the sequence numbers that could not be settled; or a tick of the

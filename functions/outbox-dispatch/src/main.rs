@@ -10,7 +10,13 @@ async fn main() -> Result<(), Error> {
     telemetry::init("outbox-dispatch");
     let settings = Env::process().finish(Settings::read)?;
     let aws = clients::aws::config().await;
-    let (secrets, dynamodb) = (aws_sdk_secretsmanager::Client::new(&aws), aws_sdk_dynamodb::Client::new(&aws));
+    let (secrets, dynamodb) = (
+        aws_sdk_secretsmanager::Client::new(&aws),
+        aws_sdk_dynamodb::Client::new(&aws),
+    );
     let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
-    run(service_fn(async |event: LambdaEvent<Value>| telemetry::measured(app.handle(event)).await)).await
+    run(service_fn(async |event: LambdaEvent<Value>| {
+        telemetry::measured(app.handle(event)).await
+    }))
+    .await
 }

@@ -74,7 +74,10 @@ impl Unit {
         let mut units = Vec::new();
         while usize::from(self.record.is_some()) + self.outbox.len() > MAX_TRANSACT {
             let rest = self.outbox.split_off(self.outbox.len() - MAX_TRANSACT + 1);
-            units.push(Self { record: None, outbox: rest });
+            units.push(Self {
+                record: None,
+                outbox: rest,
+            });
         }
         units.push(self);
         units
@@ -113,7 +116,12 @@ impl Contacts {
     /// The table `table`; `outbox` is what its transactions also write.
     #[must_use]
     pub fn new(client: Client, table: String, outbox: Outbox, clock: Clock) -> Self {
-        Self { client, table, outbox, clock }
+        Self {
+            client,
+            table,
+            outbox,
+            clock,
+        }
     }
 
     /// Reads contacts and `user_ref`s consistently, 100 a call.
@@ -132,7 +140,10 @@ impl Contacts {
         let user_refs: HashMap<&str, &UserRefKey> = user_refs.iter().map(|key| (key.as_str(), key)).collect();
         let mut known = Known::default();
         for mut item in items.into_iter().flatten() {
-            let key = item.get("contact_key").and_then(|key| key.as_s().ok()).map(String::as_str);
+            let key = item
+                .get("contact_key")
+                .and_then(|key| key.as_s().ok())
+                .map(String::as_str);
             if let Some(key) = key.and_then(|key| user_refs.get(key)) {
                 let record = item.remove("facts").unwrap_or_else(|| string(""));
                 known.user_refs.insert((*key).clone(), unpack(record)?);
@@ -148,8 +159,8 @@ impl Contacts {
     /// result says of each, in the same order, whether it is written; `false` means that somebody else wrote
     /// the record in between: read, decide and write again.
     pub async fn write(&self, units: &[Unit]) -> Result<Vec<bool>, StoreError> {
-        let (alone, together): (Vec<usize>, Vec<usize>) =
-            (0..units.len()).partition(|position| units.get(*position).is_some_and(|unit| unit.outbox.is_empty()));
+        let (alone, together): (Vec<usize>, Vec<usize>) = (0..units.len())
+            .partition(|position| units.get(*position).is_some_and(|unit| unit.outbox.is_empty()));
         let alone = stream::iter(alone)
             .map(|position| async move { Ok((position, self.write_record(units.get(position)).await?)) })
             .buffer_unordered(CONCURRENCY)
@@ -192,7 +203,11 @@ impl Contacts {
         match answer {
             Ok(answer) => {
                 let ContactItem { facts, synced } = read_contact(answer.attributes.unwrap_or_default())?;
-                Ok(Claim::Leased(Box::new(Leased { contact: facts, synced, owner })))
+                Ok(Claim::Leased(Box::new(Leased {
+                    contact: facts,
+                    synced,
+                    owner,
+                })))
             }
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
@@ -232,7 +247,9 @@ impl Contacts {
     }
 
     async fn write_record(&self, unit: Option<&Unit>) -> Result<bool, StoreError> {
-        let Some(record) = unit.and_then(|unit| unit.record.as_ref()) else { return Ok(true) };
+        let Some(record) = unit.and_then(|unit| unit.record.as_ref()) else {
+            return Ok(true);
+        };
         let write = self.update(record)?;
         let answer = self
             .client
@@ -255,14 +272,18 @@ impl Contacts {
     async fn write_group(&self, units: &[Unit], group: Vec<usize>) -> Result<Vec<(usize, bool)>, StoreError> {
         if group.len() > 1 {
             let members = group.iter().filter_map(|position| units.get(*position));
-            let writes = members.map(|unit| self.writes(unit)).collect::<Result<Vec<_>, _>>()?;
+            let writes = members
+                .map(|unit| self.writes(unit))
+                .collect::<Result<Vec<_>, _>>()?;
             if self.transact(writes.concat()).await?.is_ok() {
                 return Ok(group.into_iter().map(|position| (position, true)).collect());
             }
         }
         stream::iter(group)
             .map(|position| async move {
-                let Some(unit) = units.get(position) else { return Ok((position, true)) };
+                let Some(unit) = units.get(position) else {
+                    return Ok((position, true));
+                };
                 Ok((position, self.write_unit(unit).await?))
             })
             .buffer_unordered(CONCURRENCY)
@@ -277,7 +298,9 @@ impl Contacts {
             if unit.outbox.is_empty() {
                 return self.write_record(Some(&unit)).await;
             }
-            let Err(reasons) = self.transact(self.writes(&unit)?).await? else { return Ok(true) };
+            let Err(reasons) = self.transact(self.writes(&unit)?).await? else {
+                return Ok(true);
+            };
             let mut reasons = reasons.into_iter();
             if unit.record.is_some() && reasons.next() == Some(Reason::Condition) {
                 return Ok(false);
@@ -288,7 +311,10 @@ impl Contacts {
             if unit.outbox.len() == before {
                 tries += 1;
                 if tries == TRANSACTION_TRIES {
-                    return Err(StoreError::new("TransactWriteItems", "another transaction keeps getting in the way"));
+                    return Err(StoreError::new(
+                        "TransactWriteItems",
+                        "another transaction keeps getting in the way",
+                    ));
                 }
                 tokio::time::sleep(Duration::from_millis(25 << tries)).await;
             }
@@ -317,7 +343,13 @@ impl Contacts {
 
     /// `Ok(Err(reasons))` if the transaction was cancelled, with the reason of each write.
     async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<Result<(), Vec<Reason>>, StoreError> {
-        match self.client.transact_write_items().set_transact_items(Some(writes)).send().await {
+        match self
+            .client
+            .transact_write_items()
+            .set_transact_items(Some(writes))
+            .send()
+            .await
+        {
             Ok(_) => Ok(Ok(())),
             Err(error) => match reasons(&error) {
                 Some(reasons) => Ok(Err(reasons)),
@@ -334,12 +366,18 @@ impl Contacts {
                 contact.user_id(),
                 serde_dynamo::to_attribute_value(contact),
             ),
-            Record::UserRef(key, user_ref) => {
-                (key.to_string(), user_ref.version, None, serde_dynamo::to_attribute_value(user_ref))
-            }
+            Record::UserRef(key, user_ref) => (
+                key.to_string(),
+                user_ref.version,
+                None,
+                serde_dynamo::to_attribute_value(user_ref),
+            ),
         };
         let facts = facts.map_err(|error| StoreError::new("contact write", error))?;
-        let mut values = Item::from([(":facts".to_owned(), facts), (":version".to_owned(), number(version))]);
+        let mut values = Item::from([
+            (":facts".to_owned(), facts),
+            (":version".to_owned(), number(version)),
+        ]);
         let mut expression = "SET facts = :facts, version = :version".to_owned();
         if let Some(user_id) = user_id {
             expression.push_str(", user_id = :user");
@@ -354,7 +392,12 @@ impl Contacts {
             "version = :read"
         };
         let key = Item::from([("contact_key".to_owned(), string(key))]);
-        Ok(Write { key, expression, condition, values })
+        Ok(Write {
+            key,
+            expression,
+            condition,
+            values,
+        })
     }
 
     /// Contacts that are linked to a user.
@@ -412,11 +455,20 @@ fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason
         Some("ConditionalCheckFailed") => Reason::Condition,
         Some(_) => Reason::Conflict,
     };
-    Some(cancelled.cancellation_reasons().iter().map(|given| reason(given.code())).collect())
+    Some(
+        cancelled
+            .cancellation_reasons()
+            .iter()
+            .map(|given| reason(given.code()))
+            .collect(),
+    )
 }
 
 fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
-    matches!(error.as_service_error(), Some(UpdateItemError::ConditionalCheckFailedException(_)))
+    matches!(
+        error.as_service_error(),
+        Some(UpdateItemError::ConditionalCheckFailedException(_))
+    )
 }
 
 /// Positions of units that share a transaction.
@@ -424,7 +476,9 @@ fn groups(units: &[Unit], positions: &[usize]) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut writes = MAX_TRANSACT;
     for position in positions {
-        let size = units.get(*position).map_or(0, |unit| usize::from(unit.record.is_some()) + unit.outbox.len());
+        let size = units
+            .get(*position)
+            .map_or(0, |unit| usize::from(unit.record.is_some()) + unit.outbox.len());
         if writes + size > MAX_TRANSACT {
             groups.push(Vec::new());
             writes = 0;

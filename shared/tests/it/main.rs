@@ -1,0 +1,53 @@
+//! The store against the embedded DynamoDB: one binary, so that it links once.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+mod contacts;
+mod outbox;
+
+use shared::clock::Clock;
+use shared::store::contacts::Contacts;
+use shared::store::outbox::Outbox;
+use testkit::aws::EmbeddedAws;
+use testkit::template::Template;
+
+/// The tables as the template declares them.
+struct Tables {
+    aws: EmbeddedAws,
+    outbox: Outbox,
+    contacts: Contacts,
+    clock: Clock,
+    outbox_table: String,
+}
+
+impl Tables {
+    async fn create() -> Self {
+        let aws = EmbeddedAws::in_memory().await.unwrap();
+        let template = Template::parse(include_str!("../../../template.yaml")).unwrap();
+        aws.create_tables(&template).await.unwrap();
+        let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
+        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let outbox = Outbox::new(aws.dynamodb(), name("OutboxTable"), clock.clone());
+        let contacts = Contacts::new(
+            aws.dynamodb(),
+            name("ContactsTable"),
+            outbox.clone(),
+            clock.clone(),
+        );
+        Self {
+            aws,
+            outbox,
+            contacts,
+            clock,
+            outbox_table: name("OutboxTable"),
+        }
+    }
+
+    fn later(&self, seconds: i64) {
+        self.clock
+            .set(self.clock.now() + jiff::SignedDuration::from_secs(seconds));
+    }
+}

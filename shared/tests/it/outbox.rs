@@ -1,0 +1,172 @@
+use std::time::Duration;
+
+use serde_json::json;
+use shared::outbox::{Kind, Lane, OutboxItem};
+use shared::store::outbox::{Quarantined, Status};
+
+use super::Tables;
+
+fn item(subject: &str, event_key: &str) -> OutboxItem {
+    OutboxItem {
+        subject: subject.into(),
+        event_key: event_key.into(),
+        kind: Kind::ContactSync,
+        payload: json!({"n": 1}),
+        not_before: None,
+    }
+}
+
+#[tokio::test]
+async fn an_item_is_added_once() {
+    let tables = Tables::create().await;
+    assert!(tables.outbox.add(&item("a", "1")).await.unwrap());
+    assert!(!tables.outbox.add(&item("a", "1")).await.unwrap());
+    assert!(tables.outbox.add(&item("a", "2")).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_schedule_leaves_new_items_to_the_stream() {
+    let tables = Tables::create().await;
+    tables.outbox.add(&item("a", "1")).await.unwrap();
+    assert!(tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty());
+    tables.later(31);
+    let (due, oldest) = tables.outbox.due(Lane::Sync, 100).await.unwrap();
+    assert_eq!(due.len(), 1);
+    assert_eq!(oldest.unwrap().to_string(), "2026-11-21T10:00:30Z");
+    assert!(tables.outbox.due(Lane::Relay, 100).await.unwrap().0.is_empty());
+}
+
+#[tokio::test]
+async fn a_settled_item_is_not_due_and_is_still_found() {
+    let tables = Tables::create().await;
+    tables.outbox.add(&item("a", "1")).await.unwrap();
+    let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
+    tables.outbox.done([entry]).await.unwrap();
+    tables.later(3600);
+    assert!(tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty());
+    assert!(
+        !tables.outbox.add(&item("a", "1")).await.unwrap(),
+        "a redelivery must find it"
+    );
+    let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
+    assert_eq!((entry.status, entry.payload()), (Status::Done, json!(null)));
+}
+
+#[tokio::test]
+async fn a_failed_item_comes_back_when_it_is_due() {
+    let tables = Tables::create().await;
+    tables.outbox.add(&item("a", "1")).await.unwrap();
+    let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
+    let due = tables.clock.now() + jiff::SignedDuration::from_mins(5);
+    tables.outbox.retry(&entry, "braze_503", due).await.unwrap();
+    tables.later(299);
+    assert!(tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty());
+    tables.later(1);
+    let (due, _) = tables.outbox.due(Lane::Sync, 100).await.unwrap();
+    assert_eq!(
+        (due[0].attempts, due[0].reason.as_deref()),
+        (1, Some("braze_503"))
+    );
+}
+
+#[tokio::test]
+async fn a_dead_item_can_be_listed_and_redriven() {
+    let tables = Tables::create().await;
+    tables.outbox.add(&item("a", "1")).await.unwrap();
+    let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
+    tables.outbox.dead(&entry, "braze_400").await.unwrap();
+    tables.later(3600);
+    assert!(tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty());
+    let dead = tables.outbox.list_dead(Lane::Sync, 10).await.unwrap();
+    assert_eq!(dead[0].reason.as_deref(), Some("braze_400"));
+    assert!(tables.outbox.redrive(&dead[0]).await.unwrap());
+    assert!(
+        !tables.outbox.redrive(&dead[0]).await.unwrap(),
+        "it is not dead any more"
+    );
+    let (due, _) = tables.outbox.due(Lane::Sync, 100).await.unwrap();
+    assert_eq!((due[0].attempts, due[0].payload()), (0, json!({"n": 1})));
+    assert!(tables.outbox.list_dead(Lane::Sync, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn of_many_claims_one_wins_until_its_lease_ends() {
+    let tables = Tables::create().await;
+    tables.outbox.add(&item("a", "1")).await.unwrap();
+    let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
+    let claims =
+        futures_util::future::join_all((0..8).map(|_| tables.outbox.claim(&entry, Duration::from_secs(60))))
+            .await;
+    assert_eq!(
+        claims
+            .into_iter()
+            .filter(|claim| claim.as_ref().unwrap().is_some())
+            .count(),
+        1
+    );
+    tables.later(61);
+    assert!(
+        tables
+            .outbox
+            .claim(&entry, Duration::from_secs(60))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    tables.outbox.done([entry.clone()]).await.unwrap();
+    tables.later(61);
+    assert!(
+        tables
+            .outbox
+            .claim(&entry, Duration::from_secs(60))
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn what_was_not_understood_is_kept_once() {
+    let tables = Tables::create().await;
+    let one = Quarantined {
+        source: "messenger",
+        reason: "not_json",
+        raw: "{".into(),
+    };
+    tables.outbox.quarantine(&[one.clone()]).await.unwrap();
+    tables.outbox.quarantine(&[one]).await.unwrap();
+    let scan = tables
+        .aws
+        .dynamodb()
+        .scan()
+        .table_name(&tables.outbox_table)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(scan.count(), 1);
+    assert_eq!(scan.items()[0]["status"].as_s().unwrap(), "quarantined");
+    tables.later(3600);
+    assert!(
+        tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty(),
+        "nobody dispatches it"
+    );
+}
+
+#[tokio::test]
+async fn a_thousand_due_items_are_read_in_few_calls() {
+    let tables = Tables::create().await;
+    let items: Vec<_> = (0..1000).map(|n| item(&format!("s{n}"), "1")).collect();
+    for chunk in items.chunks(50) {
+        futures_util::future::join_all(chunk.iter().map(|item| tables.outbox.add(item))).await;
+    }
+    tables.later(31);
+    tables.aws.reset_calls();
+    let (due, _) = tables.outbox.due(Lane::Sync, 3000).await.unwrap();
+    assert_eq!(due.len(), 1000);
+    let calls = tables.aws.dynamodb_calls();
+    assert_eq!(
+        (calls.of("Query"), calls.of("BatchGetItem")),
+        (8, 10),
+        "{calls:?}"
+    );
+}
