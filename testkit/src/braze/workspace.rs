@@ -1,0 +1,185 @@
+//! The workspace behind the API: who may do what, and which endpoint's rules a request meets.
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use super::options::{Endpoint, Options, Request};
+use super::profile::Profiles;
+use super::track::{InputArray, Rejection};
+use super::trigger::{Campaigns, SentMessage};
+use super::{faults, identify, track, trigger};
+use crate::fault::{Answer, Effect, Fault, Script};
+use crate::history::{History, Refusals};
+use crate::server::Incoming;
+
+/// Largest body. Documented as 4 MB; this is the smaller reading.
+const BODY_BYTES: usize = 4_000_000;
+
+#[derive(Clone)]
+pub(super) enum Step {
+    Fault(Fault),
+    Reject(Vec<Rejection>),
+}
+
+pub(super) struct Model {
+    pub(super) options: Options,
+    pub(super) profiles: Profiles,
+    pub(super) campaigns: Campaigns,
+    pub(super) sent: Vec<SentMessage>,
+    pub(super) data_points: usize,
+    pub(super) script: Script<Endpoint, Step>,
+    pub(super) poison: Option<Poison>,
+    pub(super) requests: History<Request>,
+    pub(super) refusals: Refusals,
+    pub(super) processed: u64,
+}
+
+pub(super) struct Poison {
+    pub(super) text: String,
+    pub(super) met: bool,
+}
+
+/// What the model made of a request.
+pub(super) struct Outcome {
+    pub(super) answer: Answer,
+    /// Why it was refused, if no test had asked for that.
+    pub(super) refused: Option<String>,
+}
+
+impl Outcome {
+    pub(super) fn accepted(answer: Answer) -> Self {
+        Self {
+            answer,
+            refused: None,
+        }
+    }
+
+    pub(super) fn scripted(answer: Answer) -> Self {
+        Self {
+            answer,
+            refused: None,
+        }
+    }
+
+    pub(super) fn refused(status: u16, message: &str) -> Self {
+        Self {
+            answer: faults::answer(status, message),
+            refused: Some(message.to_owned()),
+        }
+    }
+}
+
+impl Model {
+    /// The message for a batch with a poisoned object in it.
+    pub(super) fn poisoned(&mut self, body: &Value) -> Option<String> {
+        let poison = self.poison.as_mut()?;
+        let holds = InputArray::ALL
+            .iter()
+            .filter_map(|array| body.get(array.name())?.as_array())
+            .flatten()
+            .any(|object| object.to_string().contains(&poison.text));
+        poison.met |= holds;
+        holds.then(|| "Bad syntax".to_owned())
+    }
+
+    pub(super) fn receive(&mut self, request: &Incoming) -> Effect {
+        let endpoint = Endpoint::ALL
+            .into_iter()
+            .find(|endpoint| endpoint.path() == request.path);
+        let body = serde_json::from_slice(&request.body);
+        let step = endpoint.and_then(|endpoint| self.script.next(endpoint));
+        let (fault, rejections) = match step {
+            None => (None, Vec::new()),
+            Some(Step::Fault(fault)) => (Some(fault), Vec::new()),
+            Some(Step::Reject(rejections)) => (None, rejections),
+        };
+        let mut process = || {
+            let outcome = self.process(endpoint, request, &body, &rejections);
+            if let Some(reason) = outcome.refused {
+                let (status, path) = (outcome.answer.status, &request.path);
+                self.refusals
+                    .push(format!("{status} {} {path}: {reason}", request.method));
+            }
+            self.processed += 1;
+            with_headers(outcome.answer, self.processed)
+        };
+        let effect = match fault {
+            None => Effect::of(process()),
+            Some(fault) => fault.play(process),
+        };
+        self.requests.push(Request {
+            path: request.path.clone(),
+            status: effect.answer.as_ref().map(|answer| answer.status),
+            body: body.unwrap_or_default(),
+            bytes: request.body.len(),
+            received_at: Timestamp::now(),
+        });
+        effect
+    }
+
+    fn process(
+        &mut self,
+        endpoint: Option<Endpoint>,
+        request: &Incoming,
+        body: &serde_json::Result<Value>,
+        rejections: &[Rejection],
+    ) -> Outcome {
+        if request.path.len() > 1 && request.path.ends_with('/') {
+            return Outcome::refused(403, "Access Denied");
+        }
+        let Some(endpoint) = endpoint.filter(|_| request.method == http::Method::POST) else {
+            let paths = Endpoint::ALL.map(Endpoint::path).join(", ");
+            return Outcome::refused(404, &format!("the fake Braze has only POST {paths}"));
+        };
+        if let Some(refused) = self.check_key(endpoint, request.bearer().unwrap_or_default()) {
+            return refused;
+        }
+        if !request.is("application/json") {
+            return Outcome::refused(415, "Unsupported Media Type");
+        }
+        if request.body.len() > BODY_BYTES {
+            return Outcome::refused(413, "Request Entity Too Large");
+        }
+        let Ok(body) = body else {
+            return Outcome::refused(400, "Bad syntax");
+        };
+        match endpoint {
+            Endpoint::Track => track::process(self, body, rejections),
+            Endpoint::Identify => identify::process(self, body),
+            Endpoint::TriggerSend => trigger::process(self, body),
+        }
+    }
+
+    fn check_key(&self, endpoint: Endpoint, key: &str) -> Option<Outcome> {
+        let Options {
+            api_key,
+            trigger_api_key,
+            ..
+        } = &self.options;
+        let is = |known: &SecretString| known.expose_secret() == key;
+        let is_trigger_key = trigger_api_key.as_ref().is_some_and(is);
+        if key.is_empty() || !(is(api_key) || is_trigger_key) {
+            return Some(Outcome {
+                answer: faults::invalid_key(key),
+                refused: Some("unknown API key".to_owned()),
+            });
+        }
+        let allowed = match (endpoint, trigger_api_key) {
+            (Endpoint::TriggerSend, Some(_)) => is_trigger_key,
+            _ => is(api_key),
+        };
+        (!allowed).then(|| Outcome::refused(403, "Access Denied"))
+    }
+}
+
+/// Limits are per clock hour; what remains is approximate at Braze, too.
+fn with_headers(answer: Answer, processed: u64) -> Answer {
+    const HOUR: i64 = 3_600;
+    let reset = (Timestamp::now().as_second() / HOUR + 1) * HOUR;
+    answer
+        .header("x-ratelimit-limit", 250_000)
+        .header("x-ratelimit-remaining", 250_000_u64.saturating_sub(processed))
+        .header("x-ratelimit-reset", reset)
+        .header("x-request-id", format!("{processed:032x}"))
+}
