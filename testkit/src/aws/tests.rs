@@ -413,3 +413,27 @@ async fn a_large_answer_is_not_held_up() {
     // Nagle's algorithm against delayed acknowledgements would cost 40 ms each.
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
+
+#[tokio::test]
+async fn the_repositorys_own_tables_can_be_created() {
+    let template = Template::of_the_repository().unwrap();
+    let aws = EmbeddedAws::in_memory().await.unwrap();
+    aws.create_tables(&template).await.unwrap();
+    let names = aws
+        .dynamodb()
+        .list_tables()
+        .send()
+        .await
+        .unwrap()
+        .table_names
+        .unwrap();
+    assert_eq!(
+        names,
+        [
+            "local-ContactsTable",
+            "local-ConversationsTable",
+            "local-InstallsTable",
+            "local-OutboxTable"
+        ]
+    );
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aws_sdk_dynamodbstreams::Client;
-use aws_sdk_dynamodbstreams::types::{KeyType, Record, ShardIteratorType};
+use aws_sdk_dynamodbstreams::types::{Record, ShardIteratorType};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinSet;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Handler, Pattern, invoke, stream_event};
-use crate::template::Stream;
+use crate::template::{Stream, Table};
 
 /// Records that wait for one worker. When it is full the stream is not read on.
 const QUEUE: usize = 10_000;
@@ -22,8 +22,8 @@ const QUEUE: usize = 10_000;
 /// One function behind one table's stream.
 #[derive(Clone)]
 pub struct StreamSource {
-    /// The table's name in DynamoDB.
-    pub table: String,
+    /// The table.
+    pub table: Table,
     /// The event source as the template declares it.
     pub mapping: Stream,
     /// How often the stream is looked at. Lambda does it four times a second.
@@ -54,11 +54,9 @@ impl StreamDriver {
     ) -> anyhow::Result<Self> {
         let patterns = source.mapping.filters.iter().map(|filter| Pattern::parse(filter));
         let patterns: Vec<Pattern> = patterns.collect::<Result<_, _>>()?;
-        let TableStream {
-            arn,
-            shards,
-            partition_key,
-        } = describe(&client, &source.table).await?;
+        let (arn, shards) = describe(&client, &source.table.name).await?;
+        let key = source.table.key.iter().find(|key| key.key_type == "HASH");
+        let partition_key = key.context("the table has no partition key")?.name.clone();
         let mut tasks = JoinSet::new();
         let mut queues = Vec::new();
         for _ in 0..source.mapping.parallelization_factor.max(1) {
@@ -94,13 +92,7 @@ impl StreamDriver {
     }
 }
 
-struct TableStream {
-    arn: String,
-    shards: Vec<String>,
-    partition_key: String,
-}
-
-async fn describe(client: &Client, table: &str) -> anyhow::Result<TableStream> {
+async fn describe(client: &Client, table: &str) -> anyhow::Result<(String, Vec<String>)> {
     let streams = client.list_streams().table_name(table).send().await?;
     let arn = streams.streams().last().and_then(|stream| stream.stream_arn());
     let arn = arn
@@ -123,21 +115,10 @@ async fn describe(client: &Client, table: &str) -> anyhow::Result<TableStream> {
                 .iter()
                 .filter_map(|shard| shard.shard_id().map(str::to_owned)),
         );
-        if page.last_evaluated_shard_id.is_some() {
-            after = page.last_evaluated_shard_id;
-            continue;
+        after = page.last_evaluated_shard_id;
+        if after.is_none() {
+            return Ok((arn, shards));
         }
-        let key = page
-            .key_schema()
-            .iter()
-            .find(|key| *key.key_type() == KeyType::Hash);
-        let key = key.context("the stream's description names no partition key")?;
-        let partition_key = key.attribute_name().to_owned();
-        return Ok(TableStream {
-            arn,
-            shards,
-            partition_key,
-        });
     }
 }
 
@@ -228,7 +209,7 @@ async fn deliver(source: &StreamSource, batch: Vec<Value>, stop: &CancellationTo
             Ok(answer) if mapping.report_batch_item_failures => first_failure(&batch, &answer),
             Ok(_) => None,
             Err(error) => {
-                tracing::warn!(table = %source.table, %error, "a stream batch failed");
+                tracing::warn!(table = %source.table.name, %error, "a stream batch failed");
                 if mapping.bisect_batch && batch.len() > 1 {
                     let second = batch.split_off(batch.len() / 2);
                     waiting.push(second);
@@ -246,7 +227,7 @@ async fn deliver(source: &StreamSource, batch: Vec<Value>, stop: &CancellationTo
         let again = batch.split_off(failed);
         tries += 1;
         if mapping.maximum_retry_attempts.is_some_and(|most| tries > most) {
-            tracing::error!(table = %source.table, records = again.len(), "stream records are given up");
+            tracing::error!(table = %source.table.name, records = again.len(), "stream records are given up");
             tries = 0;
             continue;
         }

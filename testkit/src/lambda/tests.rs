@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::aws::EmbeddedAws;
-use crate::template::{Stream, Template};
+use crate::template::{Stream, Table, Template};
 
 const TEMPLATE: &str = include_str!("../template/fixture.yaml");
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -155,13 +155,14 @@ fn noting(
     })
 }
 
-struct Table {
+struct Setup {
     aws: EmbeddedAws,
+    table: Table,
     mapping: Stream,
     stop: CancellationToken,
 }
 
-impl Table {
+impl Setup {
     async fn new() -> Self {
         let template = Template::parse(TEMPLATE).unwrap();
         let aws = EmbeddedAws::in_memory().await.unwrap();
@@ -169,6 +170,7 @@ impl Table {
         let mapping = template.function("Dispatch").unwrap().streams[0].clone();
         Self {
             aws,
+            table: template.table("ItemsTable").unwrap().clone(),
             mapping,
             stop: CancellationToken::new(),
         }
@@ -188,7 +190,7 @@ impl Table {
 
     async fn drive(&self, handler: Handler) -> StreamDriver {
         let source = StreamSource {
-            table: "local-items".to_owned(),
+            table: self.table.clone(),
             mapping: self.mapping.clone(),
             poll: Duration::from_millis(10),
             handler,
@@ -214,12 +216,12 @@ async fn eventually(seen: &Seen, batches: usize) -> Vec<Vec<String>> {
 
 #[tokio::test]
 async fn inserts_of_the_lane_arrive_in_batches_as_lambda_makes_them() {
-    let mut table = Table::new().await;
-    table.mapping.batch_size = 2;
+    let mut setup = Setup::new().await;
+    setup.mapping.batch_size = 2;
     for (key, lane) in [("1", "sync"), ("2", "relay"), ("3", "sync"), ("4", "sync")] {
-        table.put(key, lane).await;
+        setup.put(key, lane).await;
     }
-    table.put("1", "sync").await; // MODIFY
+    setup.put("1", "sync").await; // MODIFY
     let seen = Seen::default();
     let event = Arc::new(Mutex::new(Value::Null));
     let kept = event.clone();
@@ -227,7 +229,7 @@ async fn inserts_of_the_lane_arrive_in_batches_as_lambda_makes_them() {
         *kept.lock().unwrap() = event.clone();
         Ok(json!({"batchItemFailures": []}))
     });
-    let driver = table.drive(function).await;
+    let driver = setup.drive(function).await;
     assert_eq!(eventually(&seen, 2).await, [vec!["1", "3"], vec!["4"]]);
     let record = event.lock().unwrap()["Records"][0].clone();
     assert_eq!(record["eventName"], "INSERT");
@@ -240,31 +242,31 @@ async fn inserts_of_the_lane_arrive_in_batches_as_lambda_makes_them() {
     assert!(record["dynamodb"]["SequenceNumber"].as_str().unwrap().len() >= 21);
     assert!(record["eventSourceARN"].as_str().unwrap().contains("local-items"));
 
-    table.put("5", "sync").await;
+    setup.put("5", "sync").await;
     assert_eq!(eventually(&seen, 3).await[2], ["5"]);
-    table.stop.cancel();
+    setup.stop.cancel();
     driver.stopped().await;
 }
 
 #[tokio::test]
 async fn latest_sees_only_what_comes_after_the_start() {
-    let mut table = Table::new().await;
-    table.mapping.starting_position = "LATEST".to_owned();
-    table.put("1", "sync").await;
+    let mut setup = Setup::new().await;
+    setup.mapping.starting_position = "LATEST".to_owned();
+    setup.put("1", "sync").await;
     let seen = Seen::default();
-    let _driver = table.drive(noting(&seen, |_, _| Ok(Value::Null))).await;
-    table.put("2", "sync").await;
+    let _driver = setup.drive(noting(&seen, |_, _| Ok(Value::Null))).await;
+    setup.put("2", "sync").await;
     assert_eq!(eventually(&seen, 1).await, [["2"]]);
 }
 
 #[tokio::test]
 async fn a_batch_is_retried_from_its_first_failure() {
-    let table = Table::new().await;
+    let setup = Setup::new().await;
     for key in ["1", "2", "3"] {
-        table.put(key, "sync").await;
+        setup.put(key, "sync").await;
     }
     let seen = Seen::default();
-    let _driver = table
+    let _driver = setup
         .drive(noting(&seen, |call, event| {
             let records = event["Records"].as_array().unwrap();
             let failed = if call == 1 { &records[1..] } else { &[] };
@@ -281,13 +283,13 @@ async fn a_batch_is_retried_from_its_first_failure() {
 
 #[tokio::test]
 async fn a_poison_record_is_found_by_halving_and_given_up() {
-    let mut table = Table::new().await;
-    table.mapping.maximum_retry_attempts = Some(1);
+    let mut setup = Setup::new().await;
+    setup.mapping.maximum_retry_attempts = Some(1);
     for key in ["1", "2", "3", "4"] {
-        table.put(key, "sync").await;
+        setup.put(key, "sync").await;
     }
     let seen = Seen::default();
-    let _driver = table
+    let _driver = setup
         .drive(noting(&seen, |_, event| {
             anyhow::ensure!(!keys(event).contains(&"3".to_owned()), "poison");
             Ok(Value::Null)
@@ -306,12 +308,12 @@ async fn a_poison_record_is_found_by_halving_and_given_up() {
 
 #[tokio::test]
 async fn a_stop_lets_the_batch_in_hand_finish() {
-    let table = Table::new().await;
+    let setup = Setup::new().await;
     let finished = Arc::new(Mutex::new(0));
     let count = finished.clone();
     let started = Arc::new(tokio::sync::Notify::new());
     let begun = started.clone();
-    let driver = table
+    let driver = setup
         .drive(handler(move |_| {
             let (count, begun) = (count.clone(), begun.clone());
             async move {
@@ -322,9 +324,9 @@ async fn a_stop_lets_the_batch_in_hand_finish() {
             }
         }))
         .await;
-    table.put("1", "sync").await;
+    setup.put("1", "sync").await;
     started.notified().await;
-    table.stop.cancel();
+    setup.stop.cancel();
     driver.stopped().await;
     assert_eq!(*finished.lock().unwrap(), 1);
 }
