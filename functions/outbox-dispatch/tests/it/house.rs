@@ -1,0 +1,193 @@
+//! The functions of the Messenger job, wired to the embedded AWS and the fake Braze.
+
+use jiff::{SignedDuration, Timestamp};
+use lambda_http::{Body, Request};
+use messenger_events::App as Messenger;
+use outbox_dispatch::App as Dispatch;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::config::Env;
+use shared::messenger::link::mint;
+use shared::webhook::signature::sign;
+use testkit::aws::EmbeddedAws;
+use testkit::braze::{FakeBraze, Options};
+use testkit::template::Template;
+
+pub(crate) const PAGE: &str = "101332922643063";
+const APP_SECRET: &str = "app-secret-of-the-tests";
+const LINK_KEY: &str = "link-signing-key-of-the-tests-0000000";
+
+pub(crate) struct House {
+    pub(crate) aws: EmbeddedAws,
+    pub(crate) braze: FakeBraze,
+    pub(crate) messenger: Messenger,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) clock: Clock,
+    pub(crate) outbox_table: String,
+    messages: std::cell::Cell<u64>,
+}
+
+impl House {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        let aws = EmbeddedAws::in_memory().await.unwrap();
+        let template = Template::parse(include_str!("../../../../template.yaml")).unwrap();
+        aws.create_tables(&template).await.unwrap();
+        let meta = json!({"app_id": "1", "app_secret": APP_SECRET, "verify_token": "v"});
+        aws.put_secret("meta", &meta).await.unwrap();
+        aws.put_secret("link", &json!({"signing_key": LINK_KEY}))
+            .await
+            .unwrap();
+        aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
+        let braze = FakeBraze::start(Options::new("key")).await.unwrap();
+
+        let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
+        let (contacts, outbox, url) = (name("ContactsTable"), name("OutboxTable"), braze.url());
+        let mut pairs = vec![
+            ("META_SECRET_ID", "meta"),
+            ("LINK_SECRET_ID", "link"),
+            ("BRAZE_SECRET_ID", "braze"),
+            ("CONTACTS_TABLE", contacts.as_str()),
+            ("INSTALLS_TABLE", "installs"),
+            ("FBE_SECRET_PREFIX", "fbe/"),
+            ("OUTBOX_TABLE", outbox.as_str()),
+            ("BRAZE_REST_ENDPOINT", url.as_str()),
+            ("LANE", "sync"),
+        ];
+        pairs.splice(0..0, settings.iter().copied());
+        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
+        let messenger_settings = Env::from_pairs(&pairs)
+            .finish(messenger_events::Settings::read)
+            .unwrap();
+        let dispatch_settings = Env::from_pairs(&pairs)
+            .finish(outbox_dispatch::Settings::read)
+            .unwrap();
+        let messenger = Messenger::new(messenger_settings, &secrets, &dynamodb, clock.clone());
+        let dispatch = Dispatch::new(dispatch_settings, &secrets, &dynamodb, clock.clone());
+        aws.reset_calls();
+        Self {
+            aws,
+            braze,
+            messenger,
+            dispatch,
+            clock,
+            outbox_table: outbox,
+            messages: 0.into(),
+        }
+    }
+
+    pub(crate) fn later(&self, duration: SignedDuration) {
+        self.clock.set(self.clock.now() + duration);
+    }
+
+    /// Delivers items of one page as Meta does, and gives the status.
+    pub(crate) async fn receive(&self, items: &[Value]) -> u16 {
+        let body = json!({"object": "page", "entry": [{
+            "id": PAGE, "time": self.clock.now().as_millisecond(), "messaging": items,
+        }]});
+        self.post(&body.to_string()).await
+    }
+
+    pub(crate) async fn post(&self, body: &str) -> u16 {
+        let request: Request = lambda_http::http::Request::post("/messenger/webhook")
+            .header(
+                "x-hub-signature-256",
+                sign(&SecretString::from(APP_SECRET), body.as_bytes()),
+            )
+            .body(Body::Text(body.to_owned()))
+            .unwrap();
+        self.messenger.handle(request).await.status().as_u16()
+    }
+
+    pub(crate) fn item(&self, psid: &str, key: &str, value: Value) -> Value {
+        let mut item = json!({
+            "sender": {"id": psid}, "recipient": {"id": PAGE}, "timestamp": self.clock.now().as_millisecond(),
+        });
+        item[key] = value;
+        item
+    }
+
+    pub(crate) fn message(&self, psid: &str) -> Value {
+        self.messages.set(self.messages.get() + 1);
+        let mid = format!("m_{psid}_{}", self.messages.get());
+        self.item(psid, "message", json!({"mid": mid, "text": "hello"}))
+    }
+
+    pub(crate) fn referral(&self, psid: &str, user: &str) -> Value {
+        let token = mint(
+            &SecretString::from(LINK_KEY),
+            user,
+            SignedDuration::from_mins(15),
+            self.clock.now(),
+        );
+        let reference = token.unwrap();
+        self.item(
+            psid,
+            "referral",
+            json!({"ref": reference, "source": "SHORTLINK", "type": "OPEN_THREAD"}),
+        )
+    }
+
+    /// The schedule's tick, once new items are its own.
+    pub(crate) async fn tick(&self) -> Value {
+        self.later(SignedDuration::from_secs(31));
+        let until = self.clock.now() + SignedDuration::from_mins(15);
+        self.dispatch.handle_until(json!({}), until).await.unwrap()
+    }
+
+    /// Ticks until nothing is pending, an hour apart.
+    pub(crate) async fn drain(&self) {
+        for _ in 0..40 {
+            self.tick().await;
+            if self.pending().await == 0 {
+                return;
+            }
+            self.later(SignedDuration::from_hours(1));
+        }
+        panic!("the outbox is not drained");
+    }
+
+    pub(crate) async fn rows(&self, status: &str) -> usize {
+        let scan = self
+            .aws
+            .dynamodb()
+            .scan()
+            .table_name(&self.outbox_table)
+            .filter_expression("#status = :status")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(
+                ":status",
+                aws_sdk_dynamodb::types::AttributeValue::S(status.into()),
+            )
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>()
+            .await;
+        scan.unwrap().len()
+    }
+
+    pub(crate) async fn pending(&self) -> usize {
+        self.rows("pending").await
+    }
+
+    /// The `messenger_id` on the alias profile of a PSID.
+    pub(crate) fn alias_messenger_id(&self, psid: &str) -> Option<Value> {
+        let profile = self.braze.alias_profile(&format!("messenger:{PAGE}"), psid)?;
+        profile.attribute("messenger_id").cloned()
+    }
+
+    /// The `messenger_id` on a user's profile.
+    pub(crate) fn messenger_id(&self, user: &str) -> Option<Value> {
+        self.braze.profile(user)?.attribute("messenger_id").cloned()
+    }
+}
+
+pub(crate) fn deadline(clock: &Clock) -> Timestamp {
+    clock.now() + SignedDuration::from_mins(15)
+}

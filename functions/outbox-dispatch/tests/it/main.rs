@@ -1,0 +1,11 @@
+//! From a signed webhook to the fake Braze, through the embedded DynamoDB.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+mod faults;
+mod house;
+mod journey;
+mod load;
