@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::event::{Event, EventKind};
 use super::key::{Channel, is_id};
 use crate::webhook::Verified;
-use wire::{Item, Word};
+use wire::{Item, Node, Word};
 
 /// Times further ahead of the receipt than this are taken for a mistake. Facts keep the latest time, so one
 /// date in a far future would otherwise hold a contact's window and link for good.
@@ -141,10 +141,11 @@ struct Change<'a> {
 
 fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result<(), &'static str> {
     let text = std::str::from_utf8(body).map_err(|_| reason::INVALID_UTF8)?;
-    let body: Body<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+    let body: Node<Body<'_>> = serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Data => reason::MALFORMED_BODY,
         Category::Io | Category::Syntax | Category::Eof => reason::NOT_JSON,
     })?;
+    let body = body.get().ok_or(reason::MALFORMED_BODY)?;
     let channel = body
         .object
         .text()
@@ -153,7 +154,7 @@ fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result
     let entries = body.entry.ok_or(reason::MALFORMED_BODY)?;
     let entries: Vec<&RawValue> = serde_json::from_str(entries.get()).map_err(|_| reason::MALFORMED_BODY)?;
     for raw in entries {
-        let Ok(entry) = serde_json::from_str::<Entry<'_>>(raw.get()) else {
+        let Ok(Node::Is(entry)) = serde_json::from_str::<Node<Entry<'_>>>(raw.get()) else {
             parsed.quarantine(reason::MALFORMED_ENTRY, raw, None);
             continue;
         };
@@ -206,9 +207,10 @@ impl Context {
     }
 
     fn read_item(&self, raw: &RawValue, standby: bool, parsed: &mut Parsed) {
-        let read = serde_json::from_str::<Item>(raw.get())
-            .map_err(|_| reason::MALFORMED_ITEM)
-            .and_then(|item| item::read(&item, raw.get(), standby, self));
+        let read = match serde_json::from_str::<Node<Item>>(raw.get()) {
+            Ok(Node::Is(item)) => item::read(&item, raw.get(), standby, self),
+            _ => Err(reason::MALFORMED_ITEM),
+        };
         match read {
             Ok(event) => {
                 let account_id = Some(event.account_id.clone());
@@ -224,7 +226,7 @@ impl Context {
     }
 
     fn read_change(&self, raw: &RawValue, parsed: &mut Parsed) {
-        let Ok(change) = serde_json::from_str::<Change<'_>>(raw.get()) else {
+        let Ok(Node::Is(change)) = serde_json::from_str::<Node<Change<'_>>>(raw.get()) else {
             parsed.quarantine(reason::MALFORMED_ITEM, raw, self.account_id.clone());
             return;
         };

@@ -149,7 +149,8 @@ impl<'de> Deserialize<'de> for Word {
     }
 }
 
-/// An object, or what stands where one should be.
+/// An object, or what stands where one should be. Derived structs on their own would take lists as well, by
+/// the order of their fields.
 #[derive(Default)]
 pub(super) enum Node<T> {
     /// Missing or null.

@@ -1,0 +1,157 @@
+//! Every payload of `events/payloads` → events → plans → what Braze is told, as snapshots.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::super::event::{EVENT_NAMES, Event, EventKind, Person, ReferralSource};
+use super::super::{Parsed, Redacted, UserRefLink, decide, decide_user_ref, sync};
+use super::{by_subject, link_keys, parsed, settings};
+
+#[test]
+fn messenger_payloads() {
+    snapshot_all("messenger");
+}
+
+#[test]
+fn instagram_payloads() {
+    snapshot_all("instagram");
+}
+
+fn snapshot_all(sender: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../events/payloads")
+        .join(sender);
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(files.len() > 10, "the payloads are gone");
+    for file in files {
+        let case = file.file_stem().unwrap().to_str().unwrap();
+        let body = std::fs::read(&file).unwrap();
+        insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_yaml_snapshot!(format!("{sender}__{case}"), view(&parsed(body)));
+        });
+    }
+}
+
+/// Everything that follows from a webhook, with what `Debug` leaves out.
+fn view(parsed: &Parsed) -> Value {
+    let quarantined = parsed.quarantined.iter().map(|quarantined| {
+        json!({
+            "reason": quarantined.reason,
+            "account_id": quarantined.account_id,
+            "raw": String::from_utf8_lossy(&quarantined.raw),
+        })
+    });
+    json!({
+        "events": parsed.events.iter().map(event_view).collect::<Vec<_>>(),
+        "quarantined": quarantined.collect::<Vec<_>>(),
+        "ignored": parsed.ignored,
+        "plans": plans(&parsed.events),
+    })
+}
+
+fn plans(events: &[Event]) -> Vec<Value> {
+    let settings = settings(&[("MESSENGER_EVENTS", &EVENT_NAMES.join(","))]);
+    let links = link_keys();
+    let (user_refs, people) = by_subject(events);
+    let mut plans = Vec::new();
+    let mut derived: Vec<UserRefLink> = Vec::new();
+    for (key, events) in user_refs {
+        let plan = decide_user_ref(None, &events, &links);
+        derived.extend(plan.derived);
+        plans.push(
+            json!({ "user_ref": key.as_str(), "record": plan.record, "counts": outcomes(plan.counts) }),
+        );
+    }
+    for (key, events) in people {
+        let derived: Vec<_> = derived
+            .iter()
+            .filter(|link| link.contact == key)
+            .cloned()
+            .collect();
+        let plan = decide(None, &events, &derived, &links, &settings);
+        let told = plan
+            .contact
+            .as_ref()
+            .map(|contact| sync::plan(contact, &sync::Synced::default(), &settings).attributes);
+        let outbox = plan
+            .outbox
+            .iter()
+            .map(|item| json!({ "event_key": item.event_key, "payload": item.payload }));
+        plans.push(json!({
+            "contact": plan.contact,
+            "outbox": outbox.collect::<Vec<_>>(),
+            "counts": outcomes(plan.counts),
+            "told": told,
+        }));
+    }
+    plans
+}
+
+fn outcomes(counts: super::super::LinkCounts) -> Value {
+    counts
+        .outcomes()
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| (name.to_owned(), Value::from(count)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+fn event_view(event: &Event) -> Value {
+    let person = match &event.person {
+        Person::Scoped(id) => id.clone(),
+        Person::UserRef(user_ref) => format!("user_ref {user_ref}"),
+        Person::None => "none".to_owned(),
+    };
+    json!({
+        "kind": event.kind.name(),
+        "channel": event.channel,
+        "account_id": event.account_id,
+        "person": person,
+        "at": event.at,
+        "standby": event.standby,
+        "effect": format!("{:?}", event.effect()),
+        "key": event.key,
+        "details": details(&event.kind),
+    })
+}
+
+fn shown(text: Option<&Redacted>) -> Value {
+    text.map(Redacted::expose).into()
+}
+
+fn referral(referral: Option<&ReferralSource>) -> Value {
+    referral.map_or(Value::Null, |referral| {
+        json!({ "ref": shown(referral.reference.as_ref()), "source": referral.source, "ad_id": referral.ad_id })
+    })
+}
+
+fn details(kind: &EventKind) -> Value {
+    match kind {
+        EventKind::Message(message) => json!({
+            "text": shown(message.text.as_ref()),
+            "quick_reply": shown(message.quick_reply.as_ref()),
+            "attachments": message.attachments,
+            "referral": referral(message.referral.as_ref()),
+            "prior_user_ref": shown(message.prior_user_ref.as_ref()),
+        }),
+        EventKind::Postback(postback) => json!({
+            "payload": shown(postback.payload.as_ref()),
+            "referral": referral(postback.referral.as_ref()),
+        }),
+        EventKind::Optin(optin) => json!({
+            "type": optin.optin_type,
+            "ref": shown(optin.reference.as_ref()),
+            "user_ref": shown(optin.user_ref.as_ref()),
+            "has_token": optin.has_token,
+            "notification_status": optin.notification_status,
+        }),
+        EventKind::Referral(source) => referral(Some(source)),
+        other => format!("{other:?}").into(),
+    }
+}
