@@ -27,4 +27,5 @@ pub mod fault;
 mod history;
 pub mod lambda;
 mod server;
+pub mod signer;
 pub mod template;
