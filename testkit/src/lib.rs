@@ -24,6 +24,7 @@ pub mod braze;
 #[cfg(test)]
 mod client;
 pub mod fault;
+pub mod graph;
 mod history;
 pub mod lambda;
 mod server;
