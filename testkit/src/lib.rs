@@ -21,8 +21,8 @@
 
 pub mod aws;
 pub mod braze;
-#[cfg(test)]
 mod client;
+pub mod external_system;
 pub mod fault;
 pub mod graph;
 mod history;
