@@ -11,11 +11,8 @@ pub(crate) fn client() -> &'static reqwest::Client {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "this client is not the product's, and it has roots and a timeout of its own"
-)]
-#[cfg_attr(
-    not(test),
-    expect(clippy::expect_used, reason = "nothing here depends on the outside")
+    clippy::expect_used,
+    reason = "this client is not the product's, has roots and a timeout of its own, and depends on nothing outside"
 )]
 fn build() -> reqwest::Client {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -21,10 +21,12 @@
 
 pub mod aws;
 pub mod braze;
-#[cfg(test)]
 mod client;
+pub mod external_system;
 pub mod fault;
+pub mod graph;
 mod history;
 pub mod lambda;
 mod server;
+pub mod signer;
 pub mod template;

@@ -30,7 +30,6 @@ pub(crate) struct Incoming {
     /// The path as sent, without the query.
     pub(crate) path: String,
     /// The query as sent, without the question mark.
-    #[expect(dead_code, reason = "Graph reads it")]
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,

@@ -1,0 +1,368 @@
+//! The platform behind the API: tokens, businesses and catalogs, and which rules a call meets.
+
+use std::collections::{BTreeMap, HashMap};
+
+use http::Method;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value, json};
+
+use super::catalog::{Batching, Store};
+use super::configuration;
+use super::error::GraphError;
+use super::faults;
+use super::install::Install;
+use super::options::{self, Call, Edge, Options};
+use super::parameters::Parameters;
+use crate::fault::{Answer, Effect, Fault, Script};
+use crate::history::{History, Refusals};
+use crate::server::Incoming;
+use crate::signer;
+
+/// Whose token it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// The person's who installed the app.
+    User,
+    /// The app's own in the business.
+    SystemUser,
+    /// The partner's admin system user, for every business.
+    Partner,
+}
+
+pub(super) struct Token {
+    pub(super) kind: TokenKind,
+    /// `None`: every business.
+    pub(super) business: Option<String>,
+    /// The subcode to answer since the token was made invalid.
+    pub(super) invalid: Option<i64>,
+}
+
+pub(super) struct Business {
+    pub(super) install: Option<Value>,
+    pub(super) configuration: Value,
+    pub(super) issued: Vec<String>,
+}
+
+pub(super) struct Platform {
+    pub(super) options: Options,
+    pub(super) tokens: HashMap<String, Token>,
+    pub(super) businesses: BTreeMap<String, Business>,
+    pub(super) catalogs: HashMap<String, Store>,
+    pub(super) batching: Batching,
+    pub(super) usage: (u32, u32),
+    pub(super) script: Script<Edge, Fault>,
+    pub(super) calls: History<Call>,
+    pub(super) refusals: Refusals,
+    pub(super) tokens_issued: usize,
+}
+
+/// Why the model refused, and whether the test had arranged it by changing the model's state.
+struct Refused {
+    error: GraphError,
+    arranged: bool,
+}
+
+impl From<GraphError> for Refused {
+    fn from(error: GraphError) -> Self {
+        // Only a ceiling that the test has set asks for smaller batches.
+        let arranged = error == faults::reduce();
+        Self { error, arranged }
+    }
+}
+
+/// What a call asks for.
+struct Asked<'a> {
+    edge: Edge,
+    /// The node before the edge: a business manager or a catalog. Empty for `fbe_business`.
+    node: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    fn read(method: &Method, path: &'a str) -> Option<Self> {
+        let (version, rest) = path.strip_prefix('/')?.split_once('/')?;
+        let (major, minor) = version.strip_prefix('v')?.split_once('.')?;
+        major.parse::<u16>().ok()?;
+        minor.parse::<u16>().ok()?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (edge, node) = match (method.as_str(), rest) {
+            ("GET", "fbe_business/fbe_installs") => (Edge::Installs, ""),
+            ("DELETE", "fbe_business/fbe_installs") => (Edge::Uninstall, ""),
+            ("GET", "fbe_business") => (Edge::Configuration, ""),
+            ("POST", "fbe_business") => (Edge::Configure, ""),
+            (method, rest) => match (method, rest.split_once('/')?) {
+                ("POST", (node, "access_token")) => (Edge::AccessToken, node),
+                ("POST", (node, "items_batch")) => (Edge::ItemsBatch, node),
+                ("GET", (node, "check_batch_request_status")) => (Edge::BatchStatus, node),
+                _ => return None,
+            },
+        };
+        Some(Self { edge, node })
+    }
+}
+
+impl Platform {
+    pub(super) fn set_install(&mut self, install: Install) {
+        let configuration = install.configuration();
+        if let Some(catalog) = asset(&install.data, "catalog_id") {
+            self.catalogs.entry(catalog.to_owned()).or_default();
+        }
+        let token = Token {
+            kind: TokenKind::User,
+            business: Some(install.business.clone()),
+            invalid: None,
+        };
+        self.tokens
+            .insert(install.access_token.expose_secret().to_owned(), token);
+        let business = Business {
+            install: Some(install.data),
+            configuration,
+            issued: Vec::new(),
+        };
+        self.businesses.insert(install.business, business);
+    }
+
+    pub(super) fn receive(&mut self, request: &Incoming) -> Effect {
+        let asked = Asked::read(&request.method, &request.path);
+        let edge = asked.as_ref().map(|asked| asked.edge);
+        let parameters = Parameters::read(request);
+        let (shown, token) = match &parameters {
+            Ok(parameters) => (
+                parameters.shown(),
+                parameters.text("access_token").unwrap_or_default(),
+            ),
+            Err(_) => (Map::new(), String::new()),
+        };
+        let fault = edge.and_then(|edge| self.script.next(edge));
+        let (mut items, mut error_code) = (0, None);
+        let mut process = || {
+            let result = match (&asked, &parameters) {
+                (None, _) => {
+                    let message = format!("Unknown path components: {}", request.path);
+                    Err(GraphError::new(2500, &message).into())
+                }
+                (_, Err(error)) => Err(error.clone().into()),
+                (Some(asked), Ok(parameters)) => self.process(asked, parameters, &mut items),
+            };
+            let answer = result.unwrap_or_else(|refused| {
+                error_code = Some(refused.error.code());
+                let answer = refused.error.answer();
+                if !refused.arranged {
+                    let body = String::from_utf8_lossy(&answer.body);
+                    self.refusals
+                        .push(format!("{} {}: {body}", request.method, request.path));
+                }
+                answer
+            });
+            self.with_usage(answer, asked.as_ref().map_or("", |asked| asked.node))
+        };
+        let effect = match fault {
+            None => Effect::of(process()),
+            Some(fault) => fault.play(process),
+        };
+        self.calls.push(Call {
+            edge,
+            path: request.path.clone(),
+            parameters: shown,
+            access_token: token.into(),
+            items,
+            status: effect.answer.as_ref().map(|answer| answer.status),
+            error_code,
+            received_at: Timestamp::now(),
+        });
+        effect
+    }
+
+    fn with_usage(&self, answer: Answer, node: &str) -> Answer {
+        let (percent, minutes) = self.usage;
+        let answer = answer.header(options::APP_USAGE_HEADER, options::app_usage(percent));
+        if node.is_empty() {
+            return answer;
+        }
+        answer.header(
+            options::BUSINESS_USAGE_HEADER,
+            options::business_usage(node, percent, minutes),
+        )
+    }
+
+    fn process(
+        &mut self,
+        asked: &Asked<'_>,
+        parameters: &Parameters<'_>,
+        items: &mut usize,
+    ) -> Result<Answer, Refused> {
+        let token = self.check_token(parameters)?;
+        self.check_proof(asked.edge, &token, parameters)?;
+        let body = match asked.edge {
+            Edge::ItemsBatch | Edge::BatchStatus => self.catalog(asked, &token, parameters, items)?,
+            Edge::AccessToken => self.exchange(asked.node, &token, parameters)?,
+            Edge::Installs | Edge::Uninstall | Edge::Configuration | Edge::Configure => {
+                self.business(asked.edge, &token, parameters)?
+            }
+        };
+        Ok(Answer::json(200, &body))
+    }
+
+    fn check_token(&self, parameters: &Parameters<'_>) -> Result<String, Refused> {
+        let token = parameters
+            .text("access_token")
+            .ok_or_else(|| GraphError::new(104, "An access token is required to request this resource."))?;
+        match self.tokens.get(&token) {
+            Some(Token {
+                invalid: Some(subcode),
+                ..
+            }) => Err(Refused {
+                error: GraphError::token(Some(*subcode)),
+                arranged: true,
+            }),
+            None if !self.options.any_token => Err(GraphError::token(None).into()),
+            _ => Ok(token),
+        }
+    }
+
+    /// A proof that is sent must be right on every call.
+    fn check_proof(&self, edge: Edge, token: &str, parameters: &Parameters<'_>) -> Result<(), GraphError> {
+        let right = signer::appsecret_proof(self.options.app_secret.expose_secret(), token);
+        match parameters.text("appsecret_proof") {
+            Some(proof) if proof == right => Ok(()),
+            None if edge != Edge::AccessToken && !self.options.proof_everywhere => Ok(()),
+            proof => Err(GraphError::proof(proof.is_some())),
+        }
+    }
+
+    fn may_act_for(&self, token: &str, business: &str) -> bool {
+        match self.tokens.get(token) {
+            Some(token) => token.business.as_ref().is_none_or(|own| own == business),
+            None => self.options.any_token,
+        }
+    }
+
+    fn business(
+        &mut self,
+        edge: Edge,
+        token: &str,
+        parameters: &Parameters<'_>,
+    ) -> Result<Value, GraphError> {
+        let id = parameters.required("fbe_external_business_id")?;
+        if !self.may_act_for(token, &id) {
+            return Err(GraphError::new(
+                200,
+                "(#200) This token has no permission for this business",
+            ));
+        }
+        let business = self.businesses.get_mut(&id);
+        match (edge, business) {
+            (Edge::Uninstall, Some(business)) => {
+                business.install = None;
+                Ok(json!({"success": true}))
+            }
+            (Edge::Installs, business) => {
+                let install = business.and_then(|business| business.install.clone());
+                Ok(json!({"data": install.into_iter().collect::<Vec<_>>()}))
+            }
+            (Edge::Configure, Some(business)) if business.install.is_some() => {
+                let sent: Map<String, Value> = parameters.json("business_config")?;
+                configuration::update(&mut business.configuration, sent)?;
+                Ok(business.configuration.clone())
+            }
+            (Edge::Configuration, Some(business)) if business.install.is_some() => {
+                let fields = parameters.text("fields");
+                Ok(configuration::read(&business.configuration, fields.as_deref()))
+            }
+            _ => Err(GraphError::invalid(
+                "No FBE installation for this fbe_external_business_id",
+            )),
+        }
+    }
+
+    /// The exchange of a user's token, or on behalf of a business with the partner's.
+    fn exchange(
+        &mut self,
+        business_manager: &str,
+        token: &str,
+        parameters: &Parameters<'_>,
+    ) -> Result<Value, GraphError> {
+        if parameters.required("app_id")? != self.options.app_id {
+            return Err(GraphError::invalid("Param app_id is not the app of this token"));
+        }
+        parameters.required("scope")?;
+        let id = parameters.required("fbe_external_business_id")?;
+        if self
+            .tokens
+            .get(token)
+            .is_some_and(|token| token.kind == TokenKind::SystemUser)
+        {
+            return Err(GraphError::invalid(
+                "this fake exchanges no token that is a system user's already",
+            ));
+        }
+        let may = self.may_act_for(token, &id);
+        let manages = |business: &&mut Business| {
+            let install = business.install.as_ref();
+            install.and_then(|data| asset(data, "business_manager_id")) == Some(business_manager)
+        };
+        let business = self
+            .businesses
+            .get_mut(&id)
+            .filter(|business| may && manages(business));
+        let business = business.ok_or_else(|| GraphError::no_object("post", business_manager))?;
+        self.tokens_issued += 1;
+        let issued = format!("EAAB-system-user-{}", self.tokens_issued);
+        business.issued.push(issued.clone());
+        let token = Token {
+            kind: TokenKind::SystemUser,
+            business: Some(id),
+            invalid: None,
+        };
+        self.tokens.insert(issued.clone(), token);
+        Ok(json!({"access_token": issued}))
+    }
+
+    fn catalog(
+        &mut self,
+        asked: &Asked<'_>,
+        token: &str,
+        parameters: &Parameters<'_>,
+        items: &mut usize,
+    ) -> Result<Value, GraphError> {
+        let owner = self.businesses.iter().find(|(_, business)| {
+            let data = business.install.as_ref();
+            data.and_then(|data| asset(data, "catalog_id")) == Some(asked.node)
+        });
+        let may = owner.is_none_or(|(id, _)| self.may_act_for(token, id));
+        let verb = if asked.edge == Edge::ItemsBatch {
+            "post"
+        } else {
+            "get"
+        };
+        let store = self.catalogs.get_mut(asked.node).filter(|_| may);
+        let store = store.ok_or_else(|| GraphError::no_object(verb, asked.node))?;
+        if asked.edge == Edge::BatchStatus {
+            return store.batch_status(parameters);
+        }
+        let (answer, sent) = store.items_batch(asked.node, parameters, &self.batching)?;
+        *items = sent;
+        Ok(answer)
+    }
+
+    pub(super) fn add_token(&mut self, token: &str, kind: TokenKind, business: Option<&str>) {
+        let business = business.map(str::to_owned);
+        self.tokens.insert(
+            token.to_owned(),
+            Token {
+                kind,
+                business,
+                invalid: None,
+            },
+        );
+    }
+
+    pub(super) fn partner_token(&mut self, token: &SecretString) {
+        self.add_token(token.expose_secret(), TokenKind::Partner, None);
+    }
+}
+
+/// An asset's id. `"0"` and an empty text mean that there is none.
+fn asset<'a>(data: &'a Value, name: &str) -> Option<&'a str> {
+    data.get(name)?.as_str().filter(|id| !matches!(*id, "" | "0"))
+}
