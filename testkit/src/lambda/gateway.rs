@@ -43,8 +43,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Listens on `address` (port 0 takes a free one) and answers when this returns, until `stop` is
-    /// cancelled. Requests that are being answered then are answered first.
+    /// Listens on `address` (port 0 takes a free one), and then as [`Gateway::serve`].
     ///
     /// # Errors
     ///
@@ -57,6 +56,20 @@ impl Gateway {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}"))?;
+        Self::serve(listener, routes, stop)
+    }
+
+    /// Answers on `listener` until `stop` is cancelled. Requests that are being answered then are answered
+    /// first. For functions that have to know their own URL before they can be made.
+    ///
+    /// # Errors
+    ///
+    /// When the listener has no address.
+    pub fn serve(
+        listener: TcpListener,
+        routes: Vec<GatewayRoute>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let service = Router::new()
             .fallback(answer)

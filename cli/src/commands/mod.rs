@@ -1,0 +1,35 @@
+//! The commands, one file each.
+
+mod demo;
+mod link;
+mod local;
+mod send;
+mod sign;
+
+use clap::Subcommand;
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything embedded, play every recorded payload, and show what came of it
+    Demo(demo::Args),
+    /// Serve the whole system on this machine until stopped
+    Local(local::Args),
+    /// Sign a payload and post it, to the local or a deployed stack
+    Send(send::Args),
+    /// Print the X-Hub-Signature-256 of a payload
+    Sign(sign::Args),
+    /// Make a link token, which ties a Messenger contact to a user
+    Link(link::Args),
+}
+
+/// Runs a command to its end.
+pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Local(args) => local::run(args).await,
+        Command::Send(args) => send::run(args).await,
+        Command::Sign(args) => sign::run(args).await,
+        Command::Link(args) => link::run(args).await,
+    }
+}

@@ -1,0 +1,254 @@
+//! Where a command's secrets come from: a file, a deployed stack, the local stack, or the development values.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use aws_sdk_secretsmanager::error::DisplayErrorContext;
+use secrecy::SecretString;
+use serde_json::{Map, Value, json};
+use shared::secrets::{LinkSecret, MetaSecret, RelaySecret};
+
+use crate::output;
+use crate::payloads::Sender;
+use crate::stack::STACK_NAME;
+
+/// Names of the four secrets that people fill in.
+pub(crate) const NAMES: [&str; 4] = ["meta", "braze", "relay", "link"];
+
+/// The secrets of a stack that nobody gave any. They are printed and protect nothing.
+pub(crate) fn development() -> Value {
+    json!({
+        "meta": {
+            "app_id": "development-app-id",
+            "app_secret": "development-app-secret",
+            "verify_token": "development-verify-token",
+        },
+        "braze": { "api_key": "development-braze-api-key" },
+        "relay": {
+            "inbound_token": "development-inbound-token",
+            "external_system_token": "development-external-system-token",
+            // base64 of `development-signing-secret-00000`
+            "signing_secret": "whsec_ZGV2ZWxvcG1lbnQtc2lnbmluZy1zZWNyZXQtMDAwMDA=",
+        },
+        "link": { "signing_key": "development-link-signing-key-000000" },
+    })
+}
+
+/// Reads a `--secrets` file: one JSON object of the form of [`development`]. What is left out has its
+/// development value.
+pub(crate) fn read_file(path: &Path) -> anyhow::Result<Value> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    // serde_json's message would quote a value.
+    let given: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| {
+        output::usage(format!(
+            "{} is not a JSON object (line {}, column {})",
+            path.display(),
+            error.line(),
+            error.column()
+        ))
+    })?;
+    let mut secrets = development();
+    for (name, value) in given {
+        if !NAMES.contains(&name.as_str()) || !value.is_object() {
+            return Err(output::usage(format!(
+                "{}: `{name}` is not one of the objects meta, braze, relay and link",
+                path.display()
+            )));
+        }
+        if let Some(secrets) = secrets.as_object_mut() {
+            secrets.insert(name, value);
+        }
+    }
+    Ok(secrets)
+}
+
+/// Which secrets a command works with.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Secrets (default: those of the local stack)")]
+pub(crate) struct SecretArgs {
+    /// Take the secrets of this deployed stack, with AWS's default credentials
+    #[arg(long, value_name = "NAME", conflicts_with = "secrets")]
+    stack: Option<String>,
+
+    /// Take the secrets of this file: {"meta":{…},"braze":{…},"relay":{…},"link":{…}}
+    #[arg(long, value_name = "FILE")]
+    secrets: Option<PathBuf>,
+
+    /// Where `bridge local` serves its embedded AWS
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4000")]
+    aws_addr: SocketAddr,
+}
+
+/// Secrets, read one by one as they are needed.
+pub(crate) struct Secrets {
+    source: Source,
+}
+
+enum Source {
+    Values(Value),
+    Local(aws_sdk_secretsmanager::Client),
+    Stack {
+        client: aws_sdk_secretsmanager::Client,
+        outputs: BTreeMap<String, String>,
+    },
+}
+
+impl SecretArgs {
+    /// Finds the source. Nothing is read yet but the stack's outputs.
+    pub(crate) async fn open(&self) -> anyhow::Result<Secrets> {
+        if let Some(path) = &self.secrets {
+            return Ok(Secrets {
+                source: Source::Values(read_file(path)?),
+            });
+        }
+        if let Some(stack) = &self.stack {
+            let config = shared::clients::aws::config().await;
+            let outputs = stack_outputs(&config, stack).await?;
+            let client = aws_sdk_secretsmanager::Client::new(&config);
+            return Ok(Secrets {
+                source: Source::Stack { client, outputs },
+            });
+        }
+        let connect = tokio::net::TcpStream::connect(self.aws_addr);
+        if !matches!(
+            tokio::time::timeout(Duration::from_millis(500), connect).await,
+            Ok(Ok(_))
+        ) {
+            output::note("no local stack is running: the development secrets are used");
+            return Ok(Secrets {
+                source: Source::Values(development()),
+            });
+        }
+        let config = testkit::aws::sdk_config(&format!("http://{}", self.aws_addr));
+        Ok(Secrets {
+            source: Source::Local(aws_sdk_secretsmanager::Client::new(&config)),
+        })
+    }
+}
+
+async fn stack_outputs(
+    config: &aws_config::SdkConfig,
+    stack: &str,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let client = aws_sdk_cloudformation::Client::new(config);
+    let stacks = client.describe_stacks().stack_name(stack).send().await;
+    let stacks = stacks.map_err(|error| {
+        anyhow::anyhow!("the stack {stack} cannot be read: {}", DisplayErrorContext(error))
+    })?;
+    let outputs = stacks
+        .stacks()
+        .iter()
+        .flat_map(aws_sdk_cloudformation::types::Stack::outputs);
+    Ok(outputs
+        .filter_map(|output| Some((output.output_key()?.to_owned(), output.output_value()?.to_owned())))
+        .collect())
+}
+
+impl Secrets {
+    /// The app secret that signs what `sender` sends.
+    pub(crate) async fn app_secret(&self, sender: Sender) -> anyhow::Result<SecretString> {
+        let meta: MetaSecret = self.read("meta", "MetaSecretName").await?;
+        let secrets = match sender {
+            Sender::Fbe => meta.fbe_app_secrets(),
+            _ => meta.messenger_app_secrets(),
+        };
+        secrets
+            .first()
+            .map(|secret| (*secret).clone())
+            .context("no app secret is configured")
+    }
+
+    /// The bearer token of `/whatsapp/inbound`.
+    pub(crate) async fn inbound_token(&self) -> anyhow::Result<SecretString> {
+        Ok(self
+            .read::<RelaySecret>("relay", "RelaySecretName")
+            .await?
+            .inbound_token)
+    }
+
+    /// The key that signs link tokens.
+    pub(crate) async fn link_signing_key(&self) -> anyhow::Result<SecretString> {
+        Ok(self
+            .read::<LinkSecret>("link", "LinkSecretName")
+            .await?
+            .signing_key)
+    }
+
+    /// The webhook's URL, as a deployed stack tells it.
+    pub(crate) fn webhook_url(&self, sender: Sender) -> Option<String> {
+        let Source::Stack { outputs, .. } = &self.source else {
+            return None;
+        };
+        let output = match sender {
+            Sender::Messenger | Sender::Instagram => "MessengerWebhookUrl",
+            Sender::Fbe => "FbeWebhookUrl",
+            Sender::Whatsapp => "WhatsAppInboundUrl",
+        };
+        outputs.get(output).cloned()
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(&self, name: &str, output: &str) -> anyhow::Result<T> {
+        let value = match &self.source {
+            Source::Values(values) => values.get(name).map(Value::to_string).unwrap_or_default(),
+            Source::Local(client) => fetch(client, &format!("{STACK_NAME}/{name}")).await?,
+            Source::Stack { client, outputs } => {
+                let id = outputs
+                    .get(output)
+                    .with_context(|| format!("the stack has no output {output}"))?;
+                fetch(client, id).await?
+            }
+        };
+        // Not serde_json's own message: it may quote a value.
+        serde_json::from_str(&value).map_err(|error| {
+            anyhow::anyhow!(
+                "the secret {name} lacks a field or has one of another type (column {})",
+                error.column()
+            )
+        })
+    }
+}
+
+async fn fetch(client: &aws_sdk_secretsmanager::Client, id: &str) -> anyhow::Result<String> {
+    match client.get_secret_value().secret_id(id).send().await {
+        Ok(value) => value
+            .secret_string
+            .with_context(|| format!("the secret {id} holds no text")),
+        Err(error) => bail!("the secret {id} cannot be read: {}", DisplayErrorContext(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_replaces_whole_secrets() {
+        let file = file(r#"{"link":{"signing_key":"mine"}}"#);
+        let secrets = read_file(file.path()).unwrap();
+        assert_eq!(secrets["link"], json!({"signing_key": "mine"}));
+        assert_eq!(secrets["meta"], development()["meta"]);
+    }
+
+    #[test]
+    fn a_broken_file_is_refused_without_showing_it() {
+        for content in [
+            r#"{"meta": hush}"#,
+            r#"{"metta":{"app_secret":"hush"}}"#,
+            r#"{"meta":"hush"}"#,
+        ] {
+            let file = file(content);
+            let error = read_file(file.path()).unwrap_err();
+            assert!(error.is::<output::UsageError>(), "{content}");
+            assert!(!format!("{error:#}").contains("hush"), "{error:#}");
+        }
+    }
+}

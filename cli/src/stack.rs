@@ -1,0 +1,266 @@
+//! The whole system in one process: the functions of `template.yaml` around an embedded AWS.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use aws_sdk_secretsmanager::error::DisplayErrorContext;
+use serde_json::Value;
+use testkit::aws::EmbeddedAws;
+use testkit::lambda::{
+    Gateway, GatewayRoute, Handler, ScheduleDriver, ScheduledInvocation, StreamDriver, StreamSource,
+};
+use testkit::template::{Function, Template};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::functions::{self, Wiring};
+use crate::output::usage;
+use crate::secrets;
+
+/// The name of the local stack: its secrets are `local/meta` and so on.
+pub(crate) const STACK_NAME: &str = "local";
+
+const TEMPLATE: &str = include_str!("../../template.yaml");
+
+/// How often the table's stream is looked at. An answer should feel immediate.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a local stack is made of.
+#[derive(Debug)]
+pub(crate) struct StackOptions {
+    /// Where the HTTP API listens.
+    pub(crate) http: SocketAddr,
+    /// Where the embedded AWS listens.
+    pub(crate) aws: SocketAddr,
+    /// Where tables and secrets are kept; `None` = in memory.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The secrets by name (`meta`, …); `None` = those that the data directory holds, else the development
+    /// values.
+    pub(crate) secrets: Option<Value>,
+    /// Settings of the functions, by the names of their environment.
+    pub(crate) settings: BTreeMap<String, String>,
+    /// How often the schedule fires that the template has fire every minute.
+    pub(crate) tick: Duration,
+}
+
+/// A local stack, running.
+pub(crate) struct LocalStack {
+    aws: EmbeddedAws,
+    gateway: Gateway,
+    streams: Vec<StreamDriver>,
+    schedules: ScheduleDriver,
+    stop: CancellationToken,
+}
+
+impl LocalStack {
+    /// Starts it; it answers when this returns.
+    ///
+    /// # Errors
+    ///
+    /// A [`crate::output::UsageError`] when a setting is unknown or wrong, all of them in one; otherwise when an
+    /// address is taken or the data directory cannot be used.
+    pub(crate) async fn start(options: StackOptions) -> anyhow::Result<Self> {
+        let template = Template::parse(TEMPLATE)?;
+        check_names(&template, &options.settings)?;
+        let aws = EmbeddedAws::start(testkit::aws::Options {
+            address: options.aws,
+            data_dir: options.data_dir,
+        })
+        .await?;
+        aws.create_tables(&template).await?;
+        write_secrets(&aws, options.secrets.as_ref()).await?;
+
+        let listener = TcpListener::bind(options.http)
+            .await
+            .with_context(|| format!("cannot listen on {}; try another --port", options.http))?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let functions = plug(&template, &aws, &url, &options.settings)?;
+
+        let stop = CancellationToken::new();
+        let (mut routes, mut streams, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
+        for (function, handler) in functions {
+            let timeout = Some(Duration::from_secs(function.timeout_seconds));
+            routes.extend(function.routes.iter().map(|route| GatewayRoute {
+                method: route.method.clone(),
+                path: route.path.clone(),
+                handler: handler.clone(),
+                timeout,
+            }));
+            for mapping in &function.streams {
+                let table = template
+                    .table(&mapping.table)
+                    .context("a stream of an unknown table")?;
+                let source = StreamSource {
+                    table: table.clone(),
+                    mapping: mapping.clone(),
+                    poll: POLL,
+                    handler: handler.clone(),
+                    timeout,
+                };
+                streams.push(StreamDriver::start(aws.streams(), source, stop.clone()).await?);
+            }
+            for schedule in &function.schedules {
+                let input = schedule.input.as_deref().map(serde_json::from_str).transpose()?;
+                schedules.push(ScheduledInvocation {
+                    name: function.logical_id.clone(),
+                    every: period(&schedule.expression, options.tick)?,
+                    input,
+                    handler: handler.clone(),
+                    timeout,
+                });
+            }
+        }
+        let schedules = ScheduleDriver::start(schedules, &stop);
+        let gateway = Gateway::serve(listener, routes, stop.clone())?;
+        Ok(Self {
+            aws,
+            gateway,
+            streams,
+            schedules,
+            stop,
+        })
+    }
+
+    /// The base URL of the HTTP API.
+    pub(crate) fn url(&self) -> String {
+        self.gateway.url()
+    }
+
+    /// The embedded AWS.
+    pub(crate) fn aws(&self) -> &EmbeddedAws {
+        &self.aws
+    }
+
+    /// Stops taking requests, finishes what is in hand, and closes the files.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.gateway.stopped().await;
+        for stream in self.streams {
+            stream.stopped().await;
+        }
+        self.schedules.stopped().await;
+        self.aws.stop().await;
+    }
+}
+
+/// A misspelt setting would otherwise do nothing, silently.
+fn check_names(template: &Template, settings: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    let known = |name: &String| {
+        // A variable whose parameter has no default is in no environment.
+        name == "BRAZE_REST_ENDPOINT"
+            || template
+                .functions()
+                .iter()
+                .any(|function| function.environment.contains_key(name))
+    };
+    match settings.keys().find(|name| !known(name)) {
+        Some(name) => Err(usage(format!("no function has a setting {name}"))),
+        None => Ok(()),
+    }
+}
+
+/// Makes every function, or tells everything that is wrong with the settings.
+fn plug<'a>(
+    template: &'a Template,
+    aws: &EmbeddedAws,
+    url: &str,
+    settings: &BTreeMap<String, String>,
+) -> anyhow::Result<Vec<(&'a Function, Handler)>> {
+    let config = aws.sdk_config();
+    let (mut plugged, mut problems) = (Vec::new(), Vec::new());
+    for function in template.functions() {
+        let mut environment = function.environment.clone();
+        if environment.contains_key("REPLY_URL") {
+            environment.insert("REPLY_URL".to_owned(), format!("{url}/whatsapp/reply"));
+        }
+        environment.extend(settings.clone());
+        let wiring = Wiring {
+            function,
+            environment: &environment,
+            aws: &config,
+        };
+        match functions::make(&wiring) {
+            Ok(Some(handler)) => plugged.push((function, handler)),
+            Ok(None) => tracing::warn!(function = %function.binary, "the function is not part of this build"),
+            Err(error) => problems.push(format!("{}: {error}", function.logical_id)),
+        }
+    }
+    if problems.is_empty() {
+        Ok(plugged)
+    } else {
+        Err(usage(problems.join("\n")))
+    }
+}
+
+/// Given secrets replace what is there; development secrets only fill what is missing.
+async fn write_secrets(aws: &EmbeddedAws, given: Option<&Value>) -> anyhow::Result<()> {
+    let development = secrets::development();
+    let values = given
+        .unwrap_or(&development)
+        .as_object()
+        .context("the secrets are not an object")?;
+    let client = aws.secrets_manager();
+    for (name, value) in values {
+        let id = format!("{STACK_NAME}/{name}");
+        if given.is_none() {
+            match client.describe_secret().secret_id(&id).send().await {
+                Ok(_) => continue,
+                Err(error)
+                    if error
+                        .as_service_error()
+                        .is_some_and(|error| error.is_resource_not_found_exception()) => {}
+                Err(error) => bail!(
+                    "the secret {id} cannot be looked up: {}",
+                    DisplayErrorContext(error)
+                ),
+            }
+        }
+        aws.put_secret(&id, value).await?;
+    }
+    aws.reset_calls();
+    Ok(())
+}
+
+/// The period of `rate(…)`; a minute, EventBridge's shortest, becomes the tick.
+fn period(expression: &str, tick: Duration) -> anyhow::Result<Duration> {
+    let rate = expression
+        .strip_prefix("rate(")
+        .and_then(|rate| rate.strip_suffix(')'));
+    let (number, unit) = rate
+        .and_then(|rate| rate.split_once(' '))
+        .context("a schedule is no rate(…)")?;
+    let number: u64 = number.parse().context("a schedule's rate is no number")?;
+    Ok(match unit.trim_end_matches('s') {
+        "minute" if number == 1 => tick,
+        "minute" => Duration::from_mins(number),
+        "hour" => Duration::from_hours(number),
+        "day" => Duration::from_hours(24 * number),
+        other => bail!("a schedule counts in {other}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods() {
+        let tick = Duration::from_secs(5);
+        assert_eq!(period("rate(1 minute)", tick).unwrap(), tick);
+        assert_eq!(period("rate(5 minutes)", tick).unwrap(), Duration::from_mins(5));
+        assert_eq!(period("rate(1 day)", tick).unwrap(), Duration::from_hours(24));
+        assert!(period("cron(0 3 * * ? *)", tick).is_err());
+    }
+
+    #[test]
+    fn an_unknown_setting_is_named() {
+        let template = Template::parse(TEMPLATE).unwrap();
+        let settings = |name: &str| BTreeMap::from([(name.to_owned(), "x".to_owned())]);
+        assert!(check_names(&template, &settings("MESSENGER_ID_ATTRIBUTE")).is_ok());
+        let error = check_names(&template, &settings("MESENGER_ID")).unwrap_err();
+        assert!(error.to_string().contains("MESENGER_ID") && error.is::<crate::output::UsageError>());
+    }
+}

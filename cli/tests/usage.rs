@@ -1,0 +1,88 @@
+//! The command as people and scripts use it: results, messages, exit codes.
+
+use std::net::TcpListener;
+
+use assert_cmd::Command;
+
+/// An address where nobody listens, so that no stack of the developer's answers a test.
+fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").to_string()
+}
+
+fn bridge(arguments: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("bridge").expect("the binary");
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn sign_prints_the_headers_value_for_the_exact_bytes() {
+    // Computed with openssl dgst -sha256 -hmac development-app-secret.
+    let expected = "sha256=0e7d3facbf975bcb4abf4118be523577f96e765b60a3efeffc2da92ecb99f82e\n";
+    bridge(&["sign", "-", "--aws-addr", &nowhere()])
+        .write_stdin("{}")
+        .assert()
+        .success()
+        .stdout(expected);
+}
+
+#[test]
+fn link_prints_a_token_and_a_link_that_carries_it() {
+    let nowhere = nowhere();
+    let output = bridge(&[
+        "link",
+        "--user-id",
+        "42",
+        "--page",
+        "my.page",
+        "--aws-addr",
+        &nowhere,
+    ])
+    .output()
+    .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0].split('.').count(), 3, "{text}");
+    assert_eq!(lines[1], format!("https://m.me/my.page?ref={}", lines[0]));
+}
+
+#[test]
+fn wrong_use_is_2_and_failure_is_1() {
+    for arguments in [
+        &["no-such-command"][..],
+        &["local", "--port", "x"],
+        &["local", "--set", "NOPE"],
+        &[
+            "local",
+            "--port",
+            "0",
+            "--aws-addr",
+            "127.0.0.1:0",
+            "--set",
+            "NOPE=1",
+        ],
+        &["send", "no/such-case"],
+        &["link", "--user-id", "1", "--ttl", "soon"],
+        &["sign", "x", "--stack", "a", "--secrets", "b"],
+    ] {
+        bridge(arguments).assert().code(2);
+    }
+    bridge(&["sign", "/no/such/file"]).assert().code(1);
+    let nowhere = nowhere();
+    let url = format!("http://{nowhere}");
+    let payload = tempfile::NamedTempFile::new().unwrap();
+    let path = payload.path().to_str().unwrap();
+    let send = [
+        "send",
+        path,
+        "--to",
+        "messenger",
+        "--url",
+        &url,
+        "--aws-addr",
+        &nowhere,
+    ];
+    let failed = bridge(&send).assert().code(1).get_output().clone();
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("is `bridge local` running?"));
+}
