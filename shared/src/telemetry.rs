@@ -9,6 +9,8 @@
 
 use std::sync::OnceLock;
 
+use lambda_runtime::tracing::Level;
+use lambda_runtime::tracing::subscriber::{EnvFilter, fmt};
 use metrics_cloudwatch_embedded::Collector;
 
 use crate::config::Env;
@@ -42,18 +44,38 @@ pub const GRAPH_DRIFT: &str = "GraphDrift";
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
-/// Sets up logs and metrics; call once, at start. `function` becomes the only dimension, so that the number
-/// of metrics stays small. `METRICS_NAMESPACE` defaults to `MetaBrazeBridge`.
+/// Sets up logs and metrics; call once, at start. `LOG_LEVEL` (default `INFO`) is for our own lines: libraries
+/// log warnings at most, since some write requests out when asked for more.
+///
+/// Metrics carry no dimension, so that one alarm covers all functions: `METRICS_NAMESPACE` (default
+/// `MetaBrazeBridge`) sets stacks apart, and the log line names the function.
 pub fn init(function: &'static str) {
-    lambda_runtime::tracing::init_default_subscriber();
+    let mut env = Env::process();
+    let level = env.parsed("LOG_LEVEL", Level::INFO, "a level");
+    let subscriber = fmt().with_env_filter(filter(function, level)).with_target(false);
+    // Lambda wants level and timestamp in every JSON line, and stamps plain ones itself.
+    if env.or("AWS_LAMBDA_LOG_FORMAT", "").eq_ignore_ascii_case("json") {
+        subscriber.json().init();
+    } else {
+        subscriber.without_time().init();
+    }
     let collector = metrics_cloudwatch_embedded::Builder::new()
-        .cloudwatch_namespace(Env::process().or("METRICS_NAMESPACE", "MetaBrazeBridge"))
-        .with_dimension("Function", function)
+        .cloudwatch_namespace(env.or("METRICS_NAMESPACE", "MetaBrazeBridge"))
         .init();
     match collector {
-        Ok(collector) => drop(COLLECTOR.set(collector)),
+        Ok(collector) => {
+            collector.set_property("Function", function);
+            // Only tests call this twice, and the first collector serves them too.
+            let _ = COLLECTOR.set(collector);
+        }
         Err(error) => tracing::error!(%error, "metrics are off"),
     }
+}
+
+fn filter(function: &str, level: Level) -> EnvFilter {
+    let libraries = level.min(Level::WARN);
+    let ours = function.replace('-', "_");
+    EnvFilter::new(format!("{libraries},shared={level},{ours}={level}"))
 }
 
 /// Runs one invocation and writes the metrics it recorded: a frozen process writes nothing.
@@ -84,4 +106,30 @@ pub fn pseudonym(id: &str) -> String {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(id);
     hex::encode(digest.first_chunk::<6>().copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_never_log_more_than_warnings() {
+        let chosen = |level| {
+            let mut directives: Vec<String> = filter("outbox-dispatch", level)
+                .to_string()
+                .split(',')
+                .map(str::to_ascii_lowercase)
+                .collect();
+            directives.sort();
+            directives
+        };
+        assert_eq!(
+            chosen(Level::TRACE),
+            ["outbox_dispatch=trace", "shared=trace", "warn"]
+        );
+        assert_eq!(
+            chosen(Level::ERROR),
+            ["error", "outbox_dispatch=error", "shared=error"]
+        );
+    }
 }
