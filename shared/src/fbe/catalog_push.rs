@@ -98,7 +98,7 @@ impl PushProgress {
     pub fn skipped(&mut self, broken: &BrokenItem) {
         if self.is_next(broken.index) {
             self.failed += 1;
-            self.note(format!("#{}", broken.index), broken.problem);
+            self.note(&format!("#{}", broken.index), broken.problem);
         }
     }
 
@@ -122,7 +122,7 @@ impl PushProgress {
     pub fn reduce(&mut self, batch: &Batch) -> bool {
         if let [only] = batch.items() {
             self.failed += 1;
-            self.note(only.id.clone(), "more data than Meta takes");
+            self.note(&only.id, "more data than Meta takes");
             self.next_index = self.next_index.max(batch.next_index());
             return false;
         }
@@ -133,7 +133,7 @@ impl PushProgress {
     /// One item was refused or complained about.
     pub fn refused(&mut self, item: &str, message: &str) {
         self.failed += 1;
-        self.note(item.to_owned(), message);
+        self.note(item, message);
     }
 
     /// Meta is done with a batch.
@@ -147,7 +147,7 @@ impl PushProgress {
         self.feed_done && self.outstanding.is_empty()
     }
 
-    fn note(&mut self, item: String, message: &str) {
+    fn note(&mut self, item: &str, message: &str) {
         if self.errors.len() < MAX_ERRORS {
             self.errors.push(ItemError {
                 item: item.chars().take(100).collect(),
@@ -175,16 +175,18 @@ mod tests {
     fn batches(limit: usize, from: &PushProgress) -> Vec<Batch> {
         let (mut reader, mut items, mut batcher) = (FeedReader::new(), Vec::new(), Batcher::new(limit));
         for index in 0..10 {
-            reader.push(format!("{{\"id\":\"p{index}\"}}\n").as_bytes(), &mut items).unwrap();
+            reader
+                .push(format!("{{\"id\":\"p{index}\"}}\n").as_bytes(), &mut items)
+                .unwrap();
         }
-        let mut batches: Vec<Batch> = items
+        let mut all: Vec<Batch> = items
             .into_iter()
             .map(Result::unwrap)
             .filter(|item| from.is_next(item.index))
             .filter_map(|item| batcher.push(item))
             .collect();
-        batches.extend(batcher.finish());
-        batches
+        all.extend(batcher.finish());
+        all
     }
 
     fn progress() -> PushProgress {
@@ -199,7 +201,11 @@ mod tests {
         }
         let stored: PushProgress = serde_json::from_str(&serde_json::to_string(&at).unwrap()).unwrap();
         let rest = batches(4, &stored);
-        let ids: Vec<_> = rest.iter().flat_map(Batch::items).map(|item| item.id.as_str()).collect();
+        let ids: Vec<_> = rest
+            .iter()
+            .flat_map(Batch::items)
+            .map(|item| item.id.as_str())
+            .collect();
         assert_eq!(ids, ["p8", "p9"]);
         assert_eq!(stored.outstanding.len(), 2);
     }
@@ -225,7 +231,10 @@ mod tests {
         }
         let one = batches(at.batch_limit, &at).remove(0);
         assert!(!at.reduce(&one));
-        assert_eq!((at.next_index, at.failed, at.errors[0].item.as_str()), (1, 1, "p0"));
+        assert_eq!(
+            (at.next_index, at.failed, at.errors[0].item.as_str()),
+            (1, 1, "p0")
+        );
     }
 
     #[test]
@@ -251,7 +260,11 @@ mod tests {
     #[test]
     fn placeholders_of_the_feed_are_filled_in() {
         assert_eq!(
-            feed_url("https://x.example/{external_business_id}?c={catalog_id}", "a/b", "7"),
+            feed_url(
+                "https://x.example/{external_business_id}?c={catalog_id}",
+                "a/b",
+                "7"
+            ),
             "https://x.example/a%2Fb?c=7"
         );
     }

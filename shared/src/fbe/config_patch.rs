@@ -70,16 +70,18 @@ fn wrong_form(key: &str) -> PatchError {
 }
 
 /// Makes one change to one feature or instance; gives the keys that it touched.
-fn one(config: &mut Map<String, Value>, key: &str, change: &Map<String, Value>) -> Result<Vec<String>, PatchError> {
+fn one(
+    config: &mut Map<String, Value>,
+    key: &str,
+    change: &Map<String, Value>,
+) -> Result<Vec<String>, PatchError> {
     let instance = match change.get(INSTANCE).and_then(super::read::id) {
         Some(instance) => Some(instance),
         None => only_instance(config.get(key), key)?,
     };
     let Some(instance) = instance else {
         // A feature without instances, such as one that is not installed yet.
-        let feature = config
-            .entry(key)
-            .or_insert_with(|| Value::Object(Map::new()));
+        let feature = config.entry(key).or_insert_with(|| Value::Object(Map::new()));
         overlay(feature, change);
         return Ok(vec![key.to_owned()]);
     };
@@ -123,7 +125,8 @@ fn is_instance(feature: &Value, instance: &str) -> bool {
 
 /// `page_cta` ↔ `page_ctas`
 fn sibling(key: &str) -> String {
-    key.strip_suffix('s').map_or_else(|| format!("{key}s"), str::to_owned)
+    key.strip_suffix('s')
+        .map_or_else(|| format!("{key}s"), str::to_owned)
 }
 
 /// JSON merge patch (RFC 7396) over an object.
@@ -182,7 +185,10 @@ mod tests {
     fn an_instance_that_only_the_list_has_leaves_the_singular_out() {
         let change = json!({"page_ctas": [{"feature_instance_id": 2, "enabled": false}]});
         let posted = patch(&current(), &change).unwrap();
-        assert_eq!(posted.as_object().unwrap().keys().collect::<Vec<_>>(), ["page_ctas"]);
+        assert_eq!(
+            posted.as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["page_ctas"]
+        );
         assert_eq!(posted["page_ctas"][0], current()["page_ctas"][0]);
         assert_eq!(
             posted["page_ctas"][1],
@@ -202,18 +208,29 @@ mod tests {
     #[test]
     fn a_list_of_one_needs_no_id_and_a_longer_one_does() {
         let posted = patch(&current(), &json!({"ads": {"enabled": false}})).unwrap();
-        assert_eq!(posted, json!({"ads": [{"feature_instance_id": "3", "enabled": false}]}));
+        assert_eq!(
+            posted,
+            json!({"ads": [{"feature_instance_id": "3", "enabled": false}]})
+        );
         assert_eq!(
             patch(&current(), &json!({"page_ctas": {"enabled": false}})),
-            Err(PatchError::WhichInstance { key: "page_ctas".into() })
+            Err(PatchError::WhichInstance {
+                key: "page_ctas".into()
+            })
         );
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
         let unknown = json!({"ads": [{"feature_instance_id": "9", "enabled": false}]});
-        assert!(matches!(patch(&current(), &unknown), Err(PatchError::UnknownInstance { .. })));
-        assert!(matches!(patch(&current(), &json!({"ads": true})), Err(PatchError::WrongForm { .. })));
+        assert!(matches!(
+            patch(&current(), &unknown),
+            Err(PatchError::UnknownInstance { .. })
+        ));
+        assert!(matches!(
+            patch(&current(), &json!({"ads": true})),
+            Err(PatchError::WrongForm { .. })
+        ));
         assert_eq!(patch(&current(), &json!([])), Err(PatchError::NotAnObject));
     }
 }

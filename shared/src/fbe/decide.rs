@@ -13,8 +13,15 @@ use crate::config::FbeSettings;
 ///
 /// The newest grant, token and removals win by their own time, in whatever order they arrive.
 #[must_use]
-pub fn decide(stored: Option<&Install>, event: &InstallEvent, settings: &FbeSettings, now: Timestamp) -> Plan {
-    let before = stored.cloned().unwrap_or_else(|| Install::unknown(&event.business_id));
+pub fn decide(
+    stored: Option<&Install>,
+    event: &InstallEvent,
+    settings: &FbeSettings,
+    now: Timestamp,
+) -> Plan {
+    let before = stored
+        .cloned()
+        .unwrap_or_else(|| Install::unknown(&event.business_id));
     let mut next = before.clone();
     let mut secret = None;
     let mut is_newest = false;
@@ -78,7 +85,11 @@ pub fn decide(stored: Option<&Install>, event: &InstallEvent, settings: &FbeSett
                 follow_ups.exchange(&exchange);
             }
             follow_ups.reconcile();
-            let change = if is_install { Change::Installed } else { Change::Updated };
+            let change = if is_install {
+                Change::Installed
+            } else {
+                Change::Updated
+            };
             tell(&before, &mut next, change, times, &mut follow_ups);
         }
         Outcome::Uninstalled => {
@@ -126,12 +137,19 @@ fn unchanged(before: &Install, event: &InstallEvent) -> Plan {
         },
         outbox: Vec::new(),
         wake: false,
-        outcome: if repeated { Outcome::Repeated } else { Outcome::Stale },
+        outcome: if repeated {
+            Outcome::Repeated
+        } else {
+            Outcome::Stale
+        },
     }
 }
 
 fn foreign_or_stale(next: &Install, event: &InstallEvent) -> Outcome {
-    let newer = next.granted.as_ref().is_some_and(|granted| event.stamp.at > granted.at);
+    let newer = next
+        .granted
+        .as_ref()
+        .is_some_and(|granted| event.stamp.at > granted.at);
     if newer {
         Outcome::ForeignBusinessManager
     } else {

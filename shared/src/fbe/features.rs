@@ -133,7 +133,7 @@ pub fn gate(assets: &Assets, features: &[Feature]) -> Gating {
         };
         let missing = needs.iter().find(|asset| {
             let connected = feature.connected.get(asset.as_str());
-            !connected.is_some_and(|ids| !ids.is_empty()) && !assets.has(**asset)
+            connected.is_none_or(BTreeSet::is_empty) && !assets.has(**asset)
         });
         match missing {
             None => {
@@ -235,10 +235,7 @@ mod tests {
 
     #[test]
     fn one_complete_instance_is_enough() {
-        let features = [
-            feature("page_cta", &[]),
-            feature("page_cta", &[("page_id", "9")]),
-        ];
+        let features = [feature("page_cta", &[]), feature("page_cta", &[("page_id", "9")])];
         assert_eq!(gate(&Assets::default(), &features).enabled, ["page_cta"]);
     }
 

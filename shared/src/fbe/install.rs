@@ -267,12 +267,17 @@ impl Install {
 
     /// Takes over a token, unless a newer one is stored.
     pub(super) fn take_token(&mut self, token: TokenState) {
-        let newer = self
-            .token
-            .as_ref()
-            .is_none_or(|stored| (stored.at, &stored.source) < (token.at, &token.source));
-        if newer && !self.is_removed(token.at, token.business_manager_id.as_deref()) {
-            self.token = Some(token);
+        if self.is_removed(token.at, token.business_manager_id.as_deref()) {
+            return;
+        }
+        match &mut self.token {
+            // The same token in two events of one moment: what was made of it since stays.
+            Some(stored) if (stored.at, &stored.source) == (token.at, &token.source) => {
+                let manager = stored.business_manager_id.take();
+                stored.business_manager_id = manager.max(token.business_manager_id);
+            }
+            Some(stored) if (stored.at, &stored.source) > (token.at, &token.source) => {}
+            stored => *stored = Some(token),
         }
     }
 
@@ -449,7 +454,10 @@ mod tests {
             ..Feature::default()
         }];
         let item: serde_dynamo::Item = serde_dynamo::to_item(&install).unwrap();
-        assert!(item.get("pixel_id").is_some(), "the pixel index needs it at the top");
+        assert!(
+            item.get("pixel_id").is_some(),
+            "the pixel index needs it at the top"
+        );
         assert_eq!(serde_dynamo::from_item::<_, Install>(item).unwrap(), install);
     }
 }

@@ -9,7 +9,8 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::event::{
-    BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Quarantined, Stamp, Token, UserId,
+    BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Quarantined, Stamp, Token,
+    UserId,
 };
 use super::secret::{self, TokenType};
 use super::{read, redact};
@@ -110,11 +111,22 @@ impl Parsed {
             }
         } else if members.contains_key("field") {
             self.change(document, &Around::default(), received_at);
-        } else if ["business_id", "fbe_external_business_id", "fbe_event", "installed_features"]
-            .iter()
-            .any(|name| members.contains_key(*name))
+        } else if [
+            "business_id",
+            "fbe_external_business_id",
+            "fbe_event",
+            "installed_features",
+        ]
+        .iter()
+        .any(|name| members.contains_key(*name))
         {
-            self.install("fbe_install", Some(document), document, &Around::default(), received_at);
+            self.install(
+                "fbe_install",
+                Some(document),
+                document,
+                &Around::default(),
+                received_at,
+            );
         } else {
             self.quarantine(reason::NOT_UNDERSTOOD, document);
         }
@@ -221,7 +233,10 @@ fn install(
     if serde_json::to_vec(&granted).map_or(usize::MAX, |json| json.len()) > MAX_GRANT_BYTES {
         return Err(reason::TOO_LARGE);
     }
-    let at = plausible(around.at.or_else(|| value.get("time").and_then(time)), received_at);
+    let at = plausible(
+        around.at.or_else(|| value.get("time").and_then(time)),
+        received_at,
+    );
     let content = serde_json::to_string(value).unwrap_or_default();
     let event = text("fbe_event");
     let included = |name: &str| value.get(name).is_some_and(|listed| !listed.is_null());
@@ -325,7 +340,11 @@ mod tests {
     #[test]
     fn times_are_read_in_seconds_and_milliseconds() {
         let expected = Timestamp::from_second(1_700_000_000).unwrap();
-        for value in [json!(1_700_000_000), json!("1700000000"), json!(1_700_000_000_000_i64)] {
+        for value in [
+            json!(1_700_000_000),
+            json!("1700000000"),
+            json!(1_700_000_000_000_i64),
+        ] {
             assert_eq!(time(&value), Some(expected), "{value}");
         }
         for value in [json!(0), json!(-5), json!("soon"), json!(i64::MAX), json!(1.5)] {
@@ -344,7 +363,8 @@ mod tests {
 
     #[test]
     fn a_broken_item_never_costs_its_neighbours() {
-        let good = |id: &str| json!({"field": "fbe_install", "value": {"business_id": id, "access_token": "t"}});
+        let good =
+            |id: &str| json!({"field": "fbe_install", "value": {"business_id": id, "access_token": "t"}});
         let body = json!({"object": "user", "entry": [
             {"changes": [good("a"), {"field": "fbe_install"}, 7, {"field": "photos"}, good("b")]},
             null,
@@ -352,7 +372,11 @@ mod tests {
             {"changes": [{"field": "fbe_install", "value": {"access_token": "EAABx"}}, good("c")]},
         ]});
         let parsed = read(body.to_string());
-        let ids: Vec<_> = parsed.changes.iter().map(|event| event.business_id.as_str()).collect();
+        let ids: Vec<_> = parsed
+            .changes
+            .iter()
+            .map(|event| event.business_id.as_str())
+            .collect();
         assert_eq!(ids, ["a", "b", "c"]);
         assert_eq!(
             reasons(&parsed),
@@ -372,7 +396,10 @@ mod tests {
     #[test]
     fn removed_is_told_from_granted() {
         for (value, removed) in [
-            (json!({"fbe_event": "uninstall", "access_token": "t", "pages": ["1"]}), true),
+            (
+                json!({"fbe_event": "uninstall", "access_token": "t", "pages": ["1"]}),
+                true,
+            ),
             (json!({}), true),
             (json!({"pages": null, "access_token": ""}), true),
             (json!({"catalog_id": "1"}), true),
@@ -384,7 +411,8 @@ mod tests {
         ] {
             let mut value = value;
             value["business_id"] = json!("a");
-            let parsed = read(json!({"entry": [{"changes": [{"field": "fbe_install", "value": value}]}]}).to_string());
+            let parsed =
+                read(json!({"entry": [{"changes": [{"field": "fbe_install", "value": value}]}]}).to_string());
             let is_removed = matches!(parsed.changes[0].change, InstallChange::Uninstalled);
             assert_eq!(is_removed, removed, "{value}");
         }

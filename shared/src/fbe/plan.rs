@@ -166,11 +166,17 @@ impl<'a> FollowUps<'a> {
 
     /// Plans a push if there is a catalog, and a feed to fill it from.
     pub(super) fn catalog(&mut self, install: &Install) {
-        let feed = self.settings.and_then(|settings| settings.catalog_feed_url.as_ref());
+        let feed = self
+            .settings
+            .and_then(|settings| settings.catalog_feed_url.as_ref());
         if let Some(catalog_id) = install.assets.catalog_id.clone()
             && feed.is_some()
         {
-            self.push("4-catalog", Kind::FbeCatalogPush, json!(CatalogPush { catalog_id }));
+            self.push(
+                "4-catalog",
+                Kind::FbeCatalogPush,
+                json!(CatalogPush { catalog_id }),
+            );
         }
     }
 }
@@ -203,9 +209,7 @@ pub(super) fn tell(
         disabled: gating.disabled,
         at,
     });
-    if next.is_installed()
-        && (!before.is_installed() || before.assets.catalog_id != next.assets.catalog_id)
-    {
+    if next.is_installed() && (!before.is_installed() || before.assets.catalog_id != next.assets.catalog_id) {
         follow_ups.catalog(next);
     }
     next.remember(HistoryEntry {

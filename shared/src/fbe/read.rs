@@ -34,7 +34,12 @@ pub fn id(value: &Value) -> Option<String> {
     let id = match value {
         Value::String(text) => text.trim().to_owned(),
         Value::Number(number) if number.is_u64() || number.is_i64() => number.to_string(),
-        Value::Object(node) => return node.get("id").filter(|inner| !inner.is_object()).and_then(self::id),
+        Value::Object(node) => {
+            return node
+                .get("id")
+                .filter(|inner| !inner.is_object())
+                .and_then(self::id);
+        }
         _ => return None,
     };
     let none = id.is_empty() || id == "0" || id.eq_ignore_ascii_case("null") || id.len() > MAX_ID_BYTES;
@@ -190,7 +195,11 @@ fn features(value: Option<&Value>) -> Vec<Feature> {
         },
         _ => return Vec::new(),
     };
-    let mut features: Vec<Feature> = items.iter().filter_map(Value::as_object).filter_map(feature).collect();
+    let mut features: Vec<Feature> = items
+        .iter()
+        .filter_map(Value::as_object)
+        .filter_map(feature)
+        .collect();
     sort(&mut features);
     // A repeated instance says nothing new.
     features.dedup();
@@ -233,7 +242,7 @@ fn connected(value: Option<&Value>) -> BTreeMap<String, BTreeSet<String>> {
             single => id(single).into_iter().collect(),
         };
         if !found.is_empty() && !name.contains("token") {
-            connected.entry(name).or_default().extend(found);
+            connected.entry(redact::text(&name)).or_default().extend(found);
         }
     }
     connected
@@ -243,9 +252,12 @@ fn additional(value: Option<&Value>) -> AdditionalInfo {
     let mut info = AdditionalInfo::default();
     let found = objects(value);
     if found.is_empty()
-        && let Some(text) = value.and_then(Value::as_str).filter(|text| !text.trim().is_empty())
+        && let Some(text) = value
+            .and_then(Value::as_str)
+            .filter(|text| !text.trim().is_empty())
     {
-        info.other.insert("text".to_owned(), Value::from(redact::text(text)));
+        info.other
+            .insert("text".to_owned(), Value::from(redact::text(text)));
     }
     for (name, value) in found.into_iter().flatten() {
         match name.as_str() {
@@ -285,7 +297,15 @@ mod tests {
 
     #[test]
     fn what_stands_for_none_is_none() {
-        for none in [json!("0"), json!(""), json!(" "), json!(null), json!(0), json!([]), json!("x".repeat(300))] {
+        for none in [
+            json!("0"),
+            json!(""),
+            json!(" "),
+            json!(null),
+            json!(0),
+            json!([]),
+            json!("x".repeat(300)),
+        ] {
             assert_eq!(id(&none), None, "{none}");
         }
         assert_eq!(id(&json!(12345)), Some("12345".into()));
@@ -334,7 +354,9 @@ mod tests {
         for value in [
             json!({"onsite_eligible": "true", "shop_status": "active", "shop_status_info": "fine"}),
             json!([{"onsite_commerce_eligible": true}, {"shop_status": ["active"]}, {"shop_status_info": ["fine"]}]),
-            json!("[{\"onsite_eligible\":1},{\"shop_status\":[\"active\"]},{\"shop_status_info\":[\"fine\"]}]"),
+            json!(
+                "[{\"onsite_eligible\":1},{\"shop_status\":[\"active\"]},{\"shop_status_info\":[\"fine\"]}]"
+            ),
         ] {
             assert_eq!(additional(Some(&value)), expected, "{value}");
         }

@@ -66,7 +66,12 @@ pub struct Reconciled {
 /// Compares an install with Graph's answer to `fbe_installs` (`None` = it listed no install; see
 /// [`super::read::installs`]) and takes over the answer.
 #[must_use]
-pub fn reconcile(stored: &Install, graph: Option<&Granted>, settings: &FbeSettings, now: Timestamp) -> Reconciled {
+pub fn reconcile(
+    stored: &Install,
+    graph: Option<&Granted>,
+    settings: &FbeSettings,
+    now: Timestamp,
+) -> Reconciled {
     if !stored.is_installed() {
         return Reconciled {
             verdict: Verdict::NotInstalled,
@@ -116,7 +121,13 @@ pub fn reconcile(stored: &Install, graph: Option<&Granted>, settings: &FbeSettin
     } else if announced(stored) {
         next.remove();
         secret = SecretChange::ScheduleDelete;
-        tell(stored, &mut next, Change::Uninstalled, (now, now), &mut follow_ups);
+        tell(
+            stored,
+            &mut next,
+            Change::Uninstalled,
+            (now, now),
+            &mut follow_ups,
+        );
         Verdict::Uninstalled
     } else {
         next.unknown_at_graph_since = stored.unknown_at_graph_since.or(Some(now));

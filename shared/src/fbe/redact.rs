@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn members_that_hold_credentials_are_replaced_at_any_depth() {
-        let kept = value(&json!({"a": [{"access_token": "abc", "token_type": "User"}], "merchant_access_token": 1}));
+        let kept =
+            value(&json!({"a": [{"access_token": "abc", "token_type": "User"}], "merchant_access_token": 1}));
         assert_eq!(
             kept,
             json!({"a": [{"access_token": REDACTED, "token_type": "User"}], "merchant_access_token": REDACTED})

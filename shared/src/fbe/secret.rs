@@ -1,6 +1,6 @@
 //! The secret of one business: where its tokens are, and nowhere else.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -67,7 +67,9 @@ impl FbeSecret {
     /// The token that calls should be made with: the system user's, as soon as there is one.
     #[must_use]
     pub fn token(&self) -> Option<&SecretString> {
-        self.system_user_access_token.as_ref().or(self.access_token.as_ref())
+        self.system_user_access_token
+            .as_ref()
+            .or(self.access_token.as_ref())
     }
 
     /// The same secret with the system user's token that it was exchanged for.
@@ -125,7 +127,10 @@ impl fmt::Debug for FbeSecret {
         f.debug_struct("FbeSecret")
             .field("token_type", &self.token_type)
             .field("has_access_token", &self.access_token.is_some())
-            .field("has_system_user_access_token", &self.system_user_access_token.is_some())
+            .field(
+                "has_system_user_access_token",
+                &self.system_user_access_token.is_some(),
+            )
             .field("received_at", &self.received_at)
             .field("exchanged_at", &self.exchanged_at)
             .finish_non_exhaustive()
@@ -141,7 +146,8 @@ pub fn escaped(business_id: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-') {
             name.push(char::from(byte));
         } else {
-            name.push_str(&format!("={byte:02X}"));
+            // Writing to a String cannot fail.
+            let _ = write!(name, "={byte:02X}");
         }
     }
     name
@@ -207,7 +213,10 @@ mod tests {
 
     #[test]
     fn debug_shows_no_token() {
-        let shown = format!("{:?}", secret().exchanged("EAAB_system".into(), Timestamp::UNIX_EPOCH));
+        let shown = format!(
+            "{:?}",
+            secret().exchanged("EAAB_system".into(), Timestamp::UNIX_EPOCH)
+        );
         assert!(!shown.contains("EAAB"), "{shown}");
     }
 
