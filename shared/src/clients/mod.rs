@@ -4,4 +4,5 @@
 
 pub mod aws;
 pub mod braze;
+pub mod graph;
 pub mod http;

@@ -1,0 +1,499 @@
+//! Meta's Graph API, as far as FBE installs need it.
+//!
+//! Where a token travels: as `Authorization: Bearer` where the call has no form, which is how Meta's own
+//! plugins do it, so that no URL ever holds one; as the documented `access_token` field in forms. Every call
+//! carries `appsecret_proof`: some refuse without, and any app can be set to ask for it.
+
+pub mod error;
+pub mod usage;
+
+use std::fmt;
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Method, RequestBuilder};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde_json::Value;
+use sha2::Sha256;
+
+pub use error::{ErrorKind, GraphError};
+pub use usage::Usage;
+
+use crate::config::GraphSettings;
+use crate::fbe::catalog::Batch;
+use crate::fbe::catalog_push::ItemError;
+use crate::fbe::read;
+
+/// A full batch takes Meta longer than any other call.
+const BATCH_TIMEOUT: Duration = Duration::from_mins(1);
+/// Pages of `fbe_installs` that are followed. One business has one install, so more is a loop.
+const MAX_PAGES: usize = 20;
+
+/// The Meta app in whose name calls are made.
+#[derive(Clone)]
+pub struct GraphApp {
+    /// App id.
+    pub id: String,
+    /// App secret.
+    pub secret: SecretString,
+}
+
+impl fmt::Debug for GraphApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GraphApp")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The credentials of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials<'a> {
+    /// The app that the token belongs to.
+    pub app: &'a GraphApp,
+    /// The token.
+    pub token: &'a SecretString,
+}
+
+impl Credentials<'_> {
+    /// `appsecret_proof`: HMAC-SHA256 of the token under the app secret, in lower-case hexadecimal.
+    #[must_use]
+    pub fn proof(&self) -> String {
+        let key = self.app.secret.expose_secret().as_bytes();
+        // HMAC takes keys of any length.
+        Hmac::<Sha256>::new_from_slice(key).map_or_else(
+            |_| String::new(),
+            |mut mac| {
+                mac.update(self.token.expose_secret().as_bytes());
+                hex::encode(mac.finalize().into_bytes())
+            },
+        )
+    }
+}
+
+/// What Graph answered, and how close it is to refusing calls.
+#[derive(Debug, Clone)]
+pub struct Answer<T> {
+    /// The answer.
+    pub value: T,
+    /// Fill level of the limits.
+    pub usage: Usage,
+}
+
+impl<T> Answer<T> {
+    fn map<U>(self, read: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer {
+            value: read(self.value),
+            usage: self.usage,
+        }
+    }
+}
+
+/// A batch that Meta took in. Whether its items are good shows later, under the handles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchAccepted {
+    /// To ask for the result with.
+    pub handles: Vec<String>,
+    /// Items that were refused at once.
+    pub errors: Vec<ItemError>,
+}
+
+/// How far Meta is with a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchStatus {
+    /// Whether nothing more will happen.
+    pub is_finished: bool,
+    /// Meta's word for it; `unknown` if it does not know the handle any more.
+    pub status: String,
+    /// Number of errors, of which `errors` may show only the first.
+    pub errors_total: u64,
+    /// Errors by item.
+    pub errors: Vec<ItemError>,
+    /// Ids of items that were refused.
+    pub invalid: Vec<String>,
+}
+
+/// Speaks to Graph. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct GraphClient {
+    http: reqwest::Client,
+    /// Host and version.
+    base: String,
+}
+
+impl GraphClient {
+    /// A client for the host and version in `settings`.
+    #[must_use]
+    pub fn new(http: reqwest::Client, settings: &GraphSettings) -> Self {
+        Self {
+            http,
+            base: format!("{}/{}", settings.url, settings.version),
+        }
+    }
+
+    /// Exchanges a token for that of the system user that FBE made in the client's Business Manager.
+    /// `credentials.token` is the person's token, or the partner's own system user's to ask on behalf of the
+    /// business.
+    pub async fn create_access_token(
+        &self,
+        credentials: Credentials<'_>,
+        business_manager_id: &str,
+        business_id: &str,
+        scopes: &[String],
+    ) -> Result<Answer<SecretString>, GraphError> {
+        let form = [
+            ("app_id", credentials.app.id.as_str()),
+            ("scope", &scopes.join(",")),
+            ("fbe_external_business_id", business_id),
+            ("access_token", credentials.token.expose_secret()),
+            ("appsecret_proof", &credentials.proof()),
+        ];
+        let request = self.post(&[business_manager_id, "access_token"]).form(&form);
+        let answer = self.request(request).await?;
+        let token = answer.value.get("access_token").and_then(Value::as_str);
+        match token.filter(|token| !token.is_empty()) {
+            Some(token) => Ok(Answer {
+                value: SecretString::from(token),
+                usage: answer.usage,
+            }),
+            None => Err(unreadable("an answer without an access token")),
+        }
+    }
+
+    /// What Meta says is installed: the members of `data`, of every page. Empty = not installed.
+    pub async fn fbe_installs(
+        &self,
+        credentials: Credentials<'_>,
+        business_id: &str,
+    ) -> Result<Answer<Vec<Value>>, GraphError> {
+        let mut installs = Vec::new();
+        let mut after = String::new();
+        let mut usage = Usage::default();
+        for _ in 0..MAX_PAGES {
+            let mut request = self
+                .authorised(Method::GET, &["fbe_business", "fbe_installs"], credentials)
+                .query(&[("fbe_external_business_id", business_id)]);
+            if !after.is_empty() {
+                request = request.query(&[("after", &after)]);
+            }
+            let answer = self.request(request).await?;
+            usage = answer.usage;
+            match answer.value.get("data") {
+                Some(Value::Array(data)) => installs.extend_from_slice(data),
+                // An answer that is not understood must never read as "not installed".
+                _ => return Err(unreadable("an answer without `data`")),
+            }
+            let paging = answer.value.get("paging");
+            let next = paging
+                .filter(|paging| paging.get("next").is_some_and(Value::is_string))
+                .and_then(|paging| paging.get("cursors")?.get("after")?.as_str());
+            match next {
+                Some(cursor) if cursor != after => cursor.clone_into(&mut after),
+                _ => break,
+            }
+        }
+        Ok(Answer {
+            value: installs,
+            usage,
+        })
+    }
+
+    /// Removes the app from a business, from our side.
+    pub async fn delete_fbe_installs(
+        &self,
+        credentials: Credentials<'_>,
+        business_id: &str,
+    ) -> Result<Answer<()>, GraphError> {
+        let request = self
+            .authorised(Method::DELETE, &["fbe_business", "fbe_installs"], credentials)
+            .query(&[("fbe_external_business_id", business_id)]);
+        done(self.request(request).await?)
+    }
+
+    /// The configuration of a business's features.
+    pub async fn fbe_business(
+        &self,
+        credentials: Credentials<'_>,
+        business_id: &str,
+    ) -> Result<Answer<Value>, GraphError> {
+        let request = self
+            .authorised(Method::GET, &["fbe_business"], credentials)
+            .query(&[("fbe_external_business_id", business_id)]);
+        self.request(request).await
+    }
+
+    /// Changes the configuration; see [`crate::fbe::config_patch`] for what to post.
+    pub async fn update_fbe_business(
+        &self,
+        credentials: Credentials<'_>,
+        business_id: &str,
+        business_config: &Value,
+    ) -> Result<Answer<()>, GraphError> {
+        let form = [
+            ("fbe_external_business_id", business_id),
+            ("business_config", &business_config.to_string()),
+            ("access_token", credentials.token.expose_secret()),
+            ("appsecret_proof", &credentials.proof()),
+        ];
+        let request = self.post(&["fbe_business"]).form(&form);
+        done(self.request(request).await?)
+    }
+
+    /// Creates or updates the items of a batch.
+    pub async fn items_batch(
+        &self,
+        credentials: Credentials<'_>,
+        catalog_id: &str,
+        batch: &Batch,
+    ) -> Result<Answer<BatchAccepted>, GraphError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            allow_upsert: bool,
+            item_type: &'static str,
+            requests: &'a Batch,
+        }
+        let request = self
+            .authorised(Method::POST, &[catalog_id, "items_batch"], credentials)
+            .timeout(BATCH_TIMEOUT)
+            .json(&Body {
+                allow_upsert: true,
+                item_type: "PRODUCT_ITEM",
+                requests: batch,
+            });
+        Ok(self.request(request).await?.map(|value| BatchAccepted {
+            handles: texts(value.get("handles")),
+            errors: list(value.get("validation_status"))
+                .iter()
+                .flat_map(|item| {
+                    let id = item.get("retailer_id").and_then(read::id).unwrap_or_default();
+                    list(item.get("errors"))
+                        .iter()
+                        .map(move |error| item_error(error, &id))
+                })
+                .collect(),
+        }))
+    }
+
+    /// Asks how far Meta is with a batch.
+    pub async fn check_batch_request_status(
+        &self,
+        credentials: Credentials<'_>,
+        catalog_id: &str,
+        handle: &str,
+    ) -> Result<Answer<BatchStatus>, GraphError> {
+        let request = self
+            .authorised(
+                Method::GET,
+                &[catalog_id, "check_batch_request_status"],
+                credentials,
+            )
+            .query(&[("handle", handle), ("load_ids_of_invalid_requests", "true")]);
+        Ok(self.request(request).await?.map(|value| batch_status(&value)))
+    }
+
+    fn url(&self, path: &[&str]) -> String {
+        path.iter().fold(self.base.clone(), |mut url, segment| {
+            url.push('/');
+            // Ids come from payloads: none may lead to another path.
+            if segment
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            {
+                url.push_str(segment);
+            } else {
+                url.extend(utf8_percent_encode(segment, NON_ALPHANUMERIC));
+            }
+            url
+        })
+    }
+
+    fn post(&self, path: &[&str]) -> RequestBuilder {
+        self.http.post(self.url(path))
+    }
+
+    fn authorised(&self, method: Method, path: &[&str], credentials: Credentials<'_>) -> RequestBuilder {
+        self.http
+            .request(method, self.url(path))
+            .bearer_auth(credentials.token.expose_secret())
+            .query(&[("appsecret_proof", credentials.proof())])
+    }
+
+    async fn request(&self, request: RequestBuilder) -> Result<Answer<Value>, GraphError> {
+        let response = request.send().await.map_err(GraphError::transport)?;
+        let status = response.status();
+        let usage = Usage::read(response.headers());
+        let wait = usage::wait(response.headers());
+        let body = response.bytes().await.map_err(GraphError::transport)?;
+        let value: Result<Value, _> = serde_json::from_slice(&body);
+        match value {
+            // Some errors come with status 200.
+            Ok(value) if status.is_success() && value.get("error").is_none() => Ok(Answer { value, usage }),
+            Err(_) if status.is_success() => {
+                Err(GraphError::unreadable(status, "an answer that is not JSON"))
+            }
+            _ => Err(GraphError::from_answer(status, &body, wait)),
+        }
+    }
+}
+
+fn unreadable(detail: &str) -> GraphError {
+    GraphError::unreadable(reqwest::StatusCode::OK, detail)
+}
+
+/// `{"success": true}`, in which `true` is at times a string.
+fn done(answer: Answer<Value>) -> Result<Answer<()>, GraphError> {
+    // Some versions answer with the object that was changed instead.
+    if answer.value.get("success").and_then(read::boolean) == Some(false) {
+        return Err(unreadable("`success` is false"));
+    }
+    Ok(answer.map(drop))
+}
+
+fn list(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn texts(value: Option<&Value>) -> Vec<String> {
+    list(value).iter().filter_map(text).collect()
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn item_error(error: &Value, item: &str) -> ItemError {
+    let named = |names: &[&str]| names.iter().find_map(|name| error.get(*name).and_then(text));
+    ItemError {
+        item: named(&["id", "retailer_id", "line"]).unwrap_or_else(|| item.to_owned()),
+        message: named(&["message", "error_message", "summary"])
+            .or_else(|| text(error))
+            .unwrap_or_default(),
+    }
+}
+
+fn batch_status(value: &Value) -> BatchStatus {
+    let Some(first) = list(value.get("data")).first() else {
+        return BatchStatus {
+            is_finished: true,
+            status: "unknown".to_owned(),
+            errors_total: 0,
+            errors: Vec::new(),
+            invalid: Vec::new(),
+        };
+    };
+    let status = first.get("status").and_then(Value::as_str).unwrap_or_default();
+    let errors: Vec<ItemError> = list(first.get("errors"))
+        .iter()
+        .map(|error| item_error(error, ""))
+        .collect();
+    BatchStatus {
+        // Only `finished` is recorded; the others are the words that Meta's other jobs end with.
+        is_finished: matches!(
+            status.to_ascii_lowercase().as_str(),
+            "finished" | "completed" | "complete" | "failed" | "error" | "cancelled" | "canceled"
+        ),
+        status: status.to_owned(),
+        errors_total: first
+            .get("errors_total_count")
+            .and_then(Value::as_u64)
+            .unwrap_or(errors.len() as u64),
+        errors,
+        invalid: texts(first.get("ids_of_invalid_requests")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn app() -> GraphApp {
+        GraphApp {
+            id: "1".into(),
+            secret: "app_secret_for_tests".into(),
+        }
+    }
+
+    fn client() -> GraphClient {
+        let settings = GraphSettings {
+            // Nothing listens on port 1, so every call fails to connect.
+            url: "http://127.0.0.1:1".into(),
+            version: "v25.0".into(),
+        };
+        GraphClient::new(crate::clients::http::client(Duration::from_secs(1)), &settings)
+    }
+
+    #[test]
+    fn the_proof_is_metas() {
+        // Computed with an independent HMAC tool.
+        let (app, token) = (app(), "EAAB_test_token".into());
+        let credentials = Credentials {
+            app: &app,
+            token: &token,
+        };
+        assert_eq!(
+            credentials.proof(),
+            "9acf8f3fb5dddd44f8db3007b6b65c03dd65392c828470304e1ff3493457d1c5"
+        );
+        let shown = format!("{credentials:?}");
+        assert!(
+            !shown.contains("EAAB") && !shown.contains("app_secret"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn an_id_never_leads_to_another_path() {
+        assert_eq!(
+            client().url(&["12", "items_batch"]),
+            "http://127.0.0.1:1/v25.0/12/items_batch"
+        );
+        assert_eq!(
+            client().url(&["../me?x=", "access_token"]),
+            "http://127.0.0.1:1/v25.0/%2E%2E%2Fme%3Fx%3D/access_token"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_error_without_an_answer_shows_neither_token_nor_url() {
+        let (app, token) = (app(), "EAAB_test_token".into());
+        let credentials = Credentials {
+            app: &app,
+            token: &token,
+        };
+        let error = client().fbe_installs(credentials, "b").await.unwrap_err();
+        assert!(error.is_retryable());
+        let shown = format!("{error} {error:?}");
+        for hidden in ["EAAB", "9acf", "127.0.0.1"] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
+    }
+
+    #[test]
+    fn success_is_also_understood_as_text() {
+        let answer = |value| Answer {
+            value,
+            usage: Usage::default(),
+        };
+        assert!(done(answer(json!({"success": "true"}))).is_ok());
+        assert!(done(answer(json!({"success": true}))).is_ok());
+        assert!(done(answer(json!({"success": false}))).is_err());
+    }
+
+    #[test]
+    fn a_batch_status_is_read_with_its_errors() {
+        let status = batch_status(&json!({"data": [{"status": "finished", "errors_total_count": 9,
+            "errors": [{"line": 3, "id": "belt", "message": "no image"}], "ids_of_invalid_requests": ["belt"]}]}));
+        assert!(status.is_finished);
+        assert_eq!(status.errors_total, 9);
+        assert_eq!(status.errors[0].item, "belt");
+        assert!(!batch_status(&json!({"data": [{"status": "in_progress"}]})).is_finished);
+        assert_eq!(batch_status(&json!({"data": []})).status, "unknown");
+    }
+}

@@ -1,0 +1,509 @@
+//! A product feed, read as it arrives, in memory that does not grow with it.
+//!
+//! Two forms are read: JSON Lines (an item a line) and one JSON array of items. An item is the `data` object
+//! of Meta's `items_batch`. One that is broken is reported and skipped; in JSON Lines nothing else can go
+//! wrong, an array that is cut off or out of balance ends the feed with an error.
+//! (<https://developers.facebook.com/docs/marketing-api/catalog-batch>)
+
+use std::ops::Range;
+
+use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::read;
+
+/// An item of more bytes is skipped.
+pub const MAX_ITEM_BYTES: usize = 512 * 1024;
+/// Meta takes this many items a call.
+pub const MAX_BATCH_ITEMS: usize = 5_000;
+/// A batch is closed before it gets larger, which bounds memory with very large items.
+pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// One product.
+#[derive(Debug, Clone)]
+pub struct FeedItem {
+    /// Position in the feed, from 0; broken items are counted too.
+    pub index: u64,
+    /// `id`: the retailer's own.
+    pub id: String,
+    /// The item as it stands in the feed.
+    pub data: Box<RawValue>,
+}
+
+/// An item that was skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenItem {
+    /// Position in the feed, from 0.
+    pub index: u64,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+/// The feed as a whole cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FeedError {
+    /// It starts with something else than an object or an array: an error page, most likely.
+    #[error("the feed is neither JSON Lines nor a JSON array of items")]
+    NotAFeed,
+    /// Brackets do not match, or something follows the array.
+    #[error("the feed is not valid JSON: its brackets do not match")]
+    Unbalanced,
+    /// It ended inside the array. The next attempt may get all of it.
+    #[error("the feed ended before its array did")]
+    CutOff,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Unknown,
+    Lines,
+    Array,
+    /// After the closing bracket of the array.
+    Ended,
+}
+
+/// Takes the feed's bytes in chunks of any size, gives its items.
+#[derive(Debug)]
+pub struct FeedReader {
+    form: Form,
+    /// The start of an item whose end has not arrived.
+    pending: Vec<u8>,
+    is_too_large: bool,
+    depth: u32,
+    in_string: bool,
+    is_escaped: bool,
+    next_index: u64,
+}
+
+impl Default for FeedReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FeedReader {
+    /// A reader at the start of a feed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            form: Form::Unknown,
+            pending: Vec::new(),
+            is_too_large: false,
+            depth: 0,
+            in_string: false,
+            is_escaped: false,
+            next_index: 0,
+        }
+    }
+
+    /// Takes the next bytes, and adds the items that they complete to `items`.
+    ///
+    /// # Errors
+    ///
+    /// A [`FeedError`]: nothing can be read from here on.
+    pub fn push(
+        &mut self,
+        chunk: &[u8],
+        items: &mut Vec<Result<FeedItem, BrokenItem>>,
+    ) -> Result<(), FeedError> {
+        let mut at = 0;
+        if self.form == Form::Unknown {
+            // A byte order mark may lead.
+            let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0xEF | 0xBB | 0xBF);
+            let Some(start) = chunk.iter().position(|byte| !blank(byte)) else {
+                return Ok(());
+            };
+            at = start;
+            self.form = match chunk.get(start) {
+                Some(b'{') => Form::Lines,
+                Some(b'[') => {
+                    at += 1;
+                    Form::Array
+                }
+                _ => return Err(FeedError::NotAFeed),
+            };
+        }
+        let rest = chunk.get(at..).unwrap_or_default();
+        match self.form {
+            Form::Lines => {
+                self.lines(rest, items);
+                Ok(())
+            }
+            Form::Array => self.array(rest, items),
+            Form::Ended | Form::Unknown => only_blanks(rest),
+        }
+    }
+
+    /// The feed has ended: adds the last item of JSON Lines without a line end.
+    ///
+    /// # Errors
+    ///
+    /// [`FeedError::CutOff`] inside an array.
+    pub fn finish(mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) -> Result<(), FeedError> {
+        match self.form {
+            Form::Lines => {
+                self.complete(items);
+                Ok(())
+            }
+            Form::Array => Err(FeedError::CutOff),
+            Form::Ended | Form::Unknown => Ok(()),
+        }
+    }
+
+    fn lines(&mut self, chunk: &[u8], items: &mut Vec<Result<FeedItem, BrokenItem>>) {
+        let mut lines = chunk.split(|byte| *byte == b'\n').peekable();
+        while let Some(line) = lines.next() {
+            self.keep(line);
+            if lines.peek().is_some() {
+                self.complete(items);
+            }
+        }
+    }
+
+    fn array(
+        &mut self,
+        chunk: &[u8],
+        items: &mut Vec<Result<FeedItem, BrokenItem>>,
+    ) -> Result<(), FeedError> {
+        let slice = |range: Range<usize>| chunk.get(range).unwrap_or_default();
+        let mut start = 0;
+        for (at, byte) in chunk.iter().enumerate() {
+            if self.in_string {
+                match byte {
+                    _ if self.is_escaped => self.is_escaped = false,
+                    b'\\' => self.is_escaped = true,
+                    b'"' => self.in_string = false,
+                    _ => {}
+                }
+                continue;
+            }
+            match byte {
+                b'"' => self.in_string = true,
+                b'{' | b'[' => self.depth += 1,
+                b',' if self.depth == 0 => {
+                    self.keep(slice(start..at));
+                    self.complete(items);
+                    start = at + 1;
+                }
+                b']' if self.depth == 0 => {
+                    self.keep(slice(start..at));
+                    self.complete(items);
+                    self.form = Form::Ended;
+                    return only_blanks(slice(at + 1..chunk.len()));
+                }
+                b'}' | b']' => self.depth = self.depth.checked_sub(1).ok_or(FeedError::Unbalanced)?,
+                _ => {}
+            }
+        }
+        self.keep(slice(start..chunk.len()));
+        Ok(())
+    }
+
+    fn keep(&mut self, part: &[u8]) {
+        if self.is_too_large || self.pending.len() + part.len() > MAX_ITEM_BYTES {
+            self.is_too_large = true;
+            self.pending.clear();
+        } else {
+            self.pending.extend_from_slice(part);
+        }
+    }
+
+    /// The pending bytes are a whole item; blanks are none.
+    fn complete(&mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) {
+        let bytes = self.pending.trim_ascii();
+        if bytes.is_empty() && !self.is_too_large {
+            self.pending.clear();
+            return;
+        }
+        let index = self.next_index;
+        let item = if self.is_too_large {
+            Err("larger than 512 KiB")
+        } else {
+            item(index, bytes)
+        };
+        items.push(item.map_err(|problem| BrokenItem { index, problem }));
+        self.next_index += 1;
+        self.is_too_large = false;
+        self.pending.clear();
+    }
+}
+
+fn only_blanks(bytes: &[u8]) -> Result<(), FeedError> {
+    if bytes.trim_ascii().is_empty() {
+        Ok(())
+    } else {
+        Err(FeedError::Unbalanced)
+    }
+}
+
+fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        id: Option<Value>,
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+    if !text.starts_with('{') {
+        return Err("not a JSON object");
+    }
+    let data: Box<RawValue> = serde_json::from_str(text).map_err(|_| "not valid JSON")?;
+    let head: Head = serde_json::from_str(data.get()).map_err(|_| "not valid JSON")?;
+    // A retailer may well call a product "0".
+    let id = match &head.id {
+        Some(Value::String(id)) if !id.trim().is_empty() => Some(id.clone()),
+        Some(Value::Number(id)) => Some(id.to_string()),
+        other => other.as_ref().and_then(read::id),
+    };
+    Ok(FeedItem {
+        index,
+        id: id.ok_or("without an `id`")?,
+        data,
+    })
+}
+
+/// Items that go to Meta in one call.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    items: Vec<FeedItem>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// The items, in the feed's order.
+    #[must_use]
+    pub fn items(&self) -> &[FeedItem] {
+        &self.items
+    }
+
+    /// Position in the feed behind the last item.
+    #[must_use]
+    pub fn next_index(&self) -> u64 {
+        self.items.last().map_or(0, |item| item.index + 1)
+    }
+
+    /// The two halves; the second is `None` if there is only one item.
+    #[must_use]
+    pub fn halves(mut self) -> (Self, Option<Self>) {
+        if self.items.len() < 2 {
+            return (self, None);
+        }
+        let second = self.items.split_off(self.items.len().div_ceil(2));
+        let of = |items: Vec<FeedItem>| Self {
+            bytes: items.iter().map(|item| item.data.get().len()).sum(),
+            items,
+        };
+        (of(self.items), Some(of(second)))
+    }
+}
+
+/// `requests` of `items_batch`: every item as an `UPDATE`, which creates it too where upserts are allowed.
+impl Serialize for Batch {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Request<'a>(&'a FeedItem);
+        impl Serialize for Request<'_> {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut request = serializer.serialize_struct("Request", 2)?;
+                request.serialize_field("method", "UPDATE")?;
+                request.serialize_field("data", &self.0.data)?;
+                request.end()
+            }
+        }
+        serializer.collect_seq(self.items.iter().map(Request))
+    }
+}
+
+/// Gathers items into batches.
+#[derive(Debug)]
+pub struct Batcher {
+    limit: usize,
+    batch: Batch,
+}
+
+impl Batcher {
+    /// Batches of at most `limit` items: never more than [`MAX_BATCH_ITEMS`], nor fewer than one.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit: limit.clamp(1, MAX_BATCH_ITEMS),
+            batch: Batch::default(),
+        }
+    }
+
+    /// Adds an item; gives the batch that it did not fit into any more, or that it filled.
+    pub fn push(&mut self, item: FeedItem) -> Option<Batch> {
+        let bytes = item.data.get().len();
+        if !self.batch.items.is_empty() && self.batch.bytes + bytes > MAX_BATCH_BYTES {
+            let full = std::mem::take(&mut self.batch);
+            self.batch.bytes = bytes;
+            self.batch.items.push(item);
+            return Some(full);
+        }
+        self.batch.bytes += bytes;
+        self.batch.items.push(item);
+        (self.batch.items.len() >= self.limit).then(|| std::mem::take(&mut self.batch))
+    }
+
+    /// What is left at the end.
+    #[must_use]
+    pub fn finish(self) -> Option<Batch> {
+        Some(self.batch).filter(|batch| !batch.items.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Read = (Vec<String>, Vec<BrokenItem>, Result<(), FeedError>);
+
+    fn read(feed: &[u8], chunk: usize) -> Read {
+        let (mut reader, mut items) = (FeedReader::new(), Vec::new());
+        let mut result = Ok(());
+        for part in feed.chunks(chunk) {
+            result = reader.push(part, &mut items);
+            if result.is_err() {
+                break;
+            }
+        }
+        let result = result.and_then(|()| reader.finish(&mut items));
+        let (good, broken): (Vec<_>, Vec<_>) = items.into_iter().partition(Result::is_ok);
+        (
+            good.into_iter().map(|item| item.unwrap().id).collect(),
+            broken.into_iter().map(|item| item.unwrap_err()).collect(),
+            result,
+        )
+    }
+
+    const LINES: &str = "\u{feff}{\"id\":\"a\",\"title\":\"é ] }, \\\"\"}\r\n\n{\"id\":2}\n{broken\n[1]\n{\"x\":1}\n{\"id\":\"z\"}";
+    const ARRAY: &str = "\u{feff} [ {\"id\":\"a\",\"title\":\"é ] }, \\\"\"},\n{\"id\":2},\n{broken},7,{\"x\":1},{\"id\":\"z\",\"n\":[{}]} ]\n";
+
+    #[test]
+    fn both_forms_are_read_in_chunks_of_any_size() {
+        for feed in [LINES, ARRAY] {
+            for chunk in 1..feed.len() {
+                let (ids, broken, result) = read(feed.as_bytes(), chunk);
+                assert_eq!(result, Ok(()), "{chunk}");
+                assert_eq!(ids, ["a", "2", "z"], "{chunk}");
+                let at: Vec<_> = broken.iter().map(|item| item.index).collect();
+                assert_eq!(at, [2, 3, 4], "{chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_feed_is_told_apart() {
+        assert_eq!(read(b"<html>", 3).2, Err(FeedError::NotAFeed));
+        assert_eq!(read(b"[{\"id\":1},{\"id\"", 4).2, Err(FeedError::CutOff));
+        assert_eq!(read(b"[{\"id\":1}}]", 4).2, Err(FeedError::Unbalanced));
+        assert_eq!(read(b"[{\"id\":1}] x", 4).2, Err(FeedError::Unbalanced));
+        for empty in [&b""[..], b"  ", b"[]", b"\n"] {
+            assert_eq!(read(empty, 1), (vec![], vec![], Ok(())));
+        }
+    }
+
+    #[test]
+    fn an_item_that_is_too_large_is_skipped_and_its_neighbours_are_not() {
+        let large = "x".repeat(MAX_ITEM_BYTES);
+        for feed in [
+            format!("[{{\"id\":1}},{{\"id\":\"{large}\"}},{{\"id\":3}}]"),
+            format!("{{\"id\":1}}\n{{\"id\":\"{large}\"}}\n{{\"id\":3}}"),
+        ] {
+            let (ids, broken, result) = read(feed.as_bytes(), 1000);
+            assert_eq!(
+                (ids.as_slice(), result),
+                (["1".to_owned(), "3".to_owned()].as_slice(), Ok(()))
+            );
+            assert_eq!(broken[0].index, 1);
+        }
+    }
+
+    fn product(index: u64) -> FeedItem {
+        item(
+            index,
+            format!("{{\"id\":\"p{index}\",\"price\":\"1 USD\"}}").as_bytes(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_hundred_thousand_items_are_twenty_filled() {
+        let (mut reader, mut batcher, mut filled) =
+            (FeedReader::new(), Batcher::new(usize::MAX), Vec::new());
+        let mut items = Vec::new();
+        reader.push(b"[", &mut items).unwrap();
+        for index in 0..100_000 {
+            let comma = if index == 0 { "" } else { "," };
+            let text = format!("{comma}{{\"id\":\"p{index}\",\"title\":\"Belt\"}}");
+            reader.push(text.as_bytes(), &mut items).unwrap();
+            filled.extend(
+                items
+                    .drain(..)
+                    .filter_map(|item| batcher.push(item.unwrap()))
+                    .map(|batch| batch.next_index()),
+            );
+        }
+        reader.push(b"]", &mut items).unwrap();
+        reader.finish(&mut items).unwrap();
+        filled.extend(
+            items
+                .drain(..)
+                .filter_map(|item| batcher.push(item.unwrap()))
+                .map(|batch| batch.next_index()),
+        );
+        assert!(batcher.finish().is_none());
+        let expected: Vec<u64> = (1..=20).map(|batch| batch * 5_000).collect();
+        assert_eq!(filled, expected);
+    }
+
+    #[test]
+    fn a_batch_is_closed_before_it_gets_too_large() {
+        let mut batcher = Batcher::new(MAX_BATCH_ITEMS);
+        let text = format!("{{\"id\":\"a\",\"description\":\"{}\"}}", "x".repeat(400_000));
+        let full: Vec<_> = (0..100)
+            .filter_map(|index| batcher.push(item(index, text.as_bytes()).unwrap()))
+            .collect();
+        assert_eq!(
+            full.iter().map(|batch| batch.items().len()).collect::<Vec<_>>(),
+            [41, 41]
+        );
+        assert_eq!(batcher.finish().unwrap().items().len(), 18);
+    }
+
+    #[test]
+    fn halves_keep_every_item_in_order() {
+        let mut batcher = Batcher::new(5);
+        let batch = (0..5).find_map(|index| batcher.push(product(index))).unwrap();
+        let (first, second) = batch.halves();
+        assert_eq!(
+            (first.next_index(), second.as_ref().unwrap().next_index()),
+            (3, 5)
+        );
+        let (one, none) = second.unwrap().halves().1.unwrap().halves();
+        assert_eq!((one.items().len(), none.is_none()), (1, true));
+    }
+
+    #[test]
+    fn requests_are_updates_with_the_item_as_it_stood_in_the_feed() {
+        let mut batcher = Batcher::new(1);
+        let batch = batcher.push(product(0)).unwrap();
+        assert_eq!(
+            serde_json::to_string(&batch).unwrap(),
+            r#"[{"method":"UPDATE","data":{"id":"p0","price":"1 USD"}}]"#
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_answered(feed in proptest::collection::vec(proptest::num::u8::ANY, 0..200), chunk in 1..20_usize) {
+            let (ids, broken, _) = read(&feed, chunk);
+            proptest::prop_assert!(ids.len() + broken.len() <= feed.len());
+        }
+
+        #[test]
+        fn brackets_and_quotes_in_any_order_are_answered(feed in "[\\[\\]{}\",:\\\\ a1\n]{0,60}", chunk in 1..20_usize) {
+            let chunked = read(feed.as_bytes(), chunk);
+            proptest::prop_assert_eq!(chunked, read(feed.as_bytes(), feed.len().max(1)));
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! How far a catalog push has come: enough to go on after a crash without pushing everything again.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::catalog::{Batch, BrokenItem, MAX_BATCH_ITEMS};
+use super::redact;
+
+/// How many item errors are kept; all are counted.
+const MAX_ERRORS: usize = 50;
+/// Longer messages are cut.
+const MAX_MESSAGE: usize = 300;
+
+/// An item that did not get into the catalog, or got there with complaints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemError {
+    /// The retailer's id, or the position in the feed where there is none.
+    pub item: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// A batch that Meta accepted, and is still working on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outstanding {
+    /// Meta's handle.
+    pub handle: String,
+    /// Number of items in the batch.
+    pub items: u64,
+}
+
+/// State of one push. Stored after every call: what a crash repeats is at most one batch, whose upserts
+/// change nothing the second time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushProgress {
+    /// Catalog that is pushed to.
+    pub catalog_id: String,
+    /// When the push began.
+    pub started_at: Timestamp,
+    /// The feed's `ETag` or `Last-Modified`; another one means another feed, and to begin again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed_version: Option<String>,
+    /// Items of the feed before this position are done with.
+    pub next_index: u64,
+    /// Items a call; less after Meta asked for less.
+    pub batch_limit: usize,
+    /// Whether the whole feed was handed over.
+    pub feed_done: bool,
+    /// Handles whose result is not known yet, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outstanding: Vec<Outstanding>,
+    /// Items that Meta accepted.
+    pub accepted: u64,
+    /// Items that were refused, here or by Meta.
+    pub failed: u64,
+    /// The first of their errors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<ItemError>,
+}
+
+impl PushProgress {
+    /// A push that has not begun.
+    #[must_use]
+    pub fn new(catalog_id: &str, now: Timestamp) -> Self {
+        Self {
+            catalog_id: catalog_id.to_owned(),
+            started_at: now,
+            feed_version: None,
+            next_index: 0,
+            batch_limit: MAX_BATCH_ITEMS,
+            feed_done: false,
+            outstanding: Vec::new(),
+            accepted: 0,
+            failed: 0,
+            errors: Vec::new(),
+        }
+    }
+
+    /// The feed was opened and has this version. Another version than before starts it over: positions in
+    /// one feed mean nothing in another.
+    pub fn feed_opened(&mut self, version: Option<&str>) {
+        if self.feed_version.as_deref() != version {
+            if self.next_index > 0 {
+                self.next_index = 0;
+                self.feed_done = false;
+            }
+            self.feed_version = version.map(str::to_owned);
+        }
+    }
+
+    /// Whether an item at this position still has to be pushed.
+    #[must_use]
+    pub fn is_next(&self, index: u64) -> bool {
+        index >= self.next_index
+    }
+
+    /// An item of the feed could not be read.
+    pub fn skipped(&mut self, broken: &BrokenItem) {
+        if self.is_next(broken.index) {
+            self.failed += 1;
+            self.note(&format!("#{}", broken.index), broken.problem);
+        }
+    }
+
+    /// Meta accepted a batch under these handles.
+    pub fn accepted(&mut self, batch: &Batch, handles: &[String]) {
+        let items = batch.items().len() as u64;
+        self.next_index = self.next_index.max(batch.next_index());
+        self.accepted += items;
+        for handle in handles {
+            if !self.outstanding.iter().any(|known| known.handle == *handle) {
+                self.outstanding.push(Outstanding {
+                    handle: handle.clone(),
+                    items,
+                });
+            }
+        }
+    }
+
+    /// Meta asked for less data: halves the batches. `false` if one item alone was too much, which is then
+    /// skipped.
+    pub fn reduce(&mut self, batch: &Batch) -> bool {
+        if let [only] = batch.items() {
+            self.failed += 1;
+            self.note(&only.id, "more data than Meta takes");
+            self.next_index = self.next_index.max(batch.next_index());
+            return false;
+        }
+        self.batch_limit = (batch.items().len() / 2).max(1);
+        true
+    }
+
+    /// One item was refused or complained about.
+    pub fn refused(&mut self, item: &str, message: &str) {
+        self.failed += 1;
+        self.note(item, message);
+    }
+
+    /// Meta is done with a batch.
+    pub fn settled(&mut self, handle: &str) {
+        self.outstanding.retain(|known| known.handle != handle);
+    }
+
+    /// Whether nothing is left to push or to ask for.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.feed_done && self.outstanding.is_empty()
+    }
+
+    fn note(&mut self, item: &str, message: &str) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(ItemError {
+                item: item.chars().take(100).collect(),
+                message: redact::text(message).chars().take(MAX_MESSAGE).collect(),
+            });
+        }
+    }
+}
+
+/// The feed of a business: `url` with `{external_business_id}` and `{catalog_id}` filled in, percent-encoded.
+#[must_use]
+pub fn feed_url(url: &str, business_id: &str, catalog_id: &str) -> String {
+    let encode = |text: &str| {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    url.replace("{external_business_id}", &encode(business_id))
+        .replace("{catalog_id}", &encode(catalog_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fbe::catalog::{Batcher, FeedReader};
+
+    fn batches(limit: usize, from: &PushProgress) -> Vec<Batch> {
+        let (mut reader, mut items, mut batcher) = (FeedReader::new(), Vec::new(), Batcher::new(limit));
+        for index in 0..10 {
+            reader
+                .push(format!("{{\"id\":\"p{index}\"}}\n").as_bytes(), &mut items)
+                .unwrap();
+        }
+        let mut all: Vec<Batch> = items
+            .into_iter()
+            .map(Result::unwrap)
+            .filter(|item| from.is_next(item.index))
+            .filter_map(|item| batcher.push(item))
+            .collect();
+        all.extend(batcher.finish());
+        all
+    }
+
+    fn progress() -> PushProgress {
+        PushProgress::new("c", Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_crash_repeats_nothing_that_was_stored() {
+        let mut at = progress();
+        for batch in batches(4, &at).iter().take(2) {
+            at.accepted(batch, &["h".to_owned() + &batch.next_index().to_string()]);
+        }
+        let stored: PushProgress = serde_json::from_str(&serde_json::to_string(&at).unwrap()).unwrap();
+        let rest = batches(4, &stored);
+        let ids: Vec<_> = rest
+            .iter()
+            .flat_map(Batch::items)
+            .map(|item| item.id.as_str())
+            .collect();
+        assert_eq!(ids, ["p8", "p9"]);
+        assert_eq!(stored.outstanding.len(), 2);
+    }
+
+    #[test]
+    fn another_feed_starts_over_and_the_same_does_not() {
+        let mut at = progress();
+        at.feed_opened(Some("v1"));
+        at.accepted(&batches(4, &at)[0], &[]);
+        at.feed_opened(Some("v1"));
+        assert_eq!(at.next_index, 4);
+        at.feed_opened(Some("v2"));
+        assert_eq!(at.next_index, 0);
+    }
+
+    #[test]
+    fn less_data_is_sent_down_to_one_item_which_is_then_skipped() {
+        let mut at = progress();
+        for expected in [5, 2, 1] {
+            let batch = batches(at.batch_limit, &at).remove(0);
+            assert!(at.reduce(&batch));
+            assert_eq!(at.batch_limit, expected);
+        }
+        let one = batches(at.batch_limit, &at).remove(0);
+        assert!(!at.reduce(&one));
+        assert_eq!(
+            (at.next_index, at.failed, at.errors[0].item.as_str()),
+            (1, 1, "p0")
+        );
+    }
+
+    #[test]
+    fn errors_are_counted_beyond_those_that_are_kept() {
+        let mut at = progress();
+        for index in 0..200 {
+            at.refused(&format!("p{index}"), &"no image ".repeat(100));
+        }
+        assert_eq!((at.failed, at.errors.len()), (200, MAX_ERRORS));
+        assert_eq!(at.errors[0].message.len(), MAX_MESSAGE);
+    }
+
+    #[test]
+    fn done_means_fed_and_settled() {
+        let mut at = progress();
+        at.accepted(&batches(10, &at)[0], &["h".to_owned()]);
+        at.feed_done = true;
+        assert!(!at.is_done());
+        at.settled("h");
+        assert!(at.is_done());
+    }
+
+    #[test]
+    fn placeholders_of_the_feed_are_filled_in() {
+        assert_eq!(
+            feed_url(
+                "https://x.example/{external_business_id}?c={catalog_id}",
+                "a/b",
+                "7"
+            ),
+            "https://x.example/a%2Fb?c=7"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! What Meta told us, in our own words.
+
+use std::fmt;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::read::Granted;
+use super::secret::TokenType;
+
+/// When something happened, and which of two things at the same time counts as the later one. The digest
+/// decides ties: any order will do, as long as it is always the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Time of the event.
+    pub at: Timestamp,
+    /// SHA-256 of the event's content, 64 hexadecimal digits.
+    pub digest: String,
+}
+
+impl Stamp {
+    /// The start of the event keys of whatever follows from this event: sorts by time, never repeats.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let millisecond = self.at.as_millisecond().max(0);
+        let digest = self.digest.get(..16).unwrap_or(&self.digest);
+        format!("{millisecond:014}-{digest}")
+    }
+}
+
+/// Meta's id of the person or system user behind an event: not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserId(pub String);
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserId(..)")
+    }
+}
+
+/// A business installed, changed or removed the app.
+#[derive(Debug, Clone)]
+pub struct InstallEvent {
+    /// The partner's own id of the business (`business_id`, elsewhere `fbe_external_business_id`).
+    pub business_id: String,
+    /// Business Manager, if said.
+    pub business_manager_id: Option<String>,
+    /// Time and tie-breaker.
+    pub stamp: Stamp,
+    /// `entry.uid`
+    pub uid: Option<UserId>,
+    /// `flow`, such as `COMMERCE`.
+    pub flow: Option<String>,
+    /// What happened.
+    pub change: InstallChange,
+}
+
+/// What a business did.
+#[derive(Debug, Clone)]
+pub enum InstallChange {
+    /// Installed or changed: whether it is the one or the other depends on what is stored.
+    Granted {
+        /// Everything that is granted now; what is not in here is no longer granted.
+        granted: Box<Granted>,
+        /// The token, if one came along.
+        token: Option<Token>,
+    },
+    /// Removed.
+    Uninstalled,
+}
+
+/// A token and its type.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// The token; its `Debug` shows nothing.
+    pub value: SecretString,
+    /// `token_type`
+    pub token_type: TokenType,
+}
+
+/// `business_integration_install`, `…_update`, `…_uninstall`: brings no token and names no business of ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BusinessIntegrationEvent {
+    /// What happened.
+    pub change: IntegrationChange,
+    /// Client's Business Manager: the only link to an install.
+    pub business_manager_id: String,
+    /// `tp_config_id`, only on install.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration_id: Option<String>,
+    /// `entry.id`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_id: Option<String>,
+    /// Time and tie-breaker.
+    pub stamp: Stamp,
+}
+
+/// What a business did to an integration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntegrationChange {
+    /// `business_integration_install`
+    Install,
+    /// `business_integration_update`
+    Update,
+    /// `business_integration_uninstall`
+    Uninstall,
+}
+
+/// Something that was signed, but that nothing can be done with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Fixed word for counting; one of [`super::payload::reason`].
+    pub reason: &'static str,
+    /// What arrived, without its tokens.
+    pub raw: Bytes,
+}
+
+impl fmt::Debug for Quarantined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quarantined")
+            .field("reason", &self.reason)
+            .field("bytes", &self.raw.len())
+            .finish_non_exhaustive()
+    }
+}

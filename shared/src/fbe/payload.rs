@@ -1,0 +1,450 @@
+//! Bodies of FBE webhooks → events.
+//!
+//! Three shapes arrive: Graph's envelope (`entry[].changes[]`), `{"data":[…]}` as Meta's page about FBE
+//! prints it, and a bare value, as bridges forward it. Every item is read by itself: one that is broken is
+//! quarantined, and its neighbours go on.
+
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+use super::event::{
+    BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Quarantined, Stamp, Token,
+    UserId,
+};
+use super::secret::{self, TokenType};
+use super::{read, redact};
+use crate::webhook::Verified;
+
+/// Why something was quarantined.
+pub mod reason {
+    /// Not JSON; typographic quotes are the usual cause.
+    pub const INVALID_JSON: &str = "invalid_json";
+    /// JSON, but none of the known shapes.
+    pub const NOT_UNDERSTOOD: &str = "not_understood";
+    /// A subscription that sends the names of fields without their values.
+    pub const VALUES_NOT_INCLUDED: &str = "values_not_included";
+    /// A field that is not ours.
+    pub const UNKNOWN_FIELD: &str = "unknown_field";
+    /// A known field without an object as its value.
+    pub const NO_VALUE: &str = "no_value";
+    /// It does not say which business it is about.
+    pub const NO_BUSINESS_ID: &str = "no_business_id";
+    /// A business id that no secret can be named after.
+    pub const BUSINESS_ID_TOO_LONG: &str = "business_id_too_long";
+    /// An integration event without a Business Manager.
+    pub const NO_BUSINESS_MANAGER_ID: &str = "no_business_manager_id";
+    /// More than a stored install can hold.
+    pub const TOO_LARGE: &str = "too_large";
+    /// The sample that the app dashboard sends: expected, and no reason for an alarm.
+    pub const SAMPLE: &str = "sample";
+}
+
+/// A stored item holds 400 KB, and an install keeps its grant up to twice, next to its history.
+const MAX_GRANT_BYTES: usize = 120_000;
+/// Secrets Manager takes 64 KB.
+const MAX_TOKEN_BYTES: usize = 16_384;
+/// A time further ahead of its receipt is wrong, and would make every later event look old.
+const MAX_AHEAD: SignedDuration = SignedDuration::from_hours(1);
+
+/// Everything that one body held.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// Installs, changes and removals, in the order of the body.
+    pub changes: Vec<InstallEvent>,
+    /// Events of the newer Business Integration webhooks.
+    pub integrations: Vec<BusinessIntegrationEvent>,
+    /// What could not be used.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// What an item inherits from the envelope around it.
+#[derive(Clone, Default)]
+struct Around {
+    at: Option<Timestamp>,
+    id: Option<String>,
+    uid: Option<UserId>,
+}
+
+/// Reads a body. `received_at` stands in for a time that is missing or impossible. Never fails: what cannot
+/// be used is in [`Parsed::quarantined`].
+#[must_use]
+pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
+    let mut parsed = Parsed::default();
+    match serde_json::from_slice::<Value>(verified.body()) {
+        Ok(Value::Array(items)) => {
+            for item in &items {
+                parsed.document(item, received_at);
+            }
+        }
+        Ok(document) => parsed.document(&document, received_at),
+        Err(_) => {
+            let raw = redact::text(&String::from_utf8_lossy(verified.body()));
+            parsed.quarantined.push(Quarantined {
+                reason: reason::INVALID_JSON,
+                raw: raw.into(),
+            });
+        }
+    }
+    parsed
+}
+
+impl Parsed {
+    fn quarantine(&mut self, reason: &'static str, raw: &Value) {
+        self.quarantined.push(Quarantined {
+            reason,
+            raw: redact::value(raw).to_string().into(),
+        });
+    }
+
+    fn document(&mut self, document: &Value, received_at: Timestamp) {
+        let Some(members) = document.as_object() else {
+            return self.quarantine(reason::NOT_UNDERSTOOD, document);
+        };
+        if let Some(entries) = members.get("entry") {
+            for entry in items(entries) {
+                self.entry(entry, received_at);
+            }
+        } else if let Some(data) = members.get("data") {
+            for value in items(data) {
+                self.install("fbe_install", Some(value), value, &Around::default(), received_at);
+            }
+        } else if members.contains_key("field") {
+            self.change(document, &Around::default(), received_at);
+        } else if [
+            "business_id",
+            "fbe_external_business_id",
+            "fbe_event",
+            "installed_features",
+        ]
+        .iter()
+        .any(|name| members.contains_key(*name))
+        {
+            self.install(
+                "fbe_install",
+                Some(document),
+                document,
+                &Around::default(),
+                received_at,
+            );
+        } else {
+            self.quarantine(reason::NOT_UNDERSTOOD, document);
+        }
+    }
+
+    fn entry(&mut self, entry: &Value, received_at: Timestamp) {
+        let around = Around {
+            at: entry.get("time").and_then(time),
+            id: entry.get("id").and_then(read::id),
+            uid: entry
+                .get("uid")
+                .or_else(|| entry.get("id"))
+                .and_then(read::id)
+                .map(UserId),
+        };
+        match entry.get("changes") {
+            Some(changes @ (Value::Array(_) | Value::Object(_))) => {
+                for change in items(changes) {
+                    self.change(change, &around, received_at);
+                }
+            }
+            _ if entry.get("changed_fields").is_some() => self.quarantine(reason::VALUES_NOT_INCLUDED, entry),
+            _ => self.quarantine(reason::NOT_UNDERSTOOD, entry),
+        }
+    }
+
+    fn change(&mut self, change: &Value, around: &Around, received_at: Timestamp) {
+        let field = change.get("field").and_then(Value::as_str).unwrap_or_default();
+        let value = change.get("value");
+        let integration = match field {
+            "fbe_install" | "fbe_uninstall" => {
+                return self.install(field, value, change, around, received_at);
+            }
+            "business_integration_install" => IntegrationChange::Install,
+            "business_integration_update" => IntegrationChange::Update,
+            "business_integration_uninstall" => IntegrationChange::Uninstall,
+            _ => return self.quarantine(reason::UNKNOWN_FIELD, change),
+        };
+        let id = |name: &str| value.and_then(|value| value.get(name)).and_then(read::id);
+        let Some(business_manager_id) = id("business_manager_id") else {
+            return self.quarantine(reason::NO_BUSINESS_MANAGER_ID, change);
+        };
+        let at = plausible(around.at, received_at);
+        self.integrations.push(BusinessIntegrationEvent {
+            change: integration,
+            stamp: Stamp {
+                at,
+                digest: secret::digest(&[field, &business_manager_id, &at.to_string(), &change.to_string()]),
+            },
+            business_manager_id,
+            configuration_id: id("tp_config_id"),
+            app_id: around.id.clone(),
+        });
+    }
+
+    /// Reads one value of `fbe_install`; `raw` is what is kept if it cannot be used.
+    fn install(
+        &mut self,
+        field: &str,
+        value: Option<&Value>,
+        raw: &Value,
+        around: &Around,
+        received_at: Timestamp,
+    ) {
+        // Some bridges pass the value on as text.
+        let inner = value
+            .and_then(Value::as_str)
+            .and_then(|text| serde_json::from_str(text).ok());
+        let Some(Value::Object(members)) = inner.as_ref().or(value) else {
+            return self.quarantine(reason::NO_VALUE, raw);
+        };
+        match install(field, members, around, received_at) {
+            Ok(event) => self.changes.push(event),
+            Err(reason) => self.quarantine(reason, raw),
+        }
+    }
+}
+
+fn install(
+    field: &str,
+    value: &Map<String, Value>,
+    around: &Around,
+    received_at: Timestamp,
+) -> Result<InstallEvent, &'static str> {
+    let business_id = ["business_id", "fbe_external_business_id", "external_business_id"]
+        .iter()
+        .find_map(|name| value.get(*name).and_then(business_id))
+        .ok_or(reason::NO_BUSINESS_ID)?;
+    if business_id.starts_with("sample_business_id") {
+        return Err(reason::SAMPLE);
+    }
+    if !secret::fits(&business_id) {
+        return Err(reason::BUSINESS_ID_TOO_LONG);
+    }
+    let text = |name: &str| {
+        let text = value.get(name).and_then(Value::as_str).map(str::trim);
+        text.filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let token = text("access_token").filter(|token| token != "0");
+    if token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES) {
+        return Err(reason::TOO_LARGE);
+    }
+    let granted = read::granted(value);
+    if serde_json::to_vec(&granted).map_or(usize::MAX, |json| json.len()) > MAX_GRANT_BYTES {
+        return Err(reason::TOO_LARGE);
+    }
+    let at = plausible(
+        around.at.or_else(|| value.get("time").and_then(time)),
+        received_at,
+    );
+    let content = serde_json::to_string(value).unwrap_or_default();
+    let event = text("fbe_event");
+    let included = |name: &str| value.get(name).is_some_and(|listed| !listed.is_null());
+    let removed = field == "fbe_uninstall"
+        || match &event {
+            Some(event) => event.eq_ignore_ascii_case("uninstall"),
+            // Meta's rule where no event is named: nothing is granted and no token came.
+            None => {
+                token.is_none()
+                    && !["profiles", "pages", "instagram_profiles"]
+                        .iter()
+                        .any(|name| included(name))
+            }
+        };
+    Ok(InstallEvent {
+        business_manager_id: granted.assets.business_manager_id.clone(),
+        stamp: Stamp {
+            at,
+            digest: secret::digest(&[field, &business_id, &at.to_string(), &content]),
+        },
+        business_id,
+        uid: around.uid.clone(),
+        flow: text("flow").map(|flow| redact::text(&flow).chars().take(64).collect()),
+        change: if removed {
+            InstallChange::Uninstalled
+        } else {
+            InstallChange::Granted {
+                granted: Box::new(granted),
+                token: token.map(|token| Token {
+                    value: SecretString::from(token),
+                    token_type: TokenType::from(text("token_type").unwrap_or_default()),
+                }),
+            }
+        },
+    })
+}
+
+/// Chosen by the partner, so `0` is a business like any other where it is a string of several digits, but a
+/// lone `"0"` is Meta's "none".
+fn business_id(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => {
+            let text = text.trim();
+            (!text.is_empty() && text != "0").then(|| text.to_owned())
+        }
+        Value::Number(_) => read::id(value),
+        _ => None,
+    }
+}
+
+/// The members of a list; anything else is a list of one.
+fn items(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(items) => items,
+        Value::Null => &[],
+        single => std::slice::from_ref(single),
+    }
+}
+
+/// Seconds or milliseconds since 1970, as a number or as digits: Meta uses both.
+fn time(value: &Value) -> Option<Timestamp> {
+    let number = match value {
+        Value::Number(number) => number.as_i64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    let millisecond = if number >= 100_000_000_000 {
+        number
+    } else {
+        number.checked_mul(1_000)?
+    };
+    (millisecond > 0).then(|| Timestamp::from_millisecond(millisecond).ok())?
+}
+
+fn plausible(at: Option<Timestamp>, received_at: Timestamp) -> Timestamp {
+    at.filter(|at| at.duration_since(received_at) <= MAX_AHEAD)
+        .unwrap_or(received_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::Received;
+    use serde_json::json;
+
+    fn read(body: impl Into<bytes::Bytes>) -> Parsed {
+        let (secret, body) = (SecretString::from("s"), body.into());
+        let signature = crate::webhook::signature::sign(&secret, &body);
+        let verified = Received::new(body, Some(&signature)).verify([&secret]).unwrap();
+        parse(&verified, received_at())
+    }
+
+    fn received_at() -> Timestamp {
+        "2026-11-21T10:00:00Z".parse().unwrap()
+    }
+
+    fn reasons(parsed: &Parsed) -> Vec<&'static str> {
+        parsed.quarantined.iter().map(|item| item.reason).collect()
+    }
+
+    #[test]
+    fn times_are_read_in_seconds_and_milliseconds() {
+        let expected = Timestamp::from_second(1_700_000_000).unwrap();
+        for value in [
+            json!(1_700_000_000),
+            json!("1700000000"),
+            json!(1_700_000_000_000_i64),
+        ] {
+            assert_eq!(time(&value), Some(expected), "{value}");
+        }
+        for value in [json!(0), json!(-5), json!("soon"), json!(i64::MAX), json!(1.5)] {
+            assert_eq!(time(&value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_missing_or_ahead_becomes_the_receipt() {
+        for time in [json!(null), json!(4_000_000_000_i64)] {
+            let body = json!({"entry": [{"time": time, "changes":
+                [{"field": "fbe_install", "value": {"business_id": "a", "fbe_event": "UNINSTALL"}}]}]});
+            assert_eq!(read(body.to_string()).changes[0].stamp.at, received_at());
+        }
+    }
+
+    #[test]
+    fn a_broken_item_never_costs_its_neighbours() {
+        let good =
+            |id: &str| json!({"field": "fbe_install", "value": {"business_id": id, "access_token": "t"}});
+        let body = json!({"object": "user", "entry": [
+            {"changes": [good("a"), {"field": "fbe_install"}, 7, {"field": "photos"}, good("b")]},
+            null,
+            {"changed_fields": ["fbe_install"]},
+            {"changes": [{"field": "fbe_install", "value": {"access_token": "EAABx"}}, good("c")]},
+        ]});
+        let parsed = read(body.to_string());
+        let ids: Vec<_> = parsed
+            .changes
+            .iter()
+            .map(|event| event.business_id.as_str())
+            .collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+        assert_eq!(
+            reasons(&parsed),
+            [
+                reason::NO_VALUE,
+                reason::UNKNOWN_FIELD,
+                reason::UNKNOWN_FIELD,
+                reason::NOT_UNDERSTOOD,
+                reason::VALUES_NOT_INCLUDED,
+                reason::NO_BUSINESS_ID
+            ]
+        );
+        let raw = &parsed.quarantined.last().unwrap().raw;
+        assert!(!raw.windows(5).any(|bytes| bytes == b"EAABx"));
+    }
+
+    #[test]
+    fn removed_is_told_from_granted() {
+        for (value, removed) in [
+            (
+                json!({"fbe_event": "uninstall", "access_token": "t", "pages": ["1"]}),
+                true,
+            ),
+            (json!({}), true),
+            (json!({"pages": null, "access_token": ""}), true),
+            (json!({"catalog_id": "1"}), true),
+            (json!({"fbe_event": "INSTALL"}), false),
+            (json!({"fbe_event": "MODIFY"}), false),
+            (json!({"access_token": "t"}), false),
+            (json!({"pages": ["1"]}), false),
+            (json!({"profiles": []}), false),
+        ] {
+            let mut value = value;
+            value["business_id"] = json!("a");
+            let parsed =
+                read(json!({"entry": [{"changes": [{"field": "fbe_install", "value": value}]}]}).to_string());
+            let is_removed = matches!(parsed.changes[0].change, InstallChange::Uninstalled);
+            assert_eq!(is_removed, removed, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_business_that_no_secret_can_be_named_after_is_kept_apart() {
+        let parsed = read(json!({"business_id": "é".repeat(100), "access_token": "t"}).to_string());
+        assert_eq!(reasons(&parsed), [reason::BUSINESS_ID_TOO_LONG]);
+        let parsed = read(json!({"business_id": "a", "access_token": "t".repeat(20_000)}).to_string());
+        assert_eq!(reasons(&parsed), [reason::TOO_LARGE]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_answered(body in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            let parsed = read(body);
+            proptest::prop_assert!(parsed.changes.is_empty());
+        }
+
+        #[test]
+        fn any_cut_of_a_real_body_is_answered(
+            cut in 0..REAL.len(), flipped in 0..REAL.len(), to in proptest::num::u8::ANY
+        ) {
+            let mut body = REAL.as_bytes().to_vec();
+            body[flipped] = to;
+            body.truncate(cut);
+            let parsed = read(body);
+            let shown = format!("{parsed:?}");
+            proptest::prop_assert!(!shown.contains("EAAB_"));
+        }
+    }
+
+    const REAL: &str = include_str!("../../../events/payloads/fbe/install.json");
+}

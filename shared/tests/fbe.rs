@@ -1,0 +1,422 @@
+//! FBE payloads as they arrive → events → plans, and the whole life of a business.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use shared::config::FbeSettings;
+use shared::fbe::decide::decide;
+use shared::fbe::event::InstallEvent;
+use shared::fbe::install::{Change, Install, Status};
+use shared::fbe::payload::{Parsed, parse, reason};
+use shared::fbe::plan::{Outcome, Plan, SecretChange};
+use shared::fbe::read::{self, Granted};
+use shared::fbe::reconcile::{Cause, Verdict, reconcile};
+use shared::fbe::secret::TokenType;
+use shared::fbe::token::{exchanged, token_invalid};
+use shared::outbox::Kind;
+use shared::webhook::{Received, signature};
+
+fn now() -> Timestamp {
+    "2026-11-21T10:00:00Z".parse().unwrap()
+}
+
+fn settings() -> FbeSettings {
+    FbeSettings {
+        scopes: vec!["manage_business_extension".to_owned()],
+        catalog_feed_url: Some("https://shop.example/feed".to_owned()),
+    }
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events/payloads/fbe")
+}
+
+fn payload(case: &str) -> Vec<u8> {
+    std::fs::read(folder().join(format!("{case}.json"))).unwrap()
+}
+
+fn parsed(body: impl Into<bytes::Bytes>) -> Parsed {
+    let (secret, body) = (SecretString::from("app_secret"), body.into());
+    let header = signature::sign(&secret, &body);
+    let verified = Received::new(body, Some(&header)).verify([&secret]).unwrap();
+    parse(&verified, now())
+}
+
+fn event(case: &str) -> InstallEvent {
+    parsed(payload(case)).changes.remove(0)
+}
+
+/// Decides one event after another, as the store would.
+struct Business {
+    install: Option<Install>,
+}
+
+impl Business {
+    fn new() -> Self {
+        Self { install: None }
+    }
+
+    fn receive(&mut self, case: &str) -> Plan {
+        let plan = decide(self.install.as_ref(), &event(case), &settings(), now());
+        if let Some(next) = &plan.install {
+            self.install = Some(next.clone());
+        }
+        plan
+    }
+
+    fn install(&self) -> &Install {
+        self.install.as_ref().unwrap()
+    }
+}
+
+fn kinds(plan: &Plan) -> Vec<Kind> {
+    plan.outbox.iter().map(|item| item.kind).collect()
+}
+
+const AFTER_INSTALL: [Kind; 4] = [
+    Kind::FbeExchangeToken,
+    Kind::FbeReconcile,
+    Kind::FbeNotify,
+    Kind::FbeCatalogPush,
+];
+
+#[test]
+fn every_payload_becomes_the_recorded_events_and_plans() {
+    let mut cases: Vec<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|file| {
+            file.unwrap()
+                .path()
+                .file_stem()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 26, "{cases:?}");
+    for case in cases {
+        let parsed = parsed(payload(&case));
+        let mut shown = String::new();
+        for event in &parsed.changes {
+            let plan = decide(None, event, &settings(), now());
+            writeln!(shown, "{event:#?}\n{plan:#?}").unwrap();
+            for item in &plan.outbox {
+                writeln!(shown, "{} {} {}", item.subject, item.event_key, item.payload).unwrap();
+            }
+        }
+        for other in &parsed.integrations {
+            writeln!(shown, "{other:#?}").unwrap();
+        }
+        for kept in &parsed.quarantined {
+            let raw = String::from_utf8_lossy(&kept.raw);
+            writeln!(shown, "quarantined: {}: {raw}", kept.reason).unwrap();
+        }
+        assert!(!shown.contains("EAAB"), "{case} shows a token: {shown}");
+        insta::assert_snapshot!(case, shown);
+    }
+}
+
+#[test]
+fn a_whole_life() {
+    let mut shop = Business::new();
+    let plan = shop.receive("install");
+    assert_eq!(plan.outcome, Outcome::Installed);
+    assert_eq!(kinds(&plan), AFTER_INSTALL);
+    assert!(matches!(plan.secret, SecretChange::Put(_)));
+    assert_eq!(
+        shop.install().gating().enabled,
+        ["ads", "catalog", "fb_shop", "pixel"]
+    );
+    assert_eq!(shop.install().features[2].additional.shop_status, ["active"]);
+
+    let plan = shop.receive("update_removes_pixel");
+    assert_eq!(plan.outcome, Outcome::Updated);
+    assert_eq!(kinds(&plan), AFTER_INSTALL[..3], "the catalog is the same");
+    assert_eq!(shop.install().assets.pixel_id, None);
+    assert_eq!(shop.install().gating().enabled, ["ads", "catalog", "fb_shop"]);
+    let notice = &plan.outbox[2].payload;
+    assert_eq!(notice["change"], "updated");
+    assert_eq!(
+        notice["enabled"],
+        serde_json::json!(["ads", "catalog", "fb_shop"])
+    );
+    let off = serde_json::json!([{"feature": "pixel", "missing": "pixel_id"}]);
+    assert_eq!(notice["disabled"], off);
+
+    let plan = shop.receive("update_older");
+    assert_eq!((plan.outcome, plan.install), (Outcome::Stale, None));
+    assert!(plan.outbox.is_empty() && plan.secret == SecretChange::None);
+
+    let plan = shop.receive("update_changes_catalog");
+    assert_eq!(kinds(&plan), AFTER_INSTALL);
+    assert_eq!(plan.outbox[3].payload["catalog_id"], "726635365299999");
+    assert_eq!(shop.install().gating().enabled, ["catalog"]);
+    let disabled = shop.install().gating().disabled;
+    assert_eq!(disabled[0].missing, "commerce_merchant_settings_id");
+
+    let plan = shop.receive("uninstall");
+    assert_eq!(plan.outcome, Outcome::Uninstalled);
+    assert_eq!(plan.secret, SecretChange::ScheduleDelete);
+    assert_eq!(kinds(&plan), [Kind::FbeNotify]);
+    assert_eq!(plan.outbox[0].payload["disabled"][0]["missing"], "installation");
+    assert_eq!(shop.install().status, Status::Uninstalled);
+    assert_eq!(shop.install().token, None);
+    assert!(shop.install().features.is_empty() && shop.install().assets.catalog_id.is_none());
+
+    let plan = shop.receive("uninstall");
+    assert_eq!((plan.outcome, plan.install), (Outcome::Repeated, None));
+    assert_eq!(
+        plan.secret,
+        SecretChange::ScheduleDelete,
+        "a crash may have come between"
+    );
+
+    let plan = shop.receive("reinstall");
+    assert_eq!(plan.outcome, Outcome::Installed);
+    assert!(matches!(plan.secret, SecretChange::RestoreAndPut(_)));
+    assert_eq!(kinds(&plan), AFTER_INSTALL);
+
+    let plan = shop.receive("uninstall");
+    assert_eq!(
+        (plan.outcome, plan.secret),
+        (Outcome::Repeated, SecretChange::None)
+    );
+    let changes: Vec<Change> = shop.install().history.iter().map(|entry| entry.change).collect();
+    assert_eq!(
+        changes,
+        [
+            Change::Installed,
+            Change::Updated,
+            Change::Updated,
+            Change::Uninstalled,
+            Change::Installed
+        ]
+    );
+}
+
+#[test]
+fn a_redelivery_has_no_second_effect() {
+    let mut shop = Business::new();
+    let first = shop.receive("install");
+    let again = shop.receive("install");
+    assert_eq!((again.outcome, again.install), (Outcome::Repeated, None));
+    assert!(again.outbox.is_empty() && again.secret == SecretChange::None);
+    // After a crash before the commit, the same plan comes out: same keys, same version of the secret.
+    let replayed = decide(None, &event("install"), &settings(), now());
+    assert_eq!(replayed, first);
+}
+
+#[test]
+fn event_keys_are_unique_and_sort_in_the_order_of_events() {
+    let mut shop = Business::new();
+    let mut keys = Vec::new();
+    let cases = [
+        "install",
+        "update_removes_pixel",
+        "update_changes_catalog",
+        "uninstall",
+        "reinstall",
+    ];
+    for case in cases {
+        keys.extend(shop.receive(case).outbox.into_iter().map(|item| item.event_key));
+    }
+    let sorted: BTreeSet<_> = keys.iter().cloned().collect();
+    assert_eq!(sorted.into_iter().collect::<Vec<_>>(), keys);
+}
+
+#[test]
+fn a_system_users_token_is_not_exchanged() {
+    let mut shop = Business::new();
+    let plan = shop.receive("install_instagram");
+    assert_eq!(kinds(&plan), AFTER_INSTALL[1..]);
+    let token = shop.install().token.as_ref().unwrap();
+    assert_eq!(token.token_type, TokenType::SystemUser);
+}
+
+#[test]
+fn an_install_without_a_token_keeps_the_one_there_is() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let token = shop.install().token.clone();
+    let plan = shop.receive("install_without_token");
+    assert_eq!(plan.secret, SecretChange::None);
+    assert_eq!(shop.install().token, token);
+    assert_eq!(shop.install().status, Status::Active);
+    assert_eq!(kinds(&plan), [Kind::FbeReconcile], "nothing else is different");
+
+    // Where there is none, the partner may ask on behalf of the business.
+    let mut stranger = Business::new();
+    let plan = stranger.receive("install_without_token");
+    assert_eq!(plan.outbox[0].kind, Kind::FbeExchangeToken);
+    assert_eq!(plan.outbox[0].payload["on_behalf_of"], true);
+}
+
+#[test]
+fn removals_of_others_change_nothing() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let before = shop.install().clone();
+    let plan = shop.receive("uninstall_foreign_business_manager");
+    assert_eq!(plan.outcome, Outcome::ForeignBusinessManager);
+    assert!(plan.outbox.is_empty() && plan.secret == SecretChange::None);
+    let after = shop.install();
+    assert_eq!((after.status, after.grant()), (before.status, before.grant()));
+    assert_eq!(after.token, before.token);
+
+    let mut nobody = Business::new();
+    let plan = nobody.receive("uninstall_unknown_business");
+    assert_eq!(plan.outcome, Outcome::UnknownUninstall);
+    assert!(plan.outbox.is_empty() && plan.secret == SecretChange::None);
+    assert!(nobody.install().is_trace() && !nobody.install().is_installed());
+}
+
+#[test]
+fn a_removal_that_overtakes_its_install_still_counts() {
+    let mut shop = Business::new();
+    shop.receive("uninstall");
+    let plan = shop.receive("install");
+    assert_eq!(plan.outcome, Outcome::Stale);
+    assert_eq!(plan.secret, SecretChange::None);
+    assert!(plan.outbox.is_empty() && !shop.install().is_installed());
+    assert_eq!(shop.receive("reinstall").outcome, Outcome::Installed);
+}
+
+#[test]
+fn a_refused_token_is_told_once_and_the_next_one_wakes_what_waits() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let version = shop.install().token.as_ref().unwrap().version.clone();
+    let plan = token_invalid(shop.install(), &version, now()).unwrap();
+    let refused = plan.install.clone().unwrap();
+    assert_eq!(refused.status, Status::TokenInvalid);
+    assert_eq!(plan.outbox[0].payload["change"], "token_invalid");
+    assert_eq!(plan.outbox[0].payload["enabled"], serde_json::json!([]));
+    assert_eq!(token_invalid(&refused, &version, now()), None);
+    assert_eq!(token_invalid(shop.install(), "another", now()), None);
+
+    let plan = decide(
+        Some(&refused),
+        &event("install_without_token"),
+        &settings(),
+        now(),
+    );
+    assert_eq!(plan.install.as_ref().unwrap().status, Status::TokenInvalid);
+    assert!(!plan.wake);
+    let plan = decide(Some(&refused), &event("update_removes_pixel"), &settings(), now());
+    assert!(plan.wake);
+    assert_eq!(plan.install.unwrap().status, Status::Active);
+}
+
+#[test]
+fn an_exchange_that_was_overtaken_is_worth_nothing() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let source = shop.install().token.as_ref().unwrap().source.clone();
+    let done = exchanged(shop.install(), Some(&source), "v2", now()).unwrap();
+    assert_eq!(done.token.as_ref().unwrap().version, "v2");
+    // The redelivered webhook does not bring the old token back.
+    let plan = decide(Some(&done), &event("install"), &settings(), now());
+    assert_eq!((plan.outcome, plan.install), (Outcome::Repeated, None));
+    shop.receive("update_removes_pixel");
+    assert_eq!(exchanged(shop.install(), Some(&source), "v2", now()), None);
+    shop.receive("uninstall");
+    assert_eq!(exchanged(shop.install(), None, "v2", now()), None);
+}
+
+fn answer(case: &str) -> Option<Granted> {
+    let body: serde_json::Value = serde_json::from_slice(&payload(case)).unwrap();
+    read::installs(body["data"].as_array().unwrap())
+}
+
+#[test]
+fn graphs_answer_wins_and_the_drift_is_counted() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let graph = answer("installs_answer").unwrap();
+    let found = reconcile(shop.install(), Some(&graph), &settings(), now());
+    assert_eq!(found.verdict, Verdict::Drifted);
+    let fields: Vec<_> = found.drift.iter().map(|drift| drift.field.as_str()).collect();
+    assert_eq!(
+        fields,
+        ["ad_account_id", "instagram_profiles", "profiles", "feature:ads"]
+    );
+    assert!(found.drift.iter().all(|drift| drift.cause == Cause::Unannounced));
+    let plan = found.plan.unwrap();
+    assert_eq!(kinds(&plan), [Kind::FbeNotify]);
+    let next = plan.install.unwrap();
+    assert_eq!((next.drift_count, next.assets.ad_account_id.as_ref()), (4, None));
+    assert_eq!(next.gating().enabled, ["catalog", "fb_shop", "pixel"]);
+
+    let again = reconcile(&next, Some(&graph), &settings(), now());
+    assert_eq!((again.verdict, again.drift.len()), (Verdict::Confirmed, 0));
+    assert!(again.plan.as_ref().unwrap().outbox.is_empty());
+
+    // Graph comes round to what the webhook had said.
+    let caught_up = reconcile(&next, Some(&shop.install().grant()), &settings(), now());
+    assert_eq!(caught_up.drift.len(), 4);
+    assert!(caught_up.drift.iter().all(|drift| drift.cause == Cause::CaughtUp));
+    let mut third = shop.install().grant();
+    third.assets.ad_account_id = Some("3".to_owned());
+    let conflict = reconcile(&next, Some(&third), &settings(), now());
+    assert_eq!(conflict.drift[0].cause, Cause::Conflict);
+}
+
+#[test]
+fn an_empty_answer_uninstalls_only_what_a_webhook_removed() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let reported = reconcile(shop.install(), None, &settings(), now());
+    assert_eq!(reported.verdict, Verdict::UnknownAtGraph);
+    let plan = reported.plan.unwrap();
+    assert!(plan.outbox.is_empty() && plan.secret == SecretChange::None);
+    let kept = plan.install.unwrap();
+    assert_eq!(
+        (kept.status, kept.unknown_at_graph_since),
+        (Status::Active, Some(now()))
+    );
+
+    // A removal that named another Business Manager is believed once Graph agrees.
+    shop.receive("uninstall_foreign_business_manager");
+    let removed = reconcile(shop.install(), None, &settings(), now());
+    assert_eq!(removed.verdict, Verdict::Uninstalled);
+    let plan = removed.plan.unwrap();
+    assert_eq!(plan.secret, SecretChange::ScheduleDelete);
+    assert_eq!(kinds(&plan), [Kind::FbeNotify]);
+    assert!(!plan.install.unwrap().is_installed());
+}
+
+#[test]
+fn integration_events_are_recorded_once() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let integration = parsed(payload("business_integration_install"))
+        .integrations
+        .remove(0);
+    let next = shop.install().with_integration(&integration).unwrap();
+    assert_eq!(
+        next.integrations[0].configuration_id.as_deref(),
+        Some("1234567890")
+    );
+    assert_eq!(next.with_integration(&integration), None);
+}
+
+#[test]
+fn one_body_with_two_businesses_and_broken_items_loses_none() {
+    let parsed = parsed(payload("two_businesses"));
+    let ids: Vec<_> = parsed
+        .changes
+        .iter()
+        .map(|event| event.business_id.as_str())
+        .collect();
+    assert_eq!(ids, ["shop-a", "shop-b"]);
+    let reasons: Vec<_> = parsed.quarantined.iter().map(|kept| kept.reason).collect();
+    assert_eq!(
+        reasons,
+        [reason::UNKNOWN_FIELD, reason::NO_BUSINESS_ID, reason::NO_VALUE]
+    );
+}
