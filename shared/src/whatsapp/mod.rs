@@ -1,1 +1,40 @@
-//! whatsapp
+//! The WhatsApp relay: Braze forwards what people write, the brand's AI or agent system answers, and the
+//! answer goes back through an API-triggered Braze campaign.
+//!
+//! ```text
+//! body ─parse─▶ InboundMessage ─decide_inbound─▶ conversation + turn + outbox(message)
+//!                                 ExternalRequest ─▶ external system ─▶ Answer
+//! Answer ─decide_answer─▶ conversation + turns + outbox(reply) ─▶ /campaigns/trigger/send
+//! ```
+//!
+//! Everything here is pure: what is known and the time go in, a plan comes out.
+//!
+//! * [`message`]: a message, its sender, and what makes a conversation.
+//! * [`inbound`]: bodies that Braze posts, in every form; [`broken_json`] reads those that Liquid broke.
+//! * [`duplicate`]: message ids, and the guards against the same message arriving again.
+//! * [`conversation`]: what is stored of a conversation, and its turns.
+//! * [`route`]: which route a message belongs to, and what a route means.
+//! * [`decide`]: inbound message → plan.
+//! * [`answer`], [`openai`]: what an external system is asked, and what it may answer.
+//! * [`settle`]: answer → plan.
+//! * [`split`], [`reply`]: a reply → the requests that Braze gets.
+
+pub mod answer;
+pub mod broken_json;
+pub mod conversation;
+pub mod decide;
+pub mod duplicate;
+pub mod inbound;
+pub mod message;
+pub mod openai;
+pub mod reply;
+pub mod route;
+pub mod settle;
+pub mod split;
+
+#[cfg(test)]
+mod tests;
+
+pub use conversation::{Conversation, Mode, Role, Turn, TurnStatus};
+pub use inbound::{Inbound, parse};
+pub use message::{ConversationId, InboundMessage, Person};

@@ -1,0 +1,471 @@
+//! What an external system of kind `webhook` is asked, and what it may answer: at once, or later through
+//! `/whatsapp/reply`.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::conversation::{Conversation, Mode, Role, Turn};
+use super::message::ConversationId;
+
+/// How many turns of what was said before are told along.
+pub const HISTORY_TURNS: usize = 30;
+
+/// The most replies that one answer may hold: what an answer plans is committed in one transaction, which
+/// DynamoDB ends at 100 items.
+pub const MAX_REPLIES: usize = 20;
+
+/// The longest that the texts of one answer may be together, in bytes. Split, they have to fit into that
+/// transaction as well.
+pub const MAX_ANSWER_BYTES: usize = 64_000;
+
+/// What the external system is posted.
+#[derive(Serialize)]
+pub struct ExternalRequest<'a> {
+    conversation_id: &'a str,
+    mode: Mode,
+    user: User<'a>,
+    messages: Vec<Message<'a>>,
+    history: Vec<Said<'a>>,
+    window_closes_at: Timestamp,
+    reply_url: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    user_id: Option<&'a str>,
+    braze_id: Option<&'a str>,
+    phone_number: Option<&'a str>,
+    profile_name: Option<&'a str>,
+    language: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    id: &'a str,
+    text: &'a str,
+    media_urls: &'a [String],
+    flow_response: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    product_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catalog_id: Option<&'a str>,
+    received_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    role: Role,
+    text: &'a str,
+    at: Timestamp,
+}
+
+impl<'a> ExternalRequest<'a> {
+    /// The body for handing over `messages`. `history` is what was said before them; of it the last
+    /// [`HISTORY_TURNS`] are told. Both come in their order.
+    #[must_use]
+    pub fn new(
+        conversation: &'a Conversation,
+        messages: &'a [Turn],
+        history: &'a [Turn],
+        reply_url: Option<&'a str>,
+    ) -> Self {
+        let person = &conversation.person;
+        let message = |turn: &'a Turn| Message {
+            id: &turn.id,
+            text: &turn.content.text,
+            media_urls: &turn.content.media_urls,
+            flow_response: turn.content.flow_response.as_deref(),
+            product_id: turn.content.product_id.as_deref(),
+            catalog_id: turn.content.catalog_id.as_deref(),
+            received_at: turn.at,
+        };
+        let said = |turn: &'a Turn| Said {
+            role: turn.role,
+            text: &turn.content.text,
+            at: turn.at,
+        };
+        Self {
+            conversation_id: conversation.id.as_str(),
+            mode: conversation.mode,
+            user: User {
+                user_id: person.user_id.as_deref(),
+                braze_id: person.braze_id.as_deref(),
+                phone_number: person.phone_number.as_deref(),
+                profile_name: person.profile_name.as_deref(),
+                language: person.language.as_deref(),
+            },
+            messages: messages.iter().map(message).collect(),
+            history: latest(history).iter().map(said).collect(),
+            window_closes_at: conversation.window_closes_at,
+            reply_url,
+        }
+    }
+}
+
+/// The last [`HISTORY_TURNS`] of `history`.
+pub(super) fn latest(history: &[Turn]) -> &[Turn] {
+    history
+        .get(history.len().saturating_sub(HISTORY_TURNS)..)
+        .unwrap_or_default()
+}
+
+/// What an external system answers.
+#[derive(Clone, Default, PartialEq)]
+pub struct Answer {
+    /// What to send, in order. May be empty: nothing to say is an answer.
+    pub replies: Vec<AnswerReply>,
+    /// Whether a human takes over (true) or hands back (false); `None` = as it was.
+    pub handoff: Option<bool>,
+    /// What to write to the Braze profile.
+    pub attributes: Map<String, Value>,
+}
+
+/// One text of an answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AnswerReply {
+    /// The text, never blank.
+    pub text: String,
+    /// A route or campaign to send it by, instead of the conversation's.
+    pub campaign: Option<String>,
+}
+
+impl Answer {
+    /// An answer of one text.
+    #[must_use]
+    pub fn of(text: impl Into<String>) -> Self {
+        Self {
+            replies: vec![AnswerReply {
+                text: text.into(),
+                campaign: None,
+            }],
+            ..Self::default()
+        }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("replies", &self.replies)
+            .field("handoff", &self.handoff)
+            .field("attributes", &self.attributes.len())
+            .finish()
+    }
+}
+
+impl fmt::Debug for AnswerReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerReply")
+            .field("bytes", &self.text.len())
+            .field("campaign", &self.campaign)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an answer cannot be used. Names the field at fault and never what it held.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}` {problem}")]
+pub struct AnswerError {
+    /// The field, such as `replies[0].text`; `body` for the whole.
+    pub field: String,
+    /// What is wrong with it, in words that go on after the field's name.
+    pub problem: &'static str,
+}
+
+pub(super) fn fault(field: impl Into<String>, problem: &'static str) -> AnswerError {
+    AnswerError {
+        field: field.into(),
+        problem,
+    }
+}
+
+/// What the external system's HTTP answer means.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The answer.
+    Now(Answer),
+    /// It comes through `/whatsapp/reply`.
+    Later,
+}
+
+/// Reads the answer of kind `webhook` that came with a 2xx `status`: 202 = later, 204 = nothing to say,
+/// anything else = the body counts.
+pub fn outcome(status: u16, body: &[u8]) -> Result<Outcome, AnswerError> {
+    match status {
+        202 => Ok(Outcome::Later),
+        204 => Ok(Outcome::Now(Answer::default())),
+        _ => parse_answer(body).map(Outcome::Now),
+    }
+}
+
+/// Reads an answer.
+///
+/// # Errors
+///
+/// [`AnswerError`], with the first field at fault.
+pub fn parse_answer(body: &[u8]) -> Result<Answer, AnswerError> {
+    answer(&object(body)?)
+}
+
+/// Reads a body of `/whatsapp/reply`: an answer, and which conversation it is for.
+///
+/// # Errors
+///
+/// [`AnswerError`], with the first field at fault.
+pub fn parse_reply(body: &[u8]) -> Result<(ConversationId, Answer), AnswerError> {
+    let object = object(body)?;
+    let id = match object.get("conversation_id") {
+        Some(Value::String(id)) => id,
+        Some(_) => return Err(fault("conversation_id", "must be a string")),
+        None => return Err(fault("conversation_id", "is missing")),
+    };
+    let id = ConversationId::parse(id)
+        .ok_or_else(|| fault("conversation_id", "must be `user:…`, `braze:…` or `phone:…`"))?;
+    Ok((id, answer(&object)?))
+}
+
+fn object(body: &[u8]) -> Result<Map<String, Value>, AnswerError> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(fault("body", "must be a JSON object")),
+        Err(_) => Err(fault("body", "is not JSON")),
+    }
+}
+
+fn answer(object: &Map<String, Value>) -> Result<Answer, AnswerError> {
+    // Unknown fields are let through, so that a system may add what it likes; but an answer that says none of
+    // these three is a spelling error, and must not pass for silence.
+    if !["replies", "handoff", "attributes"]
+        .iter()
+        .any(|field| object.contains_key(*field))
+    {
+        return Err(fault("replies", "is missing"));
+    }
+    Ok(Answer {
+        replies: replies(object.get("replies"))?,
+        handoff: match object.get("handoff") {
+            None | Some(Value::Null) => None,
+            Some(Value::Bool(handoff)) => Some(*handoff),
+            Some(_) => return Err(fault("handoff", "must be true or false")),
+        },
+        attributes: attributes(object.get("attributes"))?,
+    })
+}
+
+fn replies(value: Option<&Value>) -> Result<Vec<AnswerReply>, AnswerError> {
+    let replies = match value {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(replies)) => replies,
+        Some(_) => return Err(fault("replies", "must be a list")),
+    };
+    if replies.len() > MAX_REPLIES {
+        return Err(fault("replies", "must not be more than 20"));
+    }
+    let replies: Vec<AnswerReply> = replies.iter().enumerate().map(reply).collect::<Result<_, _>>()?;
+    if replies.iter().map(|reply| reply.text.len()).sum::<usize>() > MAX_ANSWER_BYTES {
+        return Err(fault("replies", "must not be longer than 64,000 bytes together"));
+    }
+    Ok(replies)
+}
+
+fn reply((index, value): (usize, &Value)) -> Result<AnswerReply, AnswerError> {
+    let field = |name: &str| format!("replies[{index}]{name}");
+    let Value::Object(reply) = value else {
+        return Err(fault(field(""), "must be an object with a `text`"));
+    };
+    let text = match reply.get("text") {
+        Some(Value::String(text)) if text.trim().is_empty() => {
+            return Err(fault(field(".text"), "must not be blank"));
+        }
+        Some(Value::String(text)) => text.clone(),
+        Some(_) => return Err(fault(field(".text"), "must be a string")),
+        None => return Err(fault(field(".text"), "is missing")),
+    };
+    let campaign = match reply.get("campaign") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(campaign)) if !campaign.trim().is_empty() => Some(campaign.trim().to_owned()),
+        Some(_) => {
+            return Err(fault(
+                field(".campaign"),
+                "must be the name of a route or a campaign id",
+            ));
+        }
+    };
+    Ok(AnswerReply { text, campaign })
+}
+
+/// What says whom Braze is to write to. From an answer it could only say somebody else.
+const IDENTIFIERS: [&str; 4] = ["external_id", "braze_id", "user_alias", "_update_existing_only"];
+
+fn attributes(value: Option<&Value>) -> Result<Map<String, Value>, AnswerError> {
+    let attributes = match value {
+        None | Some(Value::Null) => return Ok(Map::new()),
+        Some(Value::Object(attributes)) => attributes,
+        Some(_) => return Err(fault("attributes", "must be an object")),
+    };
+    if attributes
+        .keys()
+        .any(|name| name.trim().is_empty() || name.chars().count() > 255)
+    {
+        return Err(fault("attributes", "must have names of 1 to 255 characters"));
+    }
+    if let Some(identifier) = IDENTIFIERS.iter().find(|name| attributes.contains_key(**name)) {
+        return Err(fault(
+            format!("attributes.{identifier}"),
+            "says who it is, which an answer cannot change",
+        ));
+    }
+    // Braze's limit for one object; an outbox item has room for more, a request has not.
+    if serde_json::to_vec(attributes).map_or(usize::MAX, |bytes| bytes.len()) > 100_000 {
+        return Err(fault("attributes", "must not be larger than 100 KB"));
+    }
+    Ok(attributes.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::whatsapp::tests::{assistant, conversation, turn};
+
+    #[test]
+    fn the_request_is_the_documented_one() {
+        let mut conversation = conversation();
+        conversation.person.language = Some("es".to_owned());
+        let mut message = turn("where is my \"order\"?");
+        message.content.media_urls = vec!["https://media/1".to_owned()];
+        let (messages, history) = ([message], [turn("hello"), assistant("Hi!")]);
+        let request = ExternalRequest::new(
+            &conversation,
+            &messages,
+            &history,
+            Some("https://us/whatsapp/reply"),
+        );
+        let expected = concat!(
+            r#"{"conversation_id":"user:42","mode":"bot","user":{"user_id":"42","braze_id":null,"#,
+            r#""phone_number":"+15551234567","profile_name":"Ana","language":"es"},"#,
+            r#""messages":[{"id":"id of where is my \"order\"?","text":"where is my \"order\"?","#,
+            r#""media_urls":["https://media/1"],"flow_response":null,"received_at":"2026-11-21T11:59:00Z"}],"#,
+            r#""history":[{"role":"user","text":"hello","at":"2026-11-21T11:59:00Z"},"#,
+            r#"{"role":"assistant","text":"Hi!","at":"2026-11-21T11:59:00Z"}],"#,
+            r#""window_closes_at":"2026-11-22T12:00:00Z","reply_url":"https://us/whatsapp/reply"}"#,
+        );
+        assert_eq!(serde_json::to_string(&request).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_history_ends_with_the_latest_turns() {
+        let conversation = conversation();
+        let history: Vec<_> = (0..HISTORY_TURNS + 5)
+            .map(|number| turn(&number.to_string()))
+            .collect();
+        let request = serde_json::to_value(ExternalRequest::new(&conversation, &[], &history, None)).unwrap();
+        let told = request["history"].as_array().unwrap();
+        assert_eq!(told.len(), HISTORY_TURNS);
+        assert_eq!(told[0]["text"], "5");
+    }
+
+    #[test]
+    fn an_answer_is_read() {
+        let body = br#"{"replies":[{"text":" a\n"},{"text":"b","campaign":" orders "}],"handoff":true,
+            "attributes":{"topic":"orders","n":1},"trace":"x"}"#;
+        let answer = parse_answer(body).unwrap();
+        assert_eq!(answer.replies[0].text, " a\n");
+        assert_eq!(answer.replies[1].campaign.as_deref(), Some("orders"));
+        assert_eq!((answer.handoff, answer.attributes.len()), (Some(true), 2));
+        assert_eq!(parse_answer(br#"{"replies":[]}"#).unwrap(), Answer::default());
+        assert_eq!(
+            parse_answer(br#"{"handoff":false}"#).unwrap().handoff,
+            Some(false)
+        );
+    }
+
+    #[test]
+    fn an_answer_at_fault_names_the_field() {
+        let long = format!(
+            r#"{{"replies":[{{"text":"{}"}}]}}"#,
+            "x".repeat(MAX_ANSWER_BYTES + 1)
+        );
+        let many = format!(r#"{{"replies":[{}]}}"#, vec![r#"{"text":"x"}"#; 21].join(","));
+        for (body, expected) in [
+            ("", "`body` is not JSON"),
+            ("hi", "`body` is not JSON"),
+            ("[]", "`body` must be a JSON object"),
+            ("{}", "`replies` is missing"),
+            (r#"{"reply":"hi"}"#, "`replies` is missing"),
+            (r#"{"replies":"hi"}"#, "`replies` must be a list"),
+            (
+                r#"{"replies":["hi"]}"#,
+                "`replies[0]` must be an object with a `text`",
+            ),
+            (r#"{"replies":[{"text":"a"},{}]}"#, "`replies[1].text` is missing"),
+            (
+                r#"{"replies":[{"text":5}]}"#,
+                "`replies[0].text` must be a string",
+            ),
+            (
+                r#"{"replies":[{"text":" \n"}]}"#,
+                "`replies[0].text` must not be blank",
+            ),
+            (&long, "`replies` must not be longer than 64,000 bytes together"),
+            (&many, "`replies` must not be more than 20"),
+            (
+                r#"{"replies":[{"text":"a","campaign":7}]}"#,
+                "`replies[0].campaign` must be the name of a route or a campaign id",
+            ),
+            (r#"{"handoff":"yes"}"#, "`handoff` must be true or false"),
+            (r#"{"attributes":[]}"#, "`attributes` must be an object"),
+            (
+                r#"{"attributes":{"":1}}"#,
+                "`attributes` must have names of 1 to 255 characters",
+            ),
+            (
+                r#"{"attributes":{"external_id":"43"}}"#,
+                "`attributes.external_id` says who it is, which an answer cannot change",
+            ),
+        ] {
+            assert_eq!(
+                parse_answer(body.as_bytes()).unwrap_err().to_string(),
+                expected,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_status_says_whether_the_answer_comes_later() {
+        assert_eq!(outcome(202, b"whatever"), Ok(Outcome::Later));
+        assert_eq!(outcome(204, b""), Ok(Outcome::Now(Answer::default())));
+        assert_eq!(
+            outcome(200, br#"{"replies":[{"text":"a"}]}"#),
+            Ok(Outcome::Now(Answer::of("a")))
+        );
+        assert!(outcome(200, b"").is_err());
+    }
+
+    #[test]
+    fn a_later_answer_names_its_conversation() {
+        let (id, answer) = parse_reply(br#"{"conversation_id":"user:42","replies":[{"text":"a"}]}"#).unwrap();
+        assert_eq!((id.as_str(), answer), ("user:42", Answer::of("a")));
+        for (body, expected) in [
+            (r#"{"replies":[]}"#, "`conversation_id` is missing"),
+            (r#"{"conversation_id":42}"#, "`conversation_id` must be a string"),
+            (
+                r#"{"conversation_id":"42","replies":[]}"#,
+                "`conversation_id` must be `user:…`, `braze:…` or `phone:…`",
+            ),
+            (r#"{"conversation_id":"user:42"}"#, "`replies` is missing"),
+        ] {
+            assert_eq!(parse_reply(body.as_bytes()).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_text() {
+        let mut answer = Answer::of("secret");
+        answer.attributes.insert("a".to_owned(), "secret".into());
+        assert!(!format!("{answer:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,275 @@
+//! What is stored of a conversation, and its turns.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::message::{Content, ConversationId, InboundMessage, Person};
+
+/// WhatsApp lets a business write freely for this long after the person's last message.
+pub const WINDOW: Duration = Duration::from_hours(24);
+
+/// A hand-off to a human ends after this long without a word from either side.
+pub const HAND_OFF_SILENCE: Duration = Duration::from_hours(24);
+
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The external system by itself.
+    #[default]
+    Bot,
+    /// A person at the brand.
+    Human,
+}
+
+/// A conversation as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversation {
+    /// Its key.
+    pub id: ConversationId,
+    /// Whom it is with, as far as was ever told.
+    pub person: Person,
+    /// Until when a reply may be sent that is no approved template.
+    pub window_closes_at: Timestamp,
+    /// When the last message came in.
+    pub last_inbound_at: Timestamp,
+    /// When either side last said something, or the mode changed.
+    pub last_activity_at: Timestamp,
+    /// Who answers.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Since when.
+    pub mode_since: Timestamp,
+    /// Whether the Braze profile says `whatsapp_human_agent: true`, as far as we told it.
+    #[serde(default)]
+    pub human_agent_told: bool,
+    /// The route that holds; `None` = the settings' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Whether the fallback text went out and no answer since.
+    #[serde(default)]
+    pub fallback_sent: bool,
+    /// How many turns there were; numbers the next one.
+    #[serde(default)]
+    pub turns: u64,
+    /// How many sends were planned; numbers the next one.
+    #[serde(default)]
+    pub sends: u64,
+    /// Goes up with every change. A plan is committed on condition that it is still the one decided on; 0 =
+    /// not stored yet.
+    #[serde(default)]
+    pub version: u64,
+}
+
+impl Conversation {
+    /// The conversation that this message opens. Version 0: not stored yet.
+    #[must_use]
+    pub fn opened_by(message: &InboundMessage) -> Self {
+        Self {
+            id: message.conversation_id.clone(),
+            person: message.person.clone(),
+            window_closes_at: closing_after(message.received_at),
+            last_inbound_at: message.received_at,
+            last_activity_at: message.received_at,
+            mode: Mode::Bot,
+            mode_since: message.received_at,
+            human_agent_told: false,
+            route: None,
+            fallback_sent: false,
+            turns: 0,
+            sends: 0,
+            version: 0,
+        }
+    }
+
+    /// Whether a free reply may be sent at `now`.
+    #[must_use]
+    pub fn window_is_open(&self, now: Timestamp) -> bool {
+        now < self.window_closes_at
+    }
+
+    /// Whether a human had the conversation, and nobody has said anything for [`HAND_OFF_SILENCE`].
+    #[must_use]
+    pub fn hand_off_is_over(&self, now: Timestamp) -> bool {
+        let ends = self
+            .last_activity_at
+            .saturating_add(HAND_OFF_SILENCE)
+            .unwrap_or(Timestamp::MAX);
+        self.mode == Mode::Human && now >= ends
+    }
+
+    /// Changes who answers.
+    pub fn set_mode(&mut self, mode: Mode, now: Timestamp) {
+        if self.mode != mode {
+            self.mode = mode;
+            self.mode_since = now;
+            self.last_activity_at = self.last_activity_at.max(now);
+        }
+    }
+
+    /// The number of the next turn.
+    pub(super) fn number_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    /// The number of the next send.
+    pub(super) fn number_send(&mut self) -> u64 {
+        self.sends += 1;
+        self.sends
+    }
+}
+
+/// When the window closes that a message at `received_at` opens.
+#[must_use]
+pub fn closing_after(received_at: Timestamp) -> Timestamp {
+    received_at.saturating_add(WINDOW).unwrap_or(Timestamp::MAX)
+}
+
+/// Who said it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The person on WhatsApp.
+    User,
+    /// The external system, or a human behind it.
+    Assistant,
+}
+
+/// What became of a user's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnStatus {
+    /// The external system has not got it yet.
+    Pending,
+    /// The external system has it.
+    HandedOver,
+}
+
+/// Something that was said in a conversation.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// The message's id; of a reply, its number in the conversation.
+    pub id: String,
+    /// When it came in or was answered.
+    pub at: Timestamp,
+    /// Its number in the conversation: orders what happened in the same millisecond.
+    pub sequence: u64,
+    /// Who said it.
+    pub role: Role,
+    /// What was said.
+    #[serde(flatten)]
+    pub content: Content,
+    /// Only of users' turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<TurnStatus>,
+}
+
+impl Turn {
+    /// What every turn's sort key begins with.
+    pub const SORT_KEY_PREFIX: &str = "turn#";
+
+    /// The sort key: time, then number, then id, so that turns come back in their order.
+    #[must_use]
+    pub fn sort_key(&self) -> String {
+        let Self { id, at, sequence, .. } = self;
+        format!(
+            "{}{:015}#{sequence:010}#{id}",
+            Self::SORT_KEY_PREFIX,
+            at.as_millisecond()
+        )
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn")
+            .field("id", &self.id)
+            .field("at", &self.at)
+            .field("sequence", &self.sequence)
+            .field("role", &self.role)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::whatsapp::tests::{conversation, message};
+
+    #[test]
+    fn the_window_closes_24_hours_after_the_message() {
+        let conversation = Conversation::opened_by(&message("hi"));
+        let last = conversation.window_closes_at - Duration::from_millis(1);
+        assert_eq!(
+            conversation
+                .window_closes_at
+                .duration_since(conversation.last_inbound_at)
+                .as_hours(),
+            24
+        );
+        assert!(conversation.window_is_open(last));
+        assert!(!conversation.window_is_open(conversation.window_closes_at));
+    }
+
+    #[test]
+    fn a_hand_off_ends_with_24_hours_of_silence() {
+        let mut conversation = conversation();
+        let start = conversation.last_activity_at;
+        assert!(!conversation.hand_off_is_over(start + Duration::from_hours(48)));
+        conversation.set_mode(Mode::Human, start + Duration::from_hours(1));
+        assert_eq!(conversation.mode_since, start + Duration::from_hours(1));
+        assert!(!conversation.hand_off_is_over(start + Duration::from_hours(24)));
+        assert!(conversation.hand_off_is_over(start + Duration::from_hours(25)));
+    }
+
+    #[test]
+    fn sort_keys_order_turns_by_time_and_number() {
+        let turn = |at: i64, sequence, id: &str| Turn {
+            id: id.to_owned(),
+            at: Timestamp::from_millisecond(at).unwrap(),
+            sequence,
+            role: Role::User,
+            content: Content::default(),
+            status: None,
+        };
+        let turns = [
+            turn(999, 9, "z"),
+            turn(1_000, 2, "y"),
+            turn(1_000, 10, "a"),
+            turn(10_000, 1, "a"),
+        ];
+        let keys: Vec<_> = turns.iter().map(Turn::sort_key).collect();
+        assert!(keys.is_sorted(), "{keys:?}");
+        assert_eq!(keys[0], "turn#000000000000999#0000000009#z");
+    }
+
+    #[test]
+    fn what_is_stored_comes_back() {
+        let mut conversation = conversation();
+        conversation.route = Some("orders".to_owned());
+        let stored = serde_json::to_value(&conversation).unwrap();
+        assert_eq!(
+            serde_json::from_value::<Conversation>(stored).unwrap(),
+            conversation
+        );
+        let turn = Turn {
+            id: "1".to_owned(),
+            at: conversation.last_inbound_at,
+            sequence: 1,
+            role: Role::User,
+            content: Content {
+                text: "secret".to_owned(),
+                ..Content::default()
+            },
+            status: Some(TurnStatus::Pending),
+        };
+        assert!(!format!("{turn:?} {conversation:?}").contains("secret"));
+        let stored = serde_json::to_value(&turn).unwrap();
+        assert_eq!(serde_json::from_value::<Turn>(stored).unwrap(), turn);
+    }
+}

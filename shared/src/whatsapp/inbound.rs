@@ -1,0 +1,467 @@
+//! What Braze posts to `/whatsapp/inbound`, in every form a webhook campaign can give it.
+//!
+//! A message is never refused for its form: Braze does not repeat what it got a 4xx for. What cannot be read
+//! without guessing is kept whole instead ([`Inbound::Quarantined`]).
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use jiff::Timestamp;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::broken_json::{self, Reading};
+use super::message::{Content, InboundMessage, Person};
+
+/// The most that one message may hold. A DynamoDB item ends at 400 KB, and WhatsApp's longest text is far
+/// below this.
+pub const MAX_CONTENT_BYTES: usize = 300_000;
+
+/// What a body turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inbound {
+    /// Somebody said something.
+    Message(Box<InboundMessage>),
+    /// Nothing that anyone could answer; the reason is a fixed code.
+    Ignored(&'static str),
+    /// Not to be read without guessing; the caller keeps the body. The reason is a fixed code.
+    Quarantined(&'static str),
+}
+
+/// Reads a body. `content_type` is the header's value; it only decides where the body itself does not show
+/// its form. `received_at` is when it arrived.
+///
+/// Reasons for [`Inbound::Quarantined`]: `not_utf8`, `empty_body`, `unreadable`, `not_an_object`,
+/// `ambiguous` (several readings), `duplicate_key` (one key, two values), `identity_after_message` (what
+/// follows the message would make it somebody else's), `no_identity`, `message_b64`, `too_large`.
+/// Reasons for [`Inbound::Ignored`]: `blank`.
+#[must_use]
+pub fn parse(body: &[u8], content_type: Option<&str>, received_at: Timestamp) -> Inbound {
+    match fields(body, content_type).and_then(|fields| message(&fields, received_at)) {
+        Ok(message) if message.content.is_blank() => Inbound::Ignored("blank"),
+        Ok(message) => Inbound::Message(Box::new(message)),
+        Err(Unread(reason)) => Inbound::Quarantined(reason),
+    }
+}
+
+/// Why a body cannot be read.
+struct Unread(&'static str);
+
+/// The keys of the published templates. Others are not looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    UserId,
+    BrazeId,
+    PhoneNumber,
+    FirstName,
+    Language,
+    Message,
+    MessageBase64,
+    MediaUrls,
+    ProfileName,
+    ProductId,
+    CatalogId,
+    FlowResponse,
+    DispatchId,
+    CampaignId,
+}
+
+const KEYS: [(&str, Key); 14] = [
+    ("user_id", Key::UserId),
+    ("braze_id", Key::BrazeId),
+    ("phone_number", Key::PhoneNumber),
+    ("first_name", Key::FirstName),
+    ("language", Key::Language),
+    ("message", Key::Message),
+    ("message_b64", Key::MessageBase64),
+    ("media_urls", Key::MediaUrls),
+    ("profile_name", Key::ProfileName),
+    ("product_id", Key::ProductId),
+    ("catalog_id", Key::CatalogId),
+    ("flow_response", Key::FlowResponse),
+    ("dispatch_id", Key::DispatchId),
+    ("campaign_id", Key::CampaignId),
+];
+
+impl Key {
+    fn named(name: &str) -> Option<Self> {
+        KEYS.iter().find(|(known, _)| *known == name).map(|(_, key)| *key)
+    }
+
+    fn is_identity(self) -> bool {
+        matches!(self, Self::UserId | Self::BrazeId | Self::PhoneNumber)
+    }
+
+    fn is_message(self) -> bool {
+        matches!(self, Self::Message | Self::MessageBase64)
+    }
+}
+
+/// Known keys with their values, in the body's order, each key once.
+struct Fields {
+    known: Vec<(Key, Value)>,
+    /// Whether all keys of the body came sorted: a serializer wrote it, not a template.
+    sorted: bool,
+}
+
+impl Fields {
+    fn new(all: Vec<(String, Value)>) -> Result<Self, Unread> {
+        let sorted = all.is_sorted_by(|(left, _), (right, _)| left <= right);
+        let mut known: Vec<(Key, Value)> = Vec::with_capacity(all.len().min(KEYS.len()));
+        for (name, value) in all {
+            let Some(key) = Key::named(&name) else {
+                continue;
+            };
+            match known.iter().find(|(before, _)| *before == key) {
+                // JSON leaves open which one counts, and the second may have been typed into a message.
+                Some((_, before)) if *before != value => return Err(Unread("duplicate_key")),
+                Some(_) => {}
+                None => known.push((key, value)),
+            }
+        }
+        Ok(Self { known, sorted })
+    }
+
+    /// The value as text. What is blank counts as absent: a Liquid tag without a value renders as nothing.
+    fn text(&self, key: Key) -> Option<String> {
+        text_of(self.value(key)?).filter(|text| !text.trim().is_empty())
+    }
+
+    fn value(&self, key: Key) -> Option<&Value> {
+        self.known
+            .iter()
+            .find(|(known, _)| *known == key)
+            .map(|(_, value)| value)
+    }
+
+    /// Both published templates tell who it is before they tell the message. An identity that first appears
+    /// behind it was most likely typed by the person (`hi", "braze_id": "…`), and must not make them somebody
+    /// else. A template in another order is let through where it changes nothing.
+    fn check_order(&self) -> Result<(), Unread> {
+        let Some(at) = self.known.iter().position(|(key, _)| key.is_message()) else {
+            return Ok(());
+        };
+        let (before, after) = self.known.split_at(at);
+        let has = |key: Key| before.iter().any(|(known, _)| *known == key);
+        let news = after
+            .iter()
+            .any(|(key, _)| key.is_identity() && self.text(*key).is_some());
+        if !news || !before.iter().any(|(key, _)| key.is_identity()) {
+            return Ok(());
+        }
+        if has(Key::UserId) && has(Key::PhoneNumber) {
+            return Err(Unread("identity_after_message"));
+        }
+        let head = Self {
+            known: before.to_vec(),
+            sorted: self.sorted,
+        };
+        let same = head.person().conversation_id() == self.person().conversation_id();
+        if same || self.sorted {
+            Ok(())
+        } else {
+            Err(Unread("identity_after_message"))
+        }
+    }
+
+    fn person(&self) -> Person {
+        let trimmed = |key| self.text(key).map(|text| text.trim().to_owned());
+        Person {
+            user_id: self.text(Key::UserId),
+            braze_id: trimmed(Key::BrazeId),
+            phone_number: trimmed(Key::PhoneNumber),
+            profile_name: trimmed(Key::ProfileName),
+            first_name: trimmed(Key::FirstName),
+            language: trimmed(Key::Language),
+        }
+    }
+}
+
+fn fields(body: &[u8], content_type: Option<&str>) -> Result<Fields, Unread> {
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    let body = std::str::from_utf8(body).map_err(|_| Unread("not_utf8"))?;
+    if body.trim().is_empty() {
+        return Err(Unread("empty_body"));
+    }
+    if !body.trim_start().starts_with('{') && is_form(body, content_type) {
+        return Fields::new(form(body));
+    }
+    match serde_json::from_str::<Object>(body) {
+        Ok(Object(fields)) => Fields::new(fields),
+        Err(_) if serde_json::from_str::<IgnoredAny>(body).is_ok() => Err(Unread("not_an_object")),
+        Err(_) => match broken_json::read(body) {
+            Reading::Fields(fields) => Fields::new(
+                fields
+                    .into_iter()
+                    .map(|(key, text)| (key, Value::String(text)))
+                    .collect(),
+            ),
+            Reading::Ambiguous => Err(Unread("ambiguous")),
+            Reading::Unreadable => Err(Unread("unreadable")),
+        },
+    }
+}
+
+fn message(fields: &Fields, received_at: Timestamp) -> Result<InboundMessage, Unread> {
+    fields.check_order()?;
+    let person = fields.person();
+    let conversation_id = person.conversation_id().ok_or(Unread("no_identity"))?;
+    let content = Content {
+        text: text(fields)?,
+        media_urls: fields.value(Key::MediaUrls).map(media_urls).unwrap_or_default(),
+        flow_response: fields.text(Key::FlowResponse),
+        product_id: fields.text(Key::ProductId),
+        catalog_id: fields.text(Key::CatalogId),
+    };
+    if content.bytes() > MAX_CONTENT_BYTES {
+        return Err(Unread("too_large"));
+    }
+    Ok(InboundMessage {
+        conversation_id,
+        person,
+        content,
+        dispatch_id: fields.text(Key::DispatchId),
+        campaign_id: fields.text(Key::CampaignId),
+        received_at,
+    })
+}
+
+/// The message's text; the encoded one wins, since no character of it can have been broken on the way.
+fn text(fields: &Fields) -> Result<String, Unread> {
+    let Some(encoded) = fields.text(Key::MessageBase64) else {
+        return Ok(fields.value(Key::Message).and_then(text_of).unwrap_or_default());
+    };
+    let encoded: String = encoded.chars().filter(|char| !char.is_whitespace()).collect();
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let alphabet = if encoded.contains(['-', '_']) {
+        &URL_SAFE
+    } else {
+        &STANDARD
+    };
+    let bytes = GeneralPurpose::new(alphabet, config).decode(encoded);
+    bytes
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or(Unread("message_b64"))
+}
+
+/// Numbers and the like are taken as they are written: a template may leave out the quotes.
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// A JSON list, a JSON list inside a string, or URLs with commas or blanks between them: how Liquid renders
+/// the list is not documented. A comma only parts two URLs if another one or a blank follows.
+fn media_urls(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(urls) => urls.iter().flat_map(media_urls).collect(),
+        Value::String(text) => {
+            let text = text.trim();
+            if let Ok(urls @ Value::Array(_)) = serde_json::from_str(text) {
+                return media_urls(&urls);
+            }
+            text.replace(",http", " http")
+                .split_whitespace()
+                .map(|url| url.trim_matches(['[', ']', '"', '\'', ',']))
+                .filter(|url| !url.is_empty())
+                .map(str::to_owned)
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn is_form(body: &str, content_type: Option<&str>) -> bool {
+    let declared = content_type.is_some_and(|value| {
+        let media_type = value.split(';').next().unwrap_or_default().trim();
+        media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    });
+    let first = body.trim_start().split('=').next().unwrap_or_default();
+    declared || (body.contains('=') && Key::named(first).is_some())
+}
+
+fn form(body: &str) -> Vec<(String, Value)> {
+    form_urlencoded::parse(body.trim().as_bytes())
+        .map(|(key, value)| {
+            // `+` stands for a blank here, so a number without `url_encode` lost its sign.
+            let unsigned = (key == "phone_number")
+                .then(|| value.strip_prefix(' '))
+                .flatten()
+                .filter(|digits| digits.starts_with(|char: char| char.is_ascii_digit()))
+                .map(|digits| format!("+{digits}"));
+            let value = unsigned.unwrap_or_else(|| value.into_owned());
+            (key.into_owned(), Value::String(value))
+        })
+        .collect()
+}
+
+/// A JSON object with all its keys, also those that come twice, in their order.
+struct Object(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Object(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Inbound {
+        parse(body.as_bytes(), None, Timestamp::UNIX_EPOCH)
+    }
+
+    fn message_of(body: &str) -> InboundMessage {
+        match read(body) {
+            Inbound::Message(message) => *message,
+            other => panic!("{other:?} for {body}"),
+        }
+    }
+
+    fn conversation_of(body: &str) -> String {
+        message_of(body).conversation_id.as_str().to_owned()
+    }
+
+    #[test]
+    fn a_message_cannot_make_its_writer_somebody_else() {
+        let unknown = |text: &str| format!(r#"{{"user_id":"","phone_number":"+1555","message":"{text}"}}"#);
+        assert_eq!(conversation_of(&unknown("hi")), "phone:+1555");
+        for text in [
+            r#"x", "braze_id": "victim"#,
+            r#"x", "user_id": "victim"#,
+            r#"x", "phone_number": "+1666"#,
+        ] {
+            assert!(matches!(read(&unknown(text)), Inbound::Quarantined(_)), "{text}");
+        }
+        let known = r#"{"user_id":"42","phone_number":"+1555","message":"x", "braze_id": "victim"}"#;
+        assert_eq!(read(known), Inbound::Quarantined("identity_after_message"));
+    }
+
+    #[test]
+    fn another_order_of_keys_is_read() {
+        for body in [
+            r#"{"message":"hi","phone_number":"+1","user_id":"42"}"#,
+            r#"{"braze_id":"b","message":"hi","phone_number":"+1","user_id":"42"}"#,
+            r#"{"user_id":"42","message":"hi","phone_number":"+1"}"#,
+        ] {
+            assert_eq!(conversation_of(body), "user:42", "{body}");
+        }
+    }
+
+    #[test]
+    fn the_same_value_twice_does_no_harm() {
+        assert_eq!(
+            conversation_of(r#"{"user_id":"42","user_id":"42","message":"hi"}"#),
+            "user:42"
+        );
+        let two = r#"{"user_id":"42","user_id":"43","message":"hi"}"#;
+        assert_eq!(read(two), Inbound::Quarantined("duplicate_key"));
+        let blank = r#"{"user_id":"","user_id":"43","phone_number":"+1","message":"hi"}"#;
+        assert_eq!(read(blank), Inbound::Quarantined("duplicate_key"));
+    }
+
+    #[test]
+    fn media_urls_come_in_many_shapes() {
+        let urls = |value: &str| {
+            message_of(&format!(r#"{{"user_id":"1","media_urls":{value}}}"#))
+                .content
+                .media_urls
+        };
+        let two = ["https://a/1", "https://b/2?x=1,2"];
+        assert_eq!(urls(r#"["https://a/1","https://b/2?x=1,2"]"#), two);
+        assert_eq!(urls(r#""[\"https://a/1\",\"https://b/2?x=1,2\"]""#), two);
+        assert_eq!(urls(r#""https://a/1,https://b/2?x=1,2""#), two);
+        assert_eq!(urls(r#""https://a/1, https://b/2?x=1,2""#), two);
+        assert_eq!(urls(r#"" https://a/1 https://b/2?x=1,2""#), two);
+        assert_eq!(urls(r#""[https://a/1, https://b/2?x=1,2]""#), two);
+        assert_eq!(
+            read(r#"{"user_id":"1","media_urls":""}"#),
+            Inbound::Ignored("blank")
+        );
+        assert_eq!(
+            read(r#"{"user_id":"1","media_urls":"[]"}"#),
+            Inbound::Ignored("blank")
+        );
+        assert_eq!(
+            read(r#"{"user_id":"1","media_urls":null,"message":" "}"#),
+            Inbound::Ignored("blank")
+        );
+    }
+
+    #[test]
+    fn a_phone_number_keeps_its_sign_in_a_form() {
+        let of = |body: &str| conversation_of(body);
+        assert_eq!(of("user_id=&phone_number=+15551&message=hi"), "phone:+15551");
+        assert_eq!(of("user_id=&phone_number=%2B15551&message=hi"), "phone:+15551");
+        assert_eq!(of("user_id=&phone_number=15551&message=hi"), "phone:15551");
+        let twice = "user_id=42&phone_number=1&message=you&user_id=43";
+        assert_eq!(read(twice), Inbound::Quarantined("duplicate_key"));
+    }
+
+    #[test]
+    fn an_encoded_message_is_decoded() {
+        let of = |encoded: &str| read(&format!(r#"{{"user_id":"1","message_b64":"{encoded}"}}"#));
+        let text = |inbound| match inbound {
+            Inbound::Message(message) => message.content.text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(text(of("c2hlIHNhaWQgImhpIgo=")), "she said \"hi\"\n");
+        assert_eq!(text(of("c2hlIHNhaWQgImhpIgo")), "she said \"hi\"\n");
+        assert_eq!(text(of("8J+YgD8/")), "😀??");
+        assert_eq!(text(of("8J-YgD8_")), "😀??");
+        assert_eq!(of("%%%"), Inbound::Quarantined("message_b64"));
+        assert_eq!(of("/w=="), Inbound::Quarantined("message_b64"));
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_kept_aside() {
+        let long = "x".repeat(MAX_CONTENT_BYTES + 1);
+        assert_eq!(
+            read(&format!(r#"{{"user_id":"1","message":"{long}"}}"#)),
+            Inbound::Quarantined("too_large")
+        );
+        let id = "x".repeat(2_000);
+        assert_eq!(
+            read(&format!(r#"{{"user_id":"{id}","message":"hi"}}"#)),
+            Inbound::Quarantined("no_identity")
+        );
+        assert_eq!(
+            parse(b"\xff", None, Timestamp::UNIX_EPOCH),
+            Inbound::Quarantined("not_utf8")
+        );
+        assert_eq!(read(" "), Inbound::Quarantined("empty_body"));
+        assert_eq!(read("[1]"), Inbound::Quarantined("not_an_object"));
+        assert_eq!(read("hello"), Inbound::Quarantined("unreadable"));
+    }
+
+    #[test]
+    fn numbers_without_quotes_are_read() {
+        let message = message_of(r#"{"user_id": 42, "phone_number": 15551234567, "message": 7}"#);
+        assert_eq!(message.conversation_id.as_str(), "user:42");
+        assert_eq!(message.person.phone_number.as_deref(), Some("15551234567"));
+        assert_eq!(message.content.text, "7");
+    }
+}
