@@ -1,0 +1,279 @@
+//! What the release binaries cost: cold start, latency, round trips, memory, size.
+//!
+//! Each binary runs as it does on Lambda, polling a runtime API, against the embedded AWS and the fake Braze in
+//! this process. Nothing is timed in a test; this prints what it measured.
+//!
+//! ```sh
+//! cargo build --release && cargo bench -p bridge --bench functions
+//! ```
+#![expect(clippy::print_stdout, reason = "it reports to people")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use testkit::aws::EmbeddedAws;
+use testkit::braze::{FakeBraze, Options};
+use testkit::template::Template;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, mpsc};
+
+const COLD_STARTS: usize = 20;
+const APP_SECRET: &str = "app-secret-of-the-benchmark";
+const PAGE: &str = "101332922643063";
+
+/// Lambda's runtime API: <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
+struct RuntimeApi {
+    address: SocketAddr,
+    polls: mpsc::UnboundedReceiver<Instant>,
+    events: mpsc::UnboundedSender<Value>,
+    answers: mpsc::UnboundedReceiver<Value>,
+}
+
+struct Shared {
+    polls: mpsc::UnboundedSender<Instant>,
+    events: Mutex<mpsc::UnboundedReceiver<Value>>,
+    answers: mpsc::UnboundedSender<Value>,
+}
+
+impl RuntimeApi {
+    async fn start() -> Self {
+        let (polled, polls) = mpsc::unbounded_channel();
+        let (events, queued) = mpsc::unbounded_channel();
+        let (answered, answers) = mpsc::unbounded_channel();
+        let shared = Shared { polls: polled, events: Mutex::new(queued), answers: answered };
+        let app = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(answer))
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .with_state(Arc::new(shared));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async { axum::serve(listener, app).await });
+        Self { address, polls, events, answers }
+    }
+
+    async fn invoke(&mut self, event: Value) -> (Value, Duration) {
+        let start = Instant::now();
+        self.events.send(event).unwrap();
+        let answer = self.answers.recv().await.unwrap();
+        (answer, start.elapsed())
+    }
+}
+
+async fn next(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    shared.polls.send(Instant::now()).ok();
+    let event = shared.events.lock().await.recv().await.unwrap_or_default();
+    let deadline = jiff::Timestamp::now().as_millisecond() + 900_000;
+    let mut headers = HeaderMap::new();
+    headers.insert("lambda-runtime-aws-request-id", HeaderValue::from_static("8476a536-e9f4-11e8-9739-2dfe598c3fcd"));
+    headers.insert("lambda-runtime-deadline-ms", HeaderValue::from(deadline));
+    headers.insert(
+        "lambda-runtime-invoked-function-arn",
+        HeaderValue::from_static("arn:aws:lambda:us-east-1:123456789012:function:bench"),
+    );
+    (headers, event.to_string())
+}
+
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    Path((_, outcome)): Path<(String, String)>,
+    body: String,
+) -> StatusCode {
+    assert_eq!(outcome, "response", "{body}");
+    shared.answers.send(serde_json::from_str(&body).unwrap_or_default()).ok();
+    StatusCode::ACCEPTED
+}
+
+struct Stack {
+    aws: EmbeddedAws,
+    braze: FakeBraze,
+    settings: BTreeMap<&'static str, String>,
+}
+
+impl Stack {
+    async fn start() -> Self {
+        let aws = EmbeddedAws::in_memory().await.unwrap();
+        let template = Template::parse(include_str!("../../template.yaml")).unwrap();
+        aws.create_tables(&template).await.unwrap();
+        let meta = json!({"app_id": "1", "app_secret": APP_SECRET, "verify_token": "v"});
+        aws.put_secret("meta", &meta).await.unwrap();
+        aws.put_secret("link", &json!({"signing_key": "link-key"})).await.unwrap();
+        aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
+        aws.put_secret("relay", &json!({"inbound_token": "t", "signing_secret": "whsec_AAAA"})).await.unwrap();
+        let braze = FakeBraze::start(Options::new("key")).await.unwrap();
+        let table = |name: &str| template.table(name).unwrap().name.clone();
+        let settings = BTreeMap::from([
+            ("AWS_ENDPOINT_URL", aws.endpoint_url()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "bench".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "bench".to_owned()),
+            ("AWS_LAMBDA_FUNCTION_NAME", "bench".to_owned()),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "1".to_owned()),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256".to_owned()),
+            ("META_SECRET_ID", "meta".to_owned()),
+            ("LINK_SECRET_ID", "link".to_owned()),
+            ("BRAZE_SECRET_ID", "braze".to_owned()),
+            ("RELAY_SECRET_ID", "relay".to_owned()),
+            ("FBE_SECRET_PREFIX", "fbe/".to_owned()),
+            ("CONTACTS_TABLE", table("ContactsTable")),
+            ("INSTALLS_TABLE", table("InstallsTable")),
+            ("CONVERSATIONS_TABLE", table("ConversationsTable")),
+            ("OUTBOX_TABLE", table("OutboxTable")),
+            ("BRAZE_REST_ENDPOINT", braze.url()),
+            ("LANE", "sync".to_owned()),
+        ]);
+        Self { aws, braze, settings }
+    }
+
+    fn spawn(&self, function: &str, api: SocketAddr) -> Child {
+        Command::new(binary(function))
+            .env_clear()
+            .envs(&self.settings)
+            .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    async fn warm(&self, function: &str) -> (RuntimeApi, Child) {
+        let mut api = RuntimeApi::start().await;
+        let child = self.spawn(function, api.address);
+        api.polls.recv().await.unwrap();
+        (api, child)
+    }
+}
+
+fn binary(function: &str) -> PathBuf {
+    let target = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release"));
+    let binary = target.join(function);
+    assert!(binary.exists(), "{} is missing: run `cargo build --release` first", binary.display());
+    binary
+}
+
+#[tokio::main]
+async fn main() {
+    let stack = Stack::start().await;
+    println!("{:<22}{:>12}{:>14}{:>12}", "function", "size (MB)", "cold start", "memory");
+    for function in
+        ["messenger-verify", "messenger-events", "fbe-install-webhook", "whatsapp-relay", "outbox-dispatch"]
+    {
+        cold_start(&stack, function).await;
+    }
+    one_contact(&stack).await;
+    thousand_contacts(&stack).await;
+    ten_thousand_syncs().await;
+}
+
+/// Process start to the first poll of the runtime API.
+async fn cold_start(stack: &Stack, function: &str) {
+    let mut starts = Vec::new();
+    let mut memory = 0.0;
+    for _ in 0..COLD_STARTS {
+        let mut api = RuntimeApi::start().await;
+        let start = Instant::now();
+        let mut child = stack.spawn(function, api.address);
+        let polled = api.polls.recv().await.unwrap();
+        starts.push(polled.duration_since(start));
+        memory = peak_megabytes(&child);
+        child.kill().await.unwrap();
+    }
+    starts.sort();
+    let size = std::fs::metadata(binary(function)).unwrap().len();
+    println!(
+        "{function:<22}{:>12.1}{:>11.1} ms{memory:>9.1} MB",
+        f64::from(u32::try_from(size).unwrap()) / 1e6,
+        starts[COLD_STARTS / 2].as_secs_f64() * 1e3,
+    );
+}
+
+async fn one_contact(stack: &Stack) {
+    let (mut api, _child) = stack.warm("messenger-events").await;
+    api.invoke(post_event(&["1".to_owned()], 0)).await;
+    for (label, psid) in [("a new contact", "2"), ("the same contact again", "2")] {
+        stack.aws.reset_calls();
+        let round = if label == "a new contact" { 1 } else { 2 };
+        let (answer, took) = api.invoke(post_event(&[psid.to_owned()], round)).await;
+        assert_eq!(answer["statusCode"], 200);
+        println!("{label}: {:.1} ms, {} DynamoDB calls", took.as_secs_f64() * 1e3, stack.aws.dynamodb_calls().total());
+    }
+}
+
+async fn thousand_contacts(stack: &Stack) {
+    let (mut api, child) = stack.warm("messenger-events").await;
+    api.invoke(post_event(&["1".to_owned()], 10)).await;
+    stack.aws.reset_calls();
+    let people: Vec<String> = (0..1000).map(|n| format!("55{n:04}")).collect();
+    let (answer, took) = api.invoke(post_event(&people, 11)).await;
+    assert_eq!(answer["statusCode"], 200);
+    println!(
+        "1,000 new contacts in one POST: {:.0} ms, {} DynamoDB calls, peak memory {:.1} MB",
+        took.as_secs_f64() * 1e3,
+        stack.aws.dynamodb_calls().total(),
+        peak_megabytes(&child),
+    );
+}
+
+async fn ten_thousand_syncs() {
+    let stack = Stack::start().await;
+    let (mut events, _child) = stack.warm("messenger-events").await;
+    for post in 0..10 {
+        let people: Vec<String> = (0..1000).map(|n| format!("66{post}{n:04}")).collect();
+        events.invoke(post_event(&people, post)).await;
+    }
+    // New items are the stream's for 30 s; then the schedule takes them.
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let (mut dispatch, child) = stack.warm("outbox-dispatch").await;
+    let (answer, took) = dispatch.invoke(json!({})).await;
+    println!(
+        "10,000 queued contact syncs: {:.1} s, {} calls of /users/track, peak memory {:.1} MB, {answer}",
+        took.as_secs_f64(),
+        stack.braze.track_requests().len(),
+        peak_megabytes(&child),
+    );
+}
+
+/// An API Gateway event with one signed POST in which each of `people` writes one message.
+fn post_event(people: &[String], round: u64) -> Value {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let items: Vec<Value> = people
+        .iter()
+        .map(|psid| {
+            json!({
+                "sender": {"id": psid}, "recipient": {"id": PAGE}, "timestamp": now,
+                "message": {"mid": format!("m_{round}_{psid}"), "text": "hello, world!"},
+            })
+        })
+        .collect();
+    let body = json!({"object": "page", "entry": [{"id": PAGE, "time": now, "messaging": items}]}).to_string();
+    let signature = shared::webhook::signature::sign(&APP_SECRET.into(), body.as_bytes());
+    json!({
+        "version": "2.0", "routeKey": "POST /messenger/webhook", "rawPath": "/messenger/webhook", "rawQueryString": "",
+        "headers": {"content-type": "application/json", "x-hub-signature-256": signature},
+        "requestContext": {
+            "accountId": "123456789012", "apiId": "api", "domainName": "api.example", "domainPrefix": "api",
+            "http": {"method": "POST", "path": "/messenger/webhook", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "bench"},
+            "requestId": "id", "routeKey": "POST /messenger/webhook", "stage": "$default",
+            "time": "21/Nov/2026:10:00:00 +0000", "timeEpoch": now,
+        },
+        "body": body, "isBase64Encoded": false,
+    })
+}
+
+fn peak_megabytes(child: &Child) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
+}

@@ -1,0 +1,210 @@
+//! The webhook's edge: who gets in, and what bad input gets.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use lambda_http::{Body, Request};
+use messenger_events::{App, Settings};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::config::Env;
+use shared::webhook::signature::sign;
+use testkit::aws::{EmbeddedAws, Fault};
+use testkit::template::Template;
+
+const SECRET: &str = "app_secret_for_tests";
+
+struct House {
+    aws: EmbeddedAws,
+    app: App,
+    outbox_table: String,
+}
+
+impl House {
+    async fn start() -> Self {
+        let aws = EmbeddedAws::in_memory().await.unwrap();
+        let template = Template::parse(include_str!("../../../template.yaml")).unwrap();
+        aws.create_tables(&template).await.unwrap();
+        aws.put_secret("meta", &meta(SECRET, None)).await.unwrap();
+        aws.put_secret("link", &json!({"signing_key": "k"})).await.unwrap();
+        let table = |name: &str| template.table(name).unwrap().name.clone();
+        let (contacts, outbox_table) = (table("ContactsTable"), table("OutboxTable"));
+        let pairs = [
+            ("META_SECRET_ID", "meta"),
+            ("LINK_SECRET_ID", "link"),
+            ("CONTACTS_TABLE", contacts.as_str()),
+            ("OUTBOX_TABLE", outbox_table.as_str()),
+        ];
+        let settings = Env::from_pairs(&pairs).finish(Settings::read).unwrap();
+        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let app = App::new(settings, &aws.secrets_manager(), &aws.dynamodb(), clock);
+        Self { aws, app, outbox_table }
+    }
+
+    async fn post(&self, body: impl Into<Body>, signature: Option<&str>) -> (u16, String) {
+        let mut request = lambda_http::http::Request::post("/messenger/webhook");
+        if let Some(signature) = signature {
+            request = request.header("X-Hub-Signature-256", signature);
+        }
+        let request: Request = request.body(body.into()).unwrap();
+        let answer = self.app.handle(request).await;
+        let Body::Text(body) = answer.body() else { panic!("not a text") };
+        (answer.status().as_u16(), body.clone())
+    }
+
+    async fn signed(&self, body: &[u8]) -> (u16, String) {
+        self.post(body.to_vec(), Some(&sign(&SecretString::from(SECRET), body))).await
+    }
+
+    async fn quarantined(&self) -> usize {
+        let rows = self.aws.dynamodb().scan().table_name(&self.outbox_table).send().await.unwrap();
+        rows.items().iter().filter(|row| row.get("status").is_some_and(|status| status.as_s().unwrap() == "quarantined")).count()
+    }
+
+    async fn synced_people(&self) -> usize {
+        let rows = self.aws.dynamodb().scan().table_name(&self.outbox_table).send().await.unwrap();
+        rows.items().iter().filter(|row| row.contains_key("due_shard")).count()
+    }
+}
+
+fn meta(secret: &str, previous: Option<&str>) -> Value {
+    json!({"app_id": "1", "app_secret": secret, "previous_app_secret": previous, "verify_token": "v"})
+}
+
+fn message(psid: &str) -> Value {
+    json!({"sender": {"id": psid}, "recipient": {"id": "101"}, "timestamp": 1_763_719_200_000_u64,
+           "message": {"mid": format!("m_{psid}"), "text": "hi"}})
+}
+
+fn page(items: &[Value]) -> Vec<u8> {
+    json!({"object": "page", "entry": [{"id": "101", "time": 1_763_719_200_000_u64, "messaging": items}]}).to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn a_signed_body_is_received_as_text_and_as_bytes() {
+    let house = House::start().await;
+    let body = page(&[message("7001")]);
+    assert_eq!(house.signed(&body).await, (200, "EVENT_RECEIVED".into()));
+    let text = String::from_utf8(page(&[message("7002")])).unwrap();
+    let signature = sign(&SecretString::from(SECRET), text.as_bytes());
+    assert_eq!(house.post(text, Some(&signature)).await.0, 200);
+    assert_eq!(house.synced_people().await, 2);
+}
+
+#[tokio::test]
+async fn without_the_right_signature_nothing_is_read_or_written() {
+    let house = House::start().await;
+    let body = page(&[message("7001")]);
+    let right = sign(&SecretString::from(SECRET), &body);
+    let foreign = sign(&SecretString::from("another"), &body);
+    let upper = right.to_uppercase();
+    for signature in [None, Some(""), Some("sha1=61698897626f89226740755522da195c7402ca59"), Some(foreign.as_str()), Some(upper.as_str())] {
+        let (status, answer) = house.post(body.clone(), signature).await;
+        assert_eq!(status, 401, "{signature:?}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["error"], "signature_invalid");
+        let digits = right.strip_prefix("sha256=").unwrap();
+        assert!(!answer.to_string().contains(digits) && !answer.to_string().contains("7001"));
+    }
+    assert_eq!(house.aws.dynamodb_calls().total(), 0);
+}
+
+#[tokio::test]
+async fn a_rotation_needs_no_redeploy() {
+    let house = House::start().await;
+    let body = page(&[message("7001")]);
+    let old = sign(&SecretString::from(SECRET), &body);
+    let new = sign(&SecretString::from("rotated"), &body);
+    assert_eq!(house.post(body.clone(), Some(&old)).await.0, 200);
+    house.aws.put_secret("meta", &meta("rotated", Some(SECRET))).await.unwrap();
+    assert_eq!(house.post(body.clone(), Some(&new)).await.0, 200);
+    assert_eq!(house.post(body, Some(&old)).await.0, 200, "both are accepted for a while");
+}
+
+#[tokio::test]
+async fn secrets_out_of_reach_are_our_fault() {
+    let house = House::start().await;
+    house.aws.fail_next("GetSecretValue", 3, Fault::ServiceUnavailable);
+    let body = page(&[message("7001")]);
+    let (status, answer) = house.signed(&body).await;
+    assert_eq!((status, answer.contains("secrets_unavailable")), (503, true));
+    assert_eq!(house.signed(&body).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_secret_nobody_has_filled_in_lets_nobody_in() {
+    let house = House::start().await;
+    house.aws.put_secret("meta", &meta("", None)).await.unwrap();
+    let body = page(&[message("7001")]);
+    let of_the_empty_key = sign(&SecretString::from(""), &body);
+    assert_eq!(house.post(body, Some(&of_the_empty_key)).await.0, 503);
+    assert_eq!(house.aws.dynamodb_calls().total(), 0);
+}
+
+#[tokio::test]
+async fn more_than_four_mebibytes_are_too_much_and_that_much_is_not() {
+    let house = House::start().await;
+    let padded = |bytes: usize| {
+        let mut body = page(&[message("7001")]);
+        body.resize(bytes, b' ');
+        body
+    };
+    assert_eq!(house.signed(&padded(4 * 1024 * 1024)).await.0, 200);
+    let (status, answer) = house.signed(&padded(4 * 1024 * 1024 + 1)).await;
+    assert_eq!((status, answer.contains("body_too_large")), (413, true));
+}
+
+#[tokio::test]
+async fn what_is_signed_and_not_understood_is_kept_and_answered_200() {
+    let house = House::start().await;
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let bodies: [&[u8]; 7] = [
+        b"",
+        b"not json",
+        b"\xff\xfe\x00",
+        b"{\"object\":\"page\",\"entry\":[{\"id\":\"1\",\"messaging\":\"x\"}]}",
+        b"{\"object\":\"permissions\",\"entry\":[{\"id\":\"0\",\"uid\":\"0\",\"time\":1567181353,\"changes\":[{\"field\":\"connected\",\"verb\":\"granted\"}]}]}",
+        b"[\"\\u0000\"]",
+        deep.as_bytes(),
+    ];
+    for (n, body) in bodies.iter().enumerate() {
+        assert_eq!(house.signed(body).await, (200, "EVENT_RECEIVED".into()), "body {n}");
+    }
+    assert_eq!(house.quarantined().await, bodies.len());
+}
+
+#[tokio::test]
+async fn one_broken_item_of_a_thousand_costs_nobody_else() {
+    let house = House::start().await;
+    let mut items: Vec<Value> = (0..999).map(|n| message(&format!("7{n:04}"))).collect();
+    items.insert(500, json!({"sender": 5, "message": "not an object"}));
+    assert_eq!(house.signed(&page(&items)).await.0, 200);
+    assert_eq!((house.synced_people().await, house.quarantined().await), (999, 1));
+}
+
+#[tokio::test]
+async fn ids_as_numbers_and_missing_times_are_taken() {
+    let house = House::start().await;
+    let body = br#"{"object":"page","entry":[{"id":101,"messaging":[{"sender":{"id":7001},"recipient":{"id":101},"message":{"mid":"m_1","text":"a\u0000b"}}]}]}"#;
+    assert_eq!(house.signed(body).await.0, 200);
+    assert_eq!((house.synced_people().await, house.quarantined().await), (1, 0));
+}
+
+#[tokio::test]
+async fn everything_twice_and_at_once_makes_one_contact_each() {
+    let house = House::start().await;
+    let items: Vec<Value> = (0..50).map(|n| message(&format!("7{n:04}"))).collect();
+    let body = page(&items);
+    let mut backwards = items;
+    backwards.reverse();
+    let reversed = page(&backwards);
+    let answers = tokio::join!(
+        house.signed(&body),
+        house.signed(&reversed),
+        house.signed(&body),
+        house.signed(&reversed),
+    );
+    for answer in [answers.0, answers.1, answers.2, answers.3] {
+        assert_eq!(answer.0, 200);
+    }
+    assert_eq!(house.synced_people().await, 50);
+}
