@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
+use aws_sdk_secretsmanager::operation::describe_secret::DescribeSecretError;
 use serde_json::Value;
 use testkit::aws::EmbeddedAws;
 use testkit::lambda::{
@@ -211,7 +212,7 @@ async fn write_secrets(aws: &EmbeddedAws, given: Option<&Value>) -> anyhow::Resu
                 Err(error)
                     if error
                         .as_service_error()
-                        .is_some_and(|error| error.is_resource_not_found_exception()) => {}
+                        .is_some_and(DescribeSecretError::is_resource_not_found_exception) => {}
                 Err(error) => bail!(
                     "the secret {id} cannot be looked up: {}",
                     DisplayErrorContext(error)

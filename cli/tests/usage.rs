@@ -1,17 +1,13 @@
 //! The command as people and scripts use it: results, messages, exit codes.
 
-use std::net::TcpListener;
-
 use assert_cmd::Command;
+use assert_cmd::cargo::cargo_bin_cmd;
 
-/// An address where nobody listens, so that no stack of the developer's answers a test.
-fn nowhere() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
-}
+/// A port where nobody listens, so that no stack of the developer's answers a test.
+const NOWHERE: &str = "127.0.0.1:1";
 
 fn bridge(arguments: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("bridge").expect("the binary");
+    let mut command = cargo_bin_cmd!("bridge");
     command.args(arguments);
     command
 }
@@ -20,7 +16,7 @@ fn bridge(arguments: &[&str]) -> Command {
 fn sign_prints_the_headers_value_for_the_exact_bytes() {
     // Computed with openssl dgst -sha256 -hmac development-app-secret.
     let expected = "sha256=0e7d3facbf975bcb4abf4118be523577f96e765b60a3efeffc2da92ecb99f82e\n";
-    bridge(&["sign", "-", "--aws-addr", &nowhere()])
+    bridge(&["sign", "-", "--aws-addr", NOWHERE])
         .write_stdin("{}")
         .assert()
         .success()
@@ -29,7 +25,6 @@ fn sign_prints_the_headers_value_for_the_exact_bytes() {
 
 #[test]
 fn link_prints_a_token_and_a_link_that_carries_it() {
-    let nowhere = nowhere();
     let output = bridge(&[
         "link",
         "--user-id",
@@ -37,7 +32,7 @@ fn link_prints_a_token_and_a_link_that_carries_it() {
         "--page",
         "my.page",
         "--aws-addr",
-        &nowhere,
+        NOWHERE,
     ])
     .output()
     .unwrap();
@@ -69,8 +64,7 @@ fn wrong_use_is_2_and_failure_is_1() {
         bridge(arguments).assert().code(2);
     }
     bridge(&["sign", "/no/such/file"]).assert().code(1);
-    let nowhere = nowhere();
-    let url = format!("http://{nowhere}");
+    let url = format!("http://{NOWHERE}");
     let payload = tempfile::NamedTempFile::new().unwrap();
     let path = payload.path().to_str().unwrap();
     let send = [
@@ -81,7 +75,7 @@ fn wrong_use_is_2_and_failure_is_1() {
         "--url",
         &url,
         "--aws-addr",
-        &nowhere,
+        NOWHERE,
     ];
     let failed = bridge(&send).assert().code(1).get_output().clone();
     assert!(String::from_utf8_lossy(&failed.stderr).contains("is `bridge local` running?"));

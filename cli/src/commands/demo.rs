@@ -15,7 +15,7 @@ pub(crate) struct Args {
     payloads: PathBuf,
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     bail!(
         "the demo of {} needs the fake Braze and Graph, which are not wired yet",
         args.payloads.display()

@@ -85,7 +85,7 @@ impl Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let given = args.secrets.as_deref().map(secrets::read_file).transpose()?;
     let development = given.is_none();
-    if args.data_dir.as_deref().is_some_and(|dir| dir.is_file()) {
+    if args.data_dir.as_deref().is_some_and(std::path::Path::is_file) {
         return Err(usage("--data-dir is a file, but expects a directory"));
     }
     // Before anything starts, so that no signal is missed.

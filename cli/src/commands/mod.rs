@@ -26,7 +26,7 @@ pub(crate) enum Command {
 /// Runs a command to its end.
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Demo(args) => demo::run(args).await,
+        Command::Demo(args) => demo::run(&args),
         Command::Local(args) => local::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Sign(args) => sign::run(args).await,

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(value_name = "CASE|FILE")]
     payload: String,
 
-    /// The stack's base URL [default: that of --stack, else http://127.0.0.1:3000]
+    /// The stack's base URL [default: that of --stack, else `http://127.0.0.1:3000`]
     #[arg(long, env = "BRIDGE_URL")]
     url: Option<url::Url>,
 
