@@ -486,7 +486,10 @@ mod tests {
     #[test]
     fn a_numeric_id_becomes_text() {
         let item = item(0, br#"{"id":7,"price":"1 USD"}"#).unwrap();
-        assert_eq!((item.id.as_str(), item.data.get()), ("7", r#"{"id":"7","price":"1 USD"}"#));
+        assert_eq!(
+            (item.id.as_str(), item.data.get()),
+            ("7", r#"{"id":"7","price":"1 USD"}"#)
+        );
     }
 
     #[test]
