@@ -205,7 +205,7 @@ proptest! {
     }
 }
 
-const INSTALL: &str = include_str!("../../events/payloads/fbe/install.json");
+const INSTALL: &str = include_str!("../../../events/payloads/fbe/install.json");
 
 fn junk() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
