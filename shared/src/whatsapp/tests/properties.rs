@@ -143,7 +143,7 @@ proptest! {
         tail in prop::sample::subsequence(vec!["media_urls", "profile_name", "note", "dispatch_id", "extra"], 0..=5),
         first in any::<bool>(),
     ) {
-        let tail: String = tail.iter().map(|key| format!(", \"{key}\": \"v\"")).collect();
+        let tail = tail.iter().map(|key| format!(", \"{key}\": \"v\"")).collect::<Vec<_>>().concat();
         let who = "\"user_id\": \"42\", \"phone_number\": \"+15551234567\"";
         let body = if first {
             format!("{{\"message\": \"{text}\", {who}{tail}}}")
