@@ -428,8 +428,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_items_are_twenty_filled() {
-        let (mut reader, mut batcher, mut filled) =
-            (FeedReader::new(), Batcher::new(usize::MAX), Vec::new());
+        let (mut reader, mut batcher, mut filled) = (FeedReader::new(), Batcher::new(usize::MAX), Vec::new());
         let mut items = Vec::new();
         reader.push(b"[", &mut items).unwrap();
         for index in 0..100_000 {
