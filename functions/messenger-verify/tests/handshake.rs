@@ -1,5 +1,5 @@
 //! The handshake as Meta plays it, with the secret in the embedded Secrets Manager.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use lambda_http::{Body, Request, request};
 use messenger_verify::{App, Settings};
