@@ -7,7 +7,11 @@
 //! cargo build --release && cargo bench -p bridge --bench functions
 //! ```
 #![expect(clippy::print_stdout, reason = "it reports to people")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark fails by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -51,7 +55,11 @@ impl RuntimeApi {
         let (polled, polls) = mpsc::unbounded_channel();
         let (events, queued) = mpsc::unbounded_channel();
         let (answered, answers) = mpsc::unbounded_channel();
-        let shared = Shared { polls: polled, events: Mutex::new(queued), answers: answered };
+        let shared = Shared {
+            polls: polled,
+            events: Mutex::new(queued),
+            answers: answered,
+        };
         let app = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(answer))
@@ -60,7 +68,12 @@ impl RuntimeApi {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async { axum::serve(listener, app).await });
-        Self { address, polls, events, answers }
+        Self {
+            address,
+            polls,
+            events,
+            answers,
+        }
     }
 
     async fn invoke(&mut self, event: Value) -> (Value, Duration) {
@@ -76,7 +89,10 @@ async fn next(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let event = shared.events.lock().await.recv().await.unwrap_or_default();
     let deadline = jiff::Timestamp::now().as_millisecond() + 900_000;
     let mut headers = HeaderMap::new();
-    headers.insert("lambda-runtime-aws-request-id", HeaderValue::from_static("8476a536-e9f4-11e8-9739-2dfe598c3fcd"));
+    headers.insert(
+        "lambda-runtime-aws-request-id",
+        HeaderValue::from_static("8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
+    );
     headers.insert("lambda-runtime-deadline-ms", HeaderValue::from(deadline));
     headers.insert(
         "lambda-runtime-invoked-function-arn",
@@ -91,7 +107,10 @@ async fn answer(
     body: String,
 ) -> StatusCode {
     assert_eq!(outcome, "response", "{body}");
-    shared.answers.send(serde_json::from_str(&body).unwrap_or_default()).ok();
+    shared
+        .answers
+        .send(serde_json::from_str(&body).unwrap_or_default())
+        .ok();
     StatusCode::ACCEPTED
 }
 
@@ -108,9 +127,16 @@ impl Stack {
         aws.create_tables(&template).await.unwrap();
         let meta = json!({"app_id": "1", "app_secret": APP_SECRET, "verify_token": "v"});
         aws.put_secret("meta", &meta).await.unwrap();
-        aws.put_secret("link", &json!({"signing_key": "link-key"})).await.unwrap();
+        aws.put_secret("link", &json!({"signing_key": "link-key"}))
+            .await
+            .unwrap();
         aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
-        aws.put_secret("relay", &json!({"inbound_token": "t", "signing_secret": "whsec_AAAA"})).await.unwrap();
+        aws.put_secret(
+            "relay",
+            &json!({"inbound_token": "t", "signing_secret": "whsec_AAAA"}),
+        )
+        .await
+        .unwrap();
         let braze = FakeBraze::start(Options::new("key")).await.unwrap();
         let table = |name: &str| template.table(name).unwrap().name.clone();
         let settings = BTreeMap::from([
@@ -159,17 +185,28 @@ impl Stack {
 fn binary(function: &str) -> PathBuf {
     let target = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release"));
     let binary = target.join(function);
-    assert!(binary.exists(), "{} is missing: run `cargo build --release` first", binary.display());
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build --release` first",
+        binary.display()
+    );
     binary
 }
 
 #[tokio::main]
 async fn main() {
     let stack = Stack::start().await;
-    println!("{:<22}{:>12}{:>14}{:>12}", "function", "size (MB)", "cold start", "memory");
-    for function in
-        ["messenger-verify", "messenger-events", "fbe-install-webhook", "whatsapp-relay", "outbox-dispatch"]
-    {
+    println!(
+        "{:<22}{:>12}{:>14}{:>12}",
+        "function", "size (MB)", "cold start", "memory"
+    );
+    for function in [
+        "messenger-verify",
+        "messenger-events",
+        "fbe-install-webhook",
+        "whatsapp-relay",
+        "outbox-dispatch",
+    ] {
         cold_start(&stack, function).await;
     }
     one_contact(&stack).await;
@@ -207,7 +244,11 @@ async fn one_contact(stack: &Stack) {
         let round = if label == "a new contact" { 1 } else { 2 };
         let (answer, took) = api.invoke(post_event(&[psid.to_owned()], round)).await;
         assert_eq!(answer["statusCode"], 200);
-        println!("{label}: {:.1} ms, {} DynamoDB calls", took.as_secs_f64() * 1e3, stack.aws.dynamodb_calls().total());
+        println!(
+            "{label}: {:.1} ms, {} DynamoDB calls",
+            took.as_secs_f64() * 1e3,
+            stack.aws.dynamodb_calls().total()
+        );
     }
 }
 
@@ -257,7 +298,8 @@ fn post_event(people: &[String], round: u64) -> Value {
             })
         })
         .collect();
-    let body = json!({"object": "page", "entry": [{"id": PAGE, "time": now, "messaging": items}]}).to_string();
+    let body =
+        json!({"object": "page", "entry": [{"id": PAGE, "time": now, "messaging": items}]}).to_string();
     let signature = shared::webhook::signature::sign(&APP_SECRET.into(), body.as_bytes());
     json!({
         "version": "2.0", "routeKey": "POST /messenger/webhook", "rawPath": "/messenger/webhook", "rawQueryString": "",
@@ -275,5 +317,7 @@ fn post_event(people: &[String], round: u64) -> Value {
 fn peak_megabytes(child: &Child) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
+    peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok())
+        .unwrap_or(f64::NAN)
+        / 1024.0
 }
