@@ -32,6 +32,13 @@ use testkit::template::Template;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc};
 
+const FUNCTIONS: [&str; 5] = [
+    "messenger-verify",
+    "messenger-events",
+    "fbe-install-webhook",
+    "whatsapp-relay",
+    "outbox-dispatch",
+];
 const COLD_STARTS: usize = 20;
 const APP_SECRET: &str = "app-secret-of-the-benchmark";
 const PAGE: &str = "101332922643063";

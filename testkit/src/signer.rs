@@ -1,14 +1,18 @@
 //! What real senders put on their requests: signatures, and the event that API Gateway makes of a request.
 
-use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use sha2::Sha256;
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook};
+
+use crate::lambda::{HttpRequest, request_event};
 
 /// The value of `X-Hub-Signature-256` with which Meta sends these exact bytes: `sha256=` and 64 lower-case digits.
 #[must_use]
@@ -61,12 +65,14 @@ pub const RECEIVED_AT_MILLISECONDS: i64 = 1_795_255_200_000;
 
 /// The event that an API Gateway HTTP API (payload format 2.0) hands to a Lambda function for a request.
 ///
-/// As the gateway does it: header names in lower case, repeated headers and query parameters joined by commas, cookies
-/// on their own, members without content left out, the query both raw and decoded. Text bodies arrive as they are
-/// and others in base64; `base64` asks for the latter, and bytes that are not UTF-8 get it in any case. Ids and the
-/// time of receipt are always the same, so that an event can be kept in a file.
-/// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>)
+/// As [`request_event`] makes it, but to be kept in a file: ids and the time of receipt are always the same. Text bodies
+/// come as they are; `base64` asks for the other form, and bytes that are not UTF-8 get it in any case.
+///
+/// # Panics
+///
+/// A header's name or value is none that HTTP can carry.
 #[must_use]
+#[expect(clippy::expect_used, reason = "headers are written out where this is called")]
 pub fn gateway_event(
     method: &str,
     path: &str,
@@ -75,92 +81,41 @@ pub fn gateway_event(
     body: &[u8],
     base64: bool,
 ) -> Value {
-    const API: &str = "a1b2c3d4e5";
-    let domain = format!("{API}.execute-api.eu-west-1.amazonaws.com");
-    let mut by_name = BTreeMap::from([
-        ("content-length".to_owned(), body.len().to_string()),
-        ("host".to_owned(), domain.clone()),
-        (
-            "x-amzn-trace-id".to_owned(),
-            "Root=1-6aff2c20-0123456789abcdef01234567".to_owned(),
-        ),
-        ("x-forwarded-for".to_owned(), "203.0.113.7".to_owned()),
-        ("x-forwarded-port".to_owned(), "443".to_owned()),
-        ("x-forwarded-proto".to_owned(), "https".to_owned()),
-    ]);
-    let mut cookies = Vec::new();
-    let mut sent = BTreeMap::new();
-    for (name, value) in headers {
-        match name.to_lowercase() {
-            name if name == "cookie" => cookies.extend(value.split("; ").map(Value::from)),
-            name => join(&mut sent, name, value),
-        }
-    }
-    by_name.extend(sent);
-    let mut parameters = BTreeMap::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        join(&mut parameters, name.into_owned(), &value);
-    }
-    let text = std::str::from_utf8(body).ok().filter(|_| !base64);
-    let user_agent = by_name.get("user-agent").cloned().unwrap_or_default();
-    let route = format!("{method} {path}");
-
-    let mut event = Map::new();
-    let mut put = |name: &str, value: Value| drop(event.insert(name.to_owned(), value));
-    put("version", "2.0".into());
-    put("routeKey", route.clone().into());
-    put("rawPath", path.into());
-    put("rawQueryString", query.into());
-    if !cookies.is_empty() {
-        put("cookies", cookies.into());
-    }
-    put("headers", json!(by_name));
-    if !parameters.is_empty() {
-        put("queryStringParameters", json!(parameters));
-    }
-    put(
-        "requestContext",
-        json!({
-            "accountId": "123456789012",
-            "apiId": API,
-            "domainName": domain,
-            "domainPrefix": API,
-            "http": {
-                "method": method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "203.0.113.7",
-                "userAgent": user_agent,
-            },
-            "requestId": "JKJaXmPLvHcESHA=",
-            "routeKey": route,
-            "stage": "$default",
-            "time": "21/Nov/2026:10:00:00 +0000",
-            "timeEpoch": RECEIVED_AT_MILLISECONDS,
-        }),
+    let mut sent = HeaderMap::new();
+    sent.insert(
+        header::HOST,
+        HeaderValue::from_static("a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com"),
     );
-    if !body.is_empty() {
-        put(
-            "body",
-            text.map_or_else(|| STANDARD.encode(body), str::to_owned).into(),
-        );
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
+        sent.append(name, HeaderValue::from_str(value).expect("a header's value"));
     }
-    put("isBase64Encoded", (!body.is_empty() && text.is_none()).into());
-    event.into()
-}
-
-fn join(values: &mut BTreeMap<String, String>, name: String, value: &str) {
-    values
-        .entry(name)
-        .and_modify(|joined| {
-            joined.push(',');
-            joined.push_str(value);
-        })
-        .or_insert_with(|| value.to_owned());
+    let request = HttpRequest {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers: sent,
+        body: Bytes::copy_from_slice(body),
+        source: SocketAddr::from((Ipv4Addr::new(203, 0, 113, 7), 443)),
+    };
+    let received_at = Timestamp::from_millisecond(RECEIVED_AT_MILLISECONDS).unwrap_or_default();
+    let mut event = request_event(&request, &format!("{method} {path}"), received_at);
+    if let Some(id) = event.pointer_mut("/requestContext/requestId") {
+        *id = "JKJaXmPLvHcESHA=".into();
+    }
+    if let (Some(members), false) = (event.as_object_mut(), body.is_empty()) {
+        let text = std::str::from_utf8(body).ok().filter(|_| !base64);
+        members.insert("isBase64Encoded".to_owned(), text.is_none().into());
+        let body = text.map_or_else(|| STANDARD.encode(body), str::to_owned);
+        members.insert("body".to_owned(), body.into());
+    }
+    event
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     // Computed with an independent HMAC tool.
@@ -225,7 +180,7 @@ mod tests {
         assert_eq!(event["headers"]["accept"], "a,b");
         assert_eq!(event["headers"]["content-length"], "8");
         assert_eq!(event["cookies"], json!(["a=1", "b=2"]));
-        assert!(event["headers"].get("cookie").is_none() && event.get("queryStringParameters").is_none());
+        assert!(event.get("queryStringParameters").is_none());
 
         let encoded = gateway_event("POST", "/x", "", &[], b"{}", true);
         assert_eq!(

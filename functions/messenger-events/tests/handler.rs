@@ -1,5 +1,5 @@
 //! The webhook's edge: who gets in, and what bad input gets.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use lambda_http::{Body, Request};
 use messenger_events::{App, Settings};
@@ -25,7 +25,9 @@ impl House {
         let template = Template::parse(include_str!("../../../template.yaml")).unwrap();
         aws.create_tables(&template).await.unwrap();
         aws.put_secret("meta", &meta(SECRET, None)).await.unwrap();
-        aws.put_secret("link", &json!({"signing_key": "k"})).await.unwrap();
+        aws.put_secret("link", &json!({"signing_key": "k"}))
+            .await
+            .unwrap();
         let table = |name: &str| template.table(name).unwrap().name.clone();
         let (contacts, outbox_table) = (table("ContactsTable"), table("OutboxTable"));
         let pairs = [
@@ -37,7 +39,11 @@ impl House {
         let settings = Env::from_pairs(&pairs).finish(Settings::read).unwrap();
         let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
         let app = App::new(settings, &aws.secrets_manager(), &aws.dynamodb(), clock);
-        Self { aws, app, outbox_table }
+        Self {
+            aws,
+            app,
+            outbox_table,
+        }
     }
 
     async fn post(&self, body: impl Into<Body>, signature: Option<&str>) -> (u16, String) {
@@ -47,22 +53,48 @@ impl House {
         }
         let request: Request = request.body(body.into()).unwrap();
         let answer = self.app.handle(request).await;
-        let Body::Text(body) = answer.body() else { panic!("not a text") };
+        let Body::Text(body) = answer.body() else {
+            panic!("not a text")
+        };
         (answer.status().as_u16(), body.clone())
     }
 
     async fn signed(&self, body: &[u8]) -> (u16, String) {
-        self.post(body.to_vec(), Some(&sign(&SecretString::from(SECRET), body))).await
+        self.post(body.to_vec(), Some(&sign(&SecretString::from(SECRET), body)))
+            .await
     }
 
     async fn quarantined(&self) -> usize {
-        let rows = self.aws.dynamodb().scan().table_name(&self.outbox_table).send().await.unwrap();
-        rows.items().iter().filter(|row| row.get("status").is_some_and(|status| status.as_s().unwrap() == "quarantined")).count()
+        let rows = self
+            .aws
+            .dynamodb()
+            .scan()
+            .table_name(&self.outbox_table)
+            .send()
+            .await
+            .unwrap();
+        rows.items()
+            .iter()
+            .filter(|row| {
+                row.get("status")
+                    .is_some_and(|status| status.as_s().unwrap() == "quarantined")
+            })
+            .count()
     }
 
     async fn synced_people(&self) -> usize {
-        let rows = self.aws.dynamodb().scan().table_name(&self.outbox_table).send().await.unwrap();
-        rows.items().iter().filter(|row| row.contains_key("due_shard")).count()
+        let rows = self
+            .aws
+            .dynamodb()
+            .scan()
+            .table_name(&self.outbox_table)
+            .send()
+            .await
+            .unwrap();
+        rows.items()
+            .iter()
+            .filter(|row| row.contains_key("due_shard"))
+            .count()
     }
 }
 
@@ -76,7 +108,9 @@ fn message(psid: &str) -> Value {
 }
 
 fn page(items: &[Value]) -> Vec<u8> {
-    json!({"object": "page", "entry": [{"id": "101", "time": 1_763_719_200_000_u64, "messaging": items}]}).to_string().into_bytes()
+    json!({"object": "page", "entry": [{"id": "101", "time": 1_763_719_200_000_u64, "messaging": items}]})
+        .to_string()
+        .into_bytes()
 }
 
 #[tokio::test]
@@ -97,7 +131,13 @@ async fn without_the_right_signature_nothing_is_read_or_written() {
     let right = sign(&SecretString::from(SECRET), &body);
     let foreign = sign(&SecretString::from("another"), &body);
     let upper = right.to_uppercase();
-    for signature in [None, Some(""), Some("sha1=61698897626f89226740755522da195c7402ca59"), Some(foreign.as_str()), Some(upper.as_str())] {
+    for signature in [
+        None,
+        Some(""),
+        Some("sha1=61698897626f89226740755522da195c7402ca59"),
+        Some(foreign.as_str()),
+        Some(upper.as_str()),
+    ] {
         let (status, answer) = house.post(body.clone(), signature).await;
         assert_eq!(status, 401, "{signature:?}");
         let answer: Value = serde_json::from_str(&answer).unwrap();
@@ -115,15 +155,25 @@ async fn a_rotation_needs_no_redeploy() {
     let old = sign(&SecretString::from(SECRET), &body);
     let new = sign(&SecretString::from("rotated"), &body);
     assert_eq!(house.post(body.clone(), Some(&old)).await.0, 200);
-    house.aws.put_secret("meta", &meta("rotated", Some(SECRET))).await.unwrap();
+    house
+        .aws
+        .put_secret("meta", &meta("rotated", Some(SECRET)))
+        .await
+        .unwrap();
     assert_eq!(house.post(body.clone(), Some(&new)).await.0, 200);
-    assert_eq!(house.post(body, Some(&old)).await.0, 200, "both are accepted for a while");
+    assert_eq!(
+        house.post(body, Some(&old)).await.0,
+        200,
+        "both are accepted for a while"
+    );
 }
 
 #[tokio::test]
 async fn secrets_out_of_reach_are_our_fault() {
     let house = House::start().await;
-    house.aws.fail_next("GetSecretValue", 3, Fault::ServiceUnavailable);
+    house
+        .aws
+        .fail_next("GetSecretValue", 3, Fault::ServiceUnavailable);
     let body = page(&[message("7001")]);
     let (status, answer) = house.signed(&body).await;
     assert_eq!((status, answer.contains("secrets_unavailable")), (503, true));
@@ -167,7 +217,11 @@ async fn what_is_signed_and_not_understood_is_kept_and_answered_200() {
         deep.as_bytes(),
     ];
     for (n, body) in bodies.iter().enumerate() {
-        assert_eq!(house.signed(body).await, (200, "EVENT_RECEIVED".into()), "body {n}");
+        assert_eq!(
+            house.signed(body).await,
+            (200, "EVENT_RECEIVED".into()),
+            "body {n}"
+        );
     }
     assert_eq!(house.quarantined().await, bodies.len());
 }

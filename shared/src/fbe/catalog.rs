@@ -12,8 +12,6 @@ use serde::ser::SerializeStruct;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::read;
-
 /// An item of more bytes is skipped.
 pub const MAX_ITEM_BYTES: usize = 512 * 1024;
 /// Meta takes this many items a call.
@@ -250,16 +248,19 @@ fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
     let data: Box<RawValue> = serde_json::from_str(text).map_err(|_| "not valid JSON")?;
     let head: Head = serde_json::from_str(data.get()).map_err(|_| "not valid JSON")?;
     // A retailer may well call a product "0".
-    let id = match &head.id {
-        Some(Value::String(id)) if !id.trim().is_empty() => Some(id.clone()),
-        Some(Value::Number(id)) => Some(id.to_string()),
-        other => other.as_ref().and_then(read::id),
-    };
-    Ok(FeedItem {
-        index,
-        id: id.ok_or("without an `id`")?,
-        data,
-    })
+    match head.id {
+        Some(Value::String(id)) if !id.trim().is_empty() => Ok(FeedItem { index, id, data }),
+        Some(Value::Number(number)) => {
+            // Meta takes ids as text only.
+            let mut item: serde_json::Map<String, Value> =
+                serde_json::from_str(data.get()).map_err(|_| "not valid JSON")?;
+            let id = number.to_string();
+            item.insert("id".to_owned(), Value::from(id.as_str()));
+            let data = serde_json::value::to_raw_value(&item).map_err(|_| "not valid JSON")?;
+            Ok(FeedItem { index, id, data })
+        }
+        _ => Err("without an `id`"),
+    }
 }
 
 /// Items that go to Meta in one call.
@@ -428,8 +429,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_items_are_twenty_filled() {
-        let (mut reader, mut batcher, mut filled) =
-            (FeedReader::new(), Batcher::new(usize::MAX), Vec::new());
+        let (mut reader, mut batcher, mut filled) = (FeedReader::new(), Batcher::new(usize::MAX), Vec::new());
         let mut items = Vec::new();
         reader.push(b"[", &mut items).unwrap();
         for index in 0..100_000 {
@@ -481,6 +481,15 @@ mod tests {
         );
         let (one, none) = second.unwrap().halves().1.unwrap().halves();
         assert_eq!((one.items().len(), none.is_none()), (1, true));
+    }
+
+    #[test]
+    fn a_numeric_id_becomes_text() {
+        let item = item(0, br#"{"id":7,"price":"1 USD"}"#).unwrap();
+        assert_eq!(
+            (item.id.as_str(), item.data.get()),
+            ("7", r#"{"id":"7","price":"1 USD"}"#)
+        );
     }
 
     #[test]

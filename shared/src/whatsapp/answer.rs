@@ -26,7 +26,7 @@ pub const MAX_ANSWER_BYTES: usize = 64_000;
 pub struct ExternalRequest<'a> {
     conversation_id: &'a str,
     mode: Mode,
-    user: User<'a>,
+    user: Identity<'a>,
     messages: Vec<Message<'a>>,
     history: Vec<Said<'a>>,
     window_closes_at: Timestamp,
@@ -34,7 +34,7 @@ pub struct ExternalRequest<'a> {
 }
 
 #[derive(Serialize)]
-struct User<'a> {
+struct Identity<'a> {
     user_id: Option<&'a str>,
     braze_id: Option<&'a str>,
     phone_number: Option<&'a str>,
@@ -90,7 +90,7 @@ impl<'a> ExternalRequest<'a> {
         Self {
             conversation_id: conversation.id.as_str(),
             mode: conversation.mode,
-            user: User {
+            user: Identity {
                 user_id: person.user_id.as_deref(),
                 braze_id: person.braze_id.as_deref(),
                 phone_number: person.phone_number.as_deref(),

@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn another_person_or_content_is_another_message() {
         let first = dispatched("hi", "d1");
-        let mut others = vec![
+        let mut others = [
             dispatched("ho", "d1"),
             first.clone(),
             first.clone(),

@@ -25,6 +25,7 @@ pub mod conversation;
 pub mod decide;
 pub mod duplicate;
 pub mod inbound;
+mod json_string;
 pub mod message;
 pub mod openai;
 pub mod reply;

@@ -1,4 +1,4 @@
-//! The store against the embedded DynamoDB: one binary, so that it links once.
+//! What needs more than one module, or a service: one binary, so that it links once.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -6,6 +6,9 @@
 )]
 
 mod contacts;
+mod fbe;
+mod fbe_order;
+mod graph;
 mod outbox;
 
 use shared::clock::Clock;

@@ -41,7 +41,7 @@ pub(super) fn conversation() -> Conversation {
 pub(super) fn turn(text: &str) -> Turn {
     Turn {
         id: format!("id of {text}"),
-        at: noon() - Duration::from_secs(60),
+        at: noon() - Duration::from_mins(1),
         sequence: 1,
         role: Role::User,
         content: message(text).content,

@@ -143,7 +143,7 @@ proptest! {
         tail in prop::sample::subsequence(vec!["media_urls", "profile_name", "note", "dispatch_id", "extra"], 0..=5),
         first in any::<bool>(),
     ) {
-        let tail: String = tail.iter().map(|key| format!(", \"{key}\": \"v\"")).collect();
+        let tail = tail.iter().map(|key| format!(", \"{key}\": \"v\"")).collect::<Vec<_>>().concat();
         let who = "\"user_id\": \"42\", \"phone_number\": \"+15551234567\"";
         let body = if first {
             format!("{{\"message\": \"{text}\", {who}{tail}}}")
@@ -151,8 +151,9 @@ proptest! {
             format!("{{{who}, \"message\": \"{text}\"{tail}}}")
         };
         // With the message in front, valid JSON that names somebody is taken at its word.
-        prop_assume!(!first || serde_json::from_str::<Value>(&body).is_err());
-        check(&body, &text, "42")?;
+        if !first || serde_json::from_str::<Value>(&body).is_err() {
+            check(&body, &text, "42")?;
+        }
     }
 
     #[test]
@@ -173,7 +174,7 @@ proptest! {
 
     #[test]
     fn escaped_texts_are_taken_as_they_are(text in texts()) {
-        prop_assume!(!text.trim().is_empty());
+        let text = format!("{text}.");
         let escaped = serde_json::to_string(&text).unwrap();
         let escaped = &escaped[1..escaped.len() - 1];
         for body in [three_keys("42", escaped), full("42", escaped, "Ana")] {

@@ -1,0 +1,270 @@
+//! The Graph client against the fake Graph.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphClient};
+use shared::clients::http;
+use shared::config::GraphSettings;
+use shared::fbe::catalog::{Batch, Batcher, FeedReader};
+use shared::fbe::{config_patch, read};
+use testkit::graph::{Edge, FakeGraph, FoundOut, Install, Options, faults};
+
+const TOKEN: &str = "EAAB-user";
+const BUSINESS: &str = "shop/42 ü";
+const MANAGER: &str = "973766133343161";
+const CATALOG: &str = "726635365295186";
+
+struct Caller {
+    client: GraphClient,
+    app: GraphApp,
+    token: SecretString,
+}
+
+impl Caller {
+    fn new(graph: &FakeGraph, token: &str) -> Self {
+        let settings = GraphSettings {
+            url: graph.url(),
+            version: "v25.0".to_owned(),
+        };
+        Self {
+            client: GraphClient::new(http::client(Duration::from_secs(2)), &settings),
+            app: GraphApp {
+                id: "app".to_owned(),
+                secret: "secret".into(),
+            },
+            token: token.into(),
+        }
+    }
+
+    fn credentials(&self) -> Credentials<'_> {
+        Credentials {
+            app: &self.app,
+            token: &self.token,
+        }
+    }
+}
+
+async fn start() -> (FakeGraph, Caller) {
+    let options = Options::new("app", "secret")
+        .partner_token("EAAB-partner")
+        .proof_everywhere(true);
+    let graph = FakeGraph::start(options).await.unwrap();
+    graph.set_install(Install::recorded(BUSINESS, TOKEN));
+    let caller = Caller::new(&graph, TOKEN);
+    (graph, caller)
+}
+
+fn batch(items: usize) -> Batch {
+    let (mut reader, mut found, mut batcher) = (FeedReader::new(), Vec::new(), Batcher::new(items));
+    for index in 0..items {
+        let line = format!("{{\"id\":\"p{index}\",\"title\":\"Belt\"}}\n");
+        reader.push(line.as_bytes(), &mut found).unwrap();
+    }
+    found
+        .into_iter()
+        .find_map(|item| batcher.push(item.unwrap()))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_users_token_is_exchanged_and_the_new_one_works() {
+    let (graph, _) = start().await;
+    let scopes = [
+        "manage_business_extension".to_owned(),
+        "catalog_management".to_owned(),
+    ];
+    for token in [TOKEN, "EAAB-partner"] {
+        let caller = Caller::new(&graph, token);
+        let issued = caller
+            .client
+            .create_access_token(caller.credentials(), MANAGER, BUSINESS, &scopes)
+            .await
+            .unwrap();
+        let issued = issued.value.expose_secret().to_owned();
+        assert_eq!(graph.issued_tokens(BUSINESS).last(), Some(&issued));
+        let caller = Caller::new(&graph, &issued);
+        caller
+            .client
+            .fbe_installs(caller.credentials(), BUSINESS)
+            .await
+            .unwrap();
+    }
+    let sent = &graph.calls_of(Edge::AccessToken)[0];
+    assert_eq!(
+        sent.parameters["scope"],
+        "manage_business_extension,catalog_management"
+    );
+    assert_eq!(sent.parameters["fbe_external_business_id"], BUSINESS);
+}
+
+#[tokio::test]
+async fn installs_are_read_and_no_install_is_no_error() {
+    let (graph, caller) = start().await;
+    let installs = caller
+        .client
+        .fbe_installs(caller.credentials(), BUSINESS)
+        .await
+        .unwrap();
+    let granted = read::installs(&installs.value).unwrap();
+    assert_eq!(granted.assets.catalog_id.as_deref(), Some(CATALOG));
+    assert_eq!(granted.assets.ad_account_id, None);
+    assert_eq!(granted.features.len(), 3);
+    assert_eq!(installs.usage.percent, 1);
+
+    caller
+        .client
+        .delete_fbe_installs(caller.credentials(), BUSINESS)
+        .await
+        .unwrap();
+    assert_eq!(graph.install(BUSINESS), None);
+    let none = caller
+        .client
+        .fbe_installs(caller.credentials(), BUSINESS)
+        .await
+        .unwrap();
+    assert_eq!(none.value, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_change_of_configuration_keeps_what_it_does_not_name() {
+    let (graph, caller) = start().await;
+    let first = json!({"feature_instance_id": "1", "enabled": true, "cta_button_text": "Book", "below_button_text": "x"});
+    let second = json!({"feature_instance_id": "2", "enabled": true, "cta_button_text": "Order"});
+    let ads = json!([{"feature_instance_id": "3", "enabled": true}]);
+    graph.set_configuration(
+        BUSINESS,
+        json!({"page_cta": first, "page_ctas": [first, second], "ads": ads}),
+    );
+    let current = caller
+        .client
+        .fbe_business(caller.credentials(), BUSINESS)
+        .await
+        .unwrap();
+    let change = json!({"page_ctas": [{"feature_instance_id": "1", "cta_button_text": "Reserve"}]});
+    let config = config_patch::patch(&current.value, &change).unwrap();
+    caller
+        .client
+        .update_fbe_business(caller.credentials(), BUSINESS, &config)
+        .await
+        .unwrap();
+    let first = json!({"feature_instance_id": "1", "enabled": true, "cta_button_text": "Reserve", "below_button_text": "x"});
+    assert_eq!(
+        graph.configuration(BUSINESS).unwrap(),
+        json!({"page_cta": first, "page_ctas": [first, second], "ads": ads})
+    );
+}
+
+#[tokio::test]
+async fn a_batch_is_pushed_and_its_errors_are_found() {
+    let (graph, caller) = start().await;
+    graph.refuse_item(CATALOG, "p1", "no image", FoundOut::AtOnce);
+    graph.refuse_item(CATALOG, "p2", "no price", FoundOut::InProcessing);
+    graph.finish_batches_after(1);
+    let (client, credentials) = (&caller.client, caller.credentials());
+    let accepted = client
+        .items_batch(credentials, CATALOG, &batch(5))
+        .await
+        .unwrap()
+        .value;
+    assert_eq!(accepted.errors.len(), 1);
+    assert_eq!(
+        (
+            accepted.errors[0].item.as_str(),
+            accepted.errors[0].message.as_str()
+        ),
+        ("p1", "no image")
+    );
+    let handle = accepted.handles.first().unwrap();
+    let status = client
+        .check_batch_request_status(credentials, CATALOG, handle)
+        .await
+        .unwrap();
+    assert!(!status.value.is_finished);
+    let status = client
+        .check_batch_request_status(credentials, CATALOG, handle)
+        .await
+        .unwrap()
+        .value;
+    assert!(status.is_finished);
+    assert_eq!((status.errors_total, status.invalid), (1, vec!["p2".to_owned()]));
+    assert_eq!(
+        (status.errors[0].item.as_str(), status.errors[0].message.as_str()),
+        ("p2", "no price")
+    );
+    assert_eq!(graph.item_count(CATALOG), 3);
+}
+
+#[tokio::test]
+async fn errors_say_what_to_do() {
+    let (graph, caller) = start().await;
+    let retry = ErrorKind::Retryable { wait: None };
+    for (fault, expected) in [
+        (
+            faults::token_invalid(460),
+            ErrorKind::TokenInvalid { subcode: Some(460) },
+        ),
+        (faults::rate_limited(4), retry),
+        (faults::rate_limited(17), retry),
+        (faults::rate_limited(613), retry),
+        (faults::temporarily_down(), retry),
+        (faults::unavailable(503), retry),
+        (faults::not_json(), retry),
+        (faults::done_in_spite_of_the_error(), ErrorKind::SentAnyway),
+        (faults::reduce_the_data(), ErrorKind::ReduceData),
+        (
+            faults::catalog_rate_limited(CATALOG, 7),
+            ErrorKind::Retryable {
+                wait: Some(Duration::from_mins(7)),
+            },
+        ),
+        (testkit::fault::Fault::CutAfterProcessing, retry),
+        (testkit::fault::Fault::CutBeforeProcessing, retry),
+    ] {
+        let shown = format!("{fault:?}");
+        graph.script(Edge::ItemsBatch, fault);
+        let error = caller
+            .client
+            .items_batch(caller.credentials(), CATALOG, &batch(1))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, expected, "{shown}");
+        assert!(!format!("{error} {error:?}").contains("EAAB"), "{error:?}");
+    }
+    graph.limit_batches(2);
+    let credentials = caller.credentials();
+    let error = caller
+        .client
+        .items_batch(credentials, CATALOG, &batch(3))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::ReduceData);
+    graph.invalidate_token(TOKEN, 463);
+    let error = caller
+        .client
+        .fbe_installs(credentials, BUSINESS)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TokenInvalid { subcode: Some(463) });
+}
+
+#[tokio::test]
+async fn strangers_are_refused_for_what_they_are() {
+    let (graph, caller) = start().await;
+    graph.set_install(Install::recorded("another", "EAAB-another"));
+    let error = caller
+        .client
+        .fbe_installs(caller.credentials(), "another")
+        .await
+        .unwrap_err();
+    assert_eq!((error.kind, error.code), (ErrorKind::Permission, Some(200)));
+    let unknown = Caller::new(&graph, "EAAB-unknown");
+    let error = unknown
+        .client
+        .fbe_installs(unknown.credentials(), BUSINESS)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TokenInvalid { subcode: None });
+    assert_eq!(graph.take_refusals().len(), 2);
+}
