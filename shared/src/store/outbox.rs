@@ -167,6 +167,12 @@ impl Entry {
         Timestamp::from_millisecond(self.created_at).unwrap_or_default()
     }
 
+    /// When it was given up, if it was.
+    #[must_use]
+    pub fn given_up(&self) -> Option<Timestamp> {
+        self.dead_at.and_then(|at| Timestamp::from_millisecond(at).ok())
+    }
+
     /// Not before this time.
     #[must_use]
     pub fn not_before(&self) -> Option<Timestamp> {
