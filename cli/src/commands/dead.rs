@@ -111,7 +111,7 @@ impl Place {
     async fn outbox(&self) -> anyhow::Result<Outbox> {
         let (config, table) = match &self.stack {
             Some(stack) => {
-                let config = shared::clients::aws::config().await;
+                let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
                 let table = stack_outputs(&config, stack).await?.remove("OutboxTableName");
                 (
                     config,
