@@ -244,7 +244,11 @@ impl ContactSettings {
 }
 
 fn events(env: &mut Env<'_>) -> Vec<String> {
-    let events = env.list("MESSENGER_EVENTS", "");
+    let events: Vec<String> = env
+        .list("MESSENGER_EVENTS", "")
+        .into_iter()
+        .map(|event| event.to_ascii_lowercase())
+        .collect();
     for event in &events {
         if !EVENT_NAMES.contains(&event.as_str()) {
             let known = EVENT_NAMES.join(", ");
