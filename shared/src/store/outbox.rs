@@ -41,7 +41,8 @@ const KEEP_DEAD: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// DynamoDB takes items of 400 KB.
 const MAX_RAW_BYTES: usize = 350_000;
 
-const CONCURRENCY: usize = 32;
+/// Calls under way at once; each carries many items.
+const CONCURRENCY: usize = 8;
 
 /// The outbox table.
 #[derive(Clone, Debug)]
