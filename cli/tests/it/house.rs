@@ -14,7 +14,7 @@ use shared::clock::Clock;
 use testkit::braze::FakeBraze;
 
 /// How long anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct House {
     pub(crate) stack: LocalStack,
@@ -37,7 +37,7 @@ impl House {
         Self {
             stack: LocalStack::start(options).await.unwrap(),
             clock,
-            client: reqwest::Client::new(),
+            client: shared::clients::http::client(PATIENCE),
         }
     }
 

@@ -1,10 +1,5 @@
 //! The whole house through its HTTP API, and the command as people and scripts use it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "tests fail by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod crash;
 mod dead;
