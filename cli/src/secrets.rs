@@ -129,7 +129,7 @@ impl SecretArgs {
     }
 }
 
-async fn stack_outputs(
+pub(crate) async fn stack_outputs(
     config: &aws_config::SdkConfig,
     stack: &str,
 ) -> anyhow::Result<BTreeMap<String, String>> {

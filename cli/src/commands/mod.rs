@@ -5,6 +5,7 @@ mod link;
 mod local;
 mod send;
 mod sign;
+mod smoke;
 
 use clap::Subcommand;
 
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Sign(sign::Args),
     /// Make a link token, which ties a Messenger contact to a user
     Link(link::Args),
+    /// Check that a stack answers as it should, with harmless requests
+    Smoke(smoke::Args),
 }
 
 /// Runs a command to its end.
@@ -31,5 +34,6 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Send(args) => send::run(args).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Link(args) => link::run(args).await,
+        Command::Smoke(args) => smoke::run(args).await,
     }
 }
