@@ -148,7 +148,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     for verdict in &verdicts {
         output::line(verdict);
     }
-    let failed = verdicts.iter().filter(|verdict| verdict.problem.is_some()).count();
+    let failed = verdicts
+        .iter()
+        .filter(|verdict| verdict.problem.is_some())
+        .count();
     if failed > 0 {
         bail!("{failed} of {} checks failed", verdicts.len());
     }
@@ -185,16 +188,22 @@ fn read_outputs(file: &Path) -> anyhow::Result<BTreeMap<String, String>> {
 
 fn from_values(values: &Value) -> anyhow::Result<Keys> {
     let secret = |name: &str| values.get(name).map(Value::to_string).unwrap_or_default();
-    Keys::new(&parse("meta", &secret("meta"))?, parse("relay", &secret("relay"))?)
+    Keys::new(
+        &parse("meta", &secret("meta"))?,
+        parse("relay", &secret("relay"))?,
+    )
 }
 
 async fn from_secrets_manager(outputs: &BTreeMap<String, String>) -> anyhow::Result<Keys> {
     let client = aws_sdk_secretsmanager::Client::new(&shared::clients::aws::config().await);
     let read = async |output: &str| {
-        let id = outputs.get(output).with_context(|| format!("the stack has no output {output}"))?;
+        let id = outputs
+            .get(output)
+            .with_context(|| format!("the stack has no output {output}"))?;
         let answer = client.get_secret_value().secret_id(id).send().await;
-        let answer = answer
-            .map_err(|error| anyhow::anyhow!("the secret {id} cannot be read: {}", DisplayErrorContext(error)))?;
+        let answer = answer.map_err(|error| {
+            anyhow::anyhow!("the secret {id} cannot be read: {}", DisplayErrorContext(error))
+        })?;
         Ok::<_, anyhow::Error>(answer.secret_string.unwrap_or_default())
     };
     let (meta, relay) = (read("MetaSecretName").await?, read("RelaySecretName").await?);
@@ -400,8 +409,15 @@ mod tests {
 
     #[test]
     fn outputs_are_read_as_aws_prints_them() {
-        let outputs = ["MessengerWebhookUrl", "FbeWebhookUrl", "WhatsAppInboundUrl", "WhatsAppReplyUrl"]
-            .map(|name| json!({"OutputKey": name, "OutputValue": format!("https://x/{name}"), "Description": "d"}));
+        let outputs = [
+            "MessengerWebhookUrl",
+            "FbeWebhookUrl",
+            "WhatsAppInboundUrl",
+            "WhatsAppReplyUrl",
+        ]
+        .map(
+            |name| json!({"OutputKey": name, "OutputValue": format!("https://x/{name}"), "Description": "d"}),
+        );
         let described = file(&json!({"Stacks": [{"StackName": "s", "Outputs": outputs}]}).to_string());
         let urls = Urls::of(&read_outputs(described.path()).unwrap()).unwrap();
         assert_eq!(urls.inbound, "https://x/WhatsAppInboundUrl");
@@ -427,7 +443,10 @@ mod tests {
     #[test]
     fn headers_are_pairs() {
         let (name, value) = header("Host=a.execute-api.localhost:4566").unwrap();
-        assert_eq!((name.as_str(), value.to_str().unwrap()), ("host", "a.execute-api.localhost:4566"));
+        assert_eq!(
+            (name.as_str(), value.to_str().unwrap()),
+            ("host", "a.execute-api.localhost:4566")
+        );
         assert!(header("Host").is_err() && header("a b=c").is_err());
     }
 }

@@ -41,7 +41,8 @@ const KEEP_DEAD: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// DynamoDB takes items of 400 KB.
 const MAX_RAW_BYTES: usize = 350_000;
 
-const CONCURRENCY: usize = 32;
+/// Calls under way at once; each carries many items.
+const CONCURRENCY: usize = 8;
 
 /// The outbox table.
 #[derive(Clone, Debug)]
@@ -164,6 +165,12 @@ impl Entry {
     #[must_use]
     pub fn created(&self) -> Timestamp {
         Timestamp::from_millisecond(self.created_at).unwrap_or_default()
+    }
+
+    /// When it was given up, if it was.
+    #[must_use]
+    pub fn given_up(&self) -> Option<Timestamp> {
+        self.dead_at.and_then(|at| Timestamp::from_millisecond(at).ok())
     }
 
     /// Not before this time.
