@@ -12,6 +12,7 @@ use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use shared::clients::aws::{self, Patience};
 use shared::clients::http;
 use shared::secrets::{MetaSecret, RelaySecret};
 use shared::webhook::signature;
@@ -161,7 +162,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn outputs(args: &Args) -> anyhow::Result<Option<BTreeMap<String, String>>> {
     if let Some(stack) = &args.stack {
-        let config = shared::clients::aws::config().await;
+        let config = aws::config(Patience::Background).await;
         return Ok(Some(secrets::stack_outputs(&config, stack).await?));
     }
     args.stack_outputs.as_deref().map(read_outputs).transpose()
@@ -195,7 +196,7 @@ fn from_values(values: &Value) -> anyhow::Result<Keys> {
 }
 
 async fn from_secrets_manager(outputs: &BTreeMap<String, String>) -> anyhow::Result<Keys> {
-    let client = aws_sdk_secretsmanager::Client::new(&shared::clients::aws::config().await);
+    let client = aws_sdk_secretsmanager::Client::new(&aws::config(Patience::Background).await);
     let read = async |output: &str| {
         let id = outputs
             .get(output)
