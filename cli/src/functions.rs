@@ -30,7 +30,15 @@ pub(crate) struct Wiring<'a> {
 
 /// Makes the function, or tells what is wrong with its settings. `None` = there is no such binary.
 pub(crate) fn make(wiring: &Wiring<'_>) -> Result<Option<Handler>, ConfigError> {
-    let env = || Env::new(|name| wiring.environment.get(name).cloned());
+    make_from(wiring, &|name| wiring.environment.get(name).cloned())
+}
+
+/// [`make`] with the environment as a function, so that a test sees what is asked for.
+fn make_from(
+    wiring: &Wiring<'_>,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Handler>, ConfigError> {
+    let env = || Env::new(lookup);
     let secrets = aws_sdk_secretsmanager::Client::new(wiring.aws);
     let dynamodb = aws_sdk_dynamodb::Client::new(wiring.aws);
     let clock = wiring.clock.clone();
@@ -99,3 +107,6 @@ where
         }
     })
 }
+
+#[cfg(test)]
+mod tests;
