@@ -437,7 +437,7 @@ struct Write {
 
 /// Why one write of a transaction was not made.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reason {
+pub(super) enum Reason {
     /// Nothing was wrong with this one.
     None,
     /// Its condition did not hold.
@@ -446,7 +446,7 @@ enum Reason {
     Conflict,
 }
 
-fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason>> {
+pub(super) fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason>> {
     let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
         return None;
     };
@@ -464,7 +464,7 @@ fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason
     )
 }
 
-fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
+pub(super) fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
     matches!(
         error.as_service_error(),
         Some(UpdateItemError::ConditionalCheckFailedException(_))
