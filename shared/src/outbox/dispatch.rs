@@ -54,7 +54,7 @@ pub enum Outcome {
     },
     /// It cannot succeed before something arrives from outside, however long that takes: never given up.
     Waiting {
-        /// Short code; [`Outbox::wake`] finds the item by it.
+        /// Short code; [`crate::store::outbox::Outbox::wake`] finds the item by it.
         reason: String,
         /// Tried again after this time all the same.
         wait: Duration,
