@@ -538,6 +538,25 @@ impl FbeSettings {
     }
 }
 
+/// Where the businesses' own secrets are.
+#[derive(Debug, Clone)]
+pub struct FbeSecretSettings {
+    /// `FBE_SECRET_PREFIX`, such as `<stack>/fbe/`.
+    pub prefix: String,
+    /// `ENCRYPTION_KEY_ARN`: the KMS key that new secrets are encrypted with; `None` = Secrets Manager's own.
+    pub encryption_key: Option<String>,
+}
+
+impl FbeSecretSettings {
+    /// Reads the group.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        Self {
+            prefix: env.required("FBE_SECRET_PREFIX"),
+            encryption_key: env.optional("ENCRYPTION_KEY_ARN"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
