@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 use testkit::braze::{FakeBraze, Request};
 use testkit::external_system::ExternalSystem;
-use testkit::graph::FakeGraph;
 
 use crate::fakes::Fakes;
 use crate::inspect::{CONTACTS, Change, OUTBOX};
@@ -21,7 +20,7 @@ impl Mark {
     pub(crate) fn of(fakes: &Fakes) -> Self {
         Self {
             braze: fakes.braze.as_ref().map_or(0, FakeBraze::request_count),
-            graph: fakes.graph.as_ref().map_or(0, FakeGraph::call_count),
+            graph: fakes.graph.as_ref().map_or(0, |fake| fake.call_count()),
             external_system: fakes
                 .external_system
                 .as_ref()
