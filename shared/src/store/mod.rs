@@ -1,6 +1,7 @@
 //! What DynamoDB holds, and the commits that keep it consistent.
 
 pub mod contacts;
+pub mod conversations;
 pub mod outbox;
 
 use std::fmt;
