@@ -6,7 +6,7 @@
 //! The status codes are read as Braze's API error page describes them
 //! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
 
-mod rate_limit;
+pub(crate) mod rate_limit;
 pub mod track;
 
 use std::fmt;
