@@ -38,7 +38,7 @@ pub(crate) fn learning(function: Handler, graph: Arc<FakeGraph>) -> Handler {
     })
 }
 
-/// The values of `fbe_install` changes with their entry's time.
+/// What a webhook tells of installs, with the time that stands closest above it.
 fn installs(event: &Value) -> Vec<(i64, Value)> {
     let Some(body) = event.get("body").and_then(Value::as_str) else {
         return Vec::new();
@@ -50,21 +50,24 @@ fn installs(event: &Value) -> Vec<(i64, Value)> {
         body.as_bytes().to_vec()
     };
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let array = |value: &Value, name: &str| -> Vec<Value> {
-        value
-            .get(name)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let mut installs = Vec::new();
-    for entry in array(&body, "entry") {
-        let time = entry.get("time").and_then(Value::as_i64).unwrap_or_default();
-        for change in array(&entry, "changes") {
-            if change.get("field").and_then(Value::as_str) == Some("fbe_install") {
-                installs.push((time, change.get("value").cloned().unwrap_or_default()));
+    let mut found = Vec::new();
+    find(&body, 0, &mut found);
+    found
+}
+
+/// Looks at any depth, as Meta's own shapes differ.
+fn find(value: &Value, time: i64, found: &mut Vec<(i64, Value)>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| find(item, time, found)),
+        Value::Object(fields) => {
+            let time = fields.get("time").and_then(Value::as_i64).unwrap_or(time);
+            let tells = |name: &str| fields.contains_key(name);
+            if tells("business_id") && (tells("fbe_event") || tells("access_token")) {
+                found.push((time, value.clone()));
+            } else {
+                fields.values().for_each(|field| find(field, time, found));
             }
         }
+        _ => {}
     }
-    installs
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 use shared::clients::http;
 
 use crate::check;
@@ -67,12 +68,12 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
 
 fn choose(only: &[String]) -> anyhow::Result<Vec<Payload>> {
     if only.is_empty() {
-        return Ok(Sender::ALL.into_iter().flat_map(payloads::recorded).collect());
+        return Ok(Sender::ALL.into_iter().flat_map(in_order).collect());
     }
     let mut chosen = Vec::new();
     for name in only {
         match Sender::ALL.into_iter().find(|sender| sender.name() == name) {
-            Some(sender) => chosen.extend(payloads::recorded(sender)),
+            Some(sender) => chosen.extend(in_order(sender)),
             None if std::path::Path::new(name).is_file() => {
                 return Err(usage(format!(
                     "the demo plays recorded payloads; for the file {name} there is `bridge send`"
@@ -82,6 +83,29 @@ fn choose(only: &[String]) -> anyhow::Result<Vec<Payload>> {
         }
     }
     Ok(chosen)
+}
+
+/// In the order in which they happened, so that they tell a story; what has no time happens now.
+fn in_order(sender: Sender) -> Vec<Payload> {
+    let mut payloads = payloads::recorded(sender);
+    payloads.sort_by_cached_key(|payload| {
+        let body: Value = serde_json::from_slice(&payload.body).unwrap_or_default();
+        body.pointer("/entry/0/time")
+            .and_then(seconds)
+            .unwrap_or(i64::MAX)
+    });
+    payloads
+}
+
+/// Meta's times are in seconds here and in milliseconds there, and may be texts.
+fn seconds(time: &Value) -> Option<i64> {
+    const FIRST_IN_MILLISECONDS: i64 = 100_000_000_000;
+    let number = time.as_i64().or_else(|| time.as_str()?.parse().ok())?;
+    Some(if number < FIRST_IN_MILLISECONDS {
+        number
+    } else {
+        number / 1000
+    })
 }
 
 struct Demo {
