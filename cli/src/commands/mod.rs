@@ -7,6 +7,7 @@ mod link;
 mod local;
 mod send;
 mod sign;
+mod smoke;
 
 use clap::Subcommand;
 
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Sign(sign::Args),
     /// Make a link token, which ties a Messenger contact to a user
     Link(link::Args),
+    /// Check that a stack answers as it should, with harmless requests
+    Smoke(smoke::Args),
     /// Look at what was given up, and try it again
     Dead(dead::Args),
     /// Keep the function events of `sam local invoke` up to date
@@ -44,6 +47,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Send(args) => send::run(args).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Link(args) => link::run(args).await,
+        Command::Smoke(args) => smoke::run(args).await,
         Command::Dead(args) => dead::run(args).await,
         Command::Events(args) => events::run(&args),
     }

@@ -3,6 +3,7 @@
 //! Deployed twice, once for each lane. Woken by the outbox table's stream and, every minute, by a schedule.
 
 pub mod contacts;
+mod fbe;
 pub mod relay;
 
 use std::sync::Arc;
@@ -14,15 +15,16 @@ use serde_json::{Value, json};
 use shared::clients::braze::Braze;
 use shared::clock::Clock;
 use shared::config::{ContactSettings, Env, RelaySettings, RetrySettings, Tables, braze_rest_endpoint};
-use shared::outbox::Lane;
 use shared::outbox::backoff::Backoff;
 use shared::outbox::dispatch::{Dispatcher, Settler, Worker};
+use shared::outbox::{Kind, Lane};
 use shared::secrets::Secret;
 use shared::store::contacts::Contacts;
 use shared::store::conversations::Conversations;
 use shared::store::outbox::{Entry, Outbox};
 
 use self::contacts::ContactWorker;
+use self::fbe::FbeWorker;
 use self::relay::RelayWorker;
 
 /// What is left of an invocation when workers have to be back.
@@ -51,6 +53,7 @@ struct RelayLane {
 struct SyncSettings {
     contacts_table: String,
     contacts: ContactSettings,
+    fbe: fbe::Settings,
 }
 
 impl Settings {
@@ -73,6 +76,7 @@ impl Settings {
             sync: (lane == Lane::Sync).then(|| SyncSettings {
                 contacts_table: Tables::contacts(env),
                 contacts: ContactSettings::read(env),
+                fbe: fbe::Settings::read(env),
             }),
             relay: (lane == Lane::Relay).then(|| RelayLane {
                 relay_secret_id: env.required("RELAY_SECRET_ID"),
@@ -86,6 +90,7 @@ impl Settings {
 /// The function.
 pub struct App {
     dispatcher: Dispatcher,
+    fbe: Option<Arc<FbeWorker>>,
     clock: Clock,
 }
 
@@ -122,6 +127,7 @@ impl App {
             );
             workers.push(Arc::new(worker));
         }
+        let mut fbe = None;
         if let Some(sync) = settings.sync {
             let contacts = Contacts::new(
                 dynamodb.clone(),
@@ -132,18 +138,29 @@ impl App {
             workers.push(Arc::new(ContactWorker::new(
                 contacts,
                 outbox.clone(),
-                braze,
+                braze.clone(),
                 sync.contacts,
             )));
+            let worker = Arc::new(FbeWorker::new(
+                sync.fbe,
+                secrets,
+                dynamodb,
+                outbox.clone(),
+                braze,
+                clock.clone(),
+            ));
+            workers.push(worker.clone());
+            fbe = Some(worker);
         }
         Self {
             dispatcher: Dispatcher::new(settings.lane, outbox, workers, backoff, clock.clone()),
+            fbe,
             clock,
         }
     }
 
-    /// A batch of the stream, answered with the sequence numbers that could not be settled; or a tick of the
-    /// schedule.
+    /// A batch of the stream, answered with the sequence numbers that could not be settled; a tick of the
+    /// schedule; or `{"task":"reconcile"}`, which plans the day's comparisons of installs with Graph.
     ///
     /// # Errors
     ///
@@ -162,6 +179,10 @@ impl App {
         if event.get("Records").is_some() {
             return self.stream(serde_json::from_value(event)?, until).await;
         }
+        if let (Some("reconcile"), Some(fbe)) = (event.get("task").and_then(Value::as_str), &self.fbe) {
+            let planned = Box::pin(fbe.plan_comparisons(self.clock.now())).await?;
+            return Ok(json!({"planned": planned}));
+        }
         let report = self.dispatcher.tick(until).await?;
         let summary = json!({
             "done": report.done, "retried": report.retried, "dead": report.dead, "left": report.left,
@@ -176,6 +197,8 @@ impl App {
         for record in event.records {
             let change = record.change;
             match Entry::read(change.new_image.into()) {
+                // A catalog takes minutes, and the shard would wait with it: the schedule's.
+                Ok(entry) if entry.kind == Kind::FbeCatalogPush => {}
                 // What is not yet due is the schedule's, except where the worker waits for the rest of a burst.
                 Ok(entry) if entry.not_before().is_some_and(|at| at > now + waited_for(entry.lane)) => {}
                 Ok(entry) => {

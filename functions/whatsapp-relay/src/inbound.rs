@@ -11,7 +11,7 @@ use shared::whatsapp::decide::decide_inbound;
 use shared::whatsapp::duplicate::message_id;
 use shared::whatsapp::{Inbound, InboundMessage, parse};
 
-use crate::{App, ROUNDS, access, accepted, pause, store_unavailable};
+use crate::{App, ROUNDS, accepted, access, pause, store_unavailable};
 
 impl App {
     /// Whatever the body is, it is answered 202 once it is kept: Braze does not repeat what gets a 4xx.

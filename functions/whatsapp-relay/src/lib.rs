@@ -111,7 +111,11 @@ fn store_unavailable(error: &StoreError) -> Answer {
 
 /// Before something is decided anew; with some chance in it, so that rivals do not meet again in step.
 async fn pause(round: u32) {
-    let chance = uuid::Uuid::new_v4().as_bytes().first().copied().unwrap_or_default();
+    let chance = uuid::Uuid::new_v4()
+        .as_bytes()
+        .first()
+        .copied()
+        .unwrap_or_default();
     let longest = 10_u64 << round.min(5);
     tokio::time::sleep(Duration::from_millis(longest * u64::from(chance) / 255)).await;
 }

@@ -25,7 +25,11 @@ impl App {
             if round > 0 {
                 pause(round).await;
             }
-            let (stored, seen) = self.conversations.read_guarded(&id, &guard).await.map_err(failed)?;
+            let (stored, seen) = self
+                .conversations
+                .read_guarded(&id, &guard)
+                .await
+                .map_err(failed)?;
             let Some(stored) = stored else {
                 return Err(ErrorCode::ConversationUnknown.answer());
             };

@@ -98,7 +98,11 @@ impl ExternalSystemClient {
     /// # Errors
     ///
     /// [`ExternalSystemError`]
-    pub async fn complete(&self, url: &str, request: &ChatRequest<'_>) -> Result<Outcome, ExternalSystemError> {
+    pub async fn complete(
+        &self,
+        url: &str,
+        request: &ChatRequest<'_>,
+    ) -> Result<Outcome, ExternalSystemError> {
         let url = format!("{}/chat/completions", url.trim_end_matches('/'));
         let (_, body) = self.post(url, None, request).await?;
         let answer = parse_completion(&body).map_err(ExternalSystemError::Malformed)?;
@@ -114,7 +118,11 @@ impl ExternalSystemClient {
         let body = serde_json::to_vec(body).map_err(|_| ExternalSystemError::Rejected {
             reason: "messages_not_json".to_owned(),
         })?;
-        let prepared = Prepared { url, body, webhook_id };
+        let prepared = Prepared {
+            url,
+            body,
+            webhook_id,
+        };
         let secret = self.secret.get().await.map_err(unreadable)?;
         let answer = self.attempt(&prepared, &secret).await;
         // A credential may have been rotated; an expected side effect of that must not raise an alarm.
@@ -152,7 +160,11 @@ impl ExternalSystemClient {
         if let Some(token) = filled(bearer.as_ref()) {
             request = request.bearer_auth(token);
         }
-        let answer = request.body(prepared.body.clone()).send().await.map_err(|error| network(&error))?;
+        let answer = request
+            .body(prepared.body.clone())
+            .send()
+            .await
+            .map_err(|error| network(&error))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         if !status.is_success() {
             return Err(self.refused(status, &headers));

@@ -190,14 +190,13 @@ impl Conversations {
     }
 
     /// Writes `changes`, wholly or not at all, in one call; more only where another transaction is in the way.
-    pub async fn commit(
-        &self,
-        id: &ConversationId,
-        changes: Changes<'_>,
-    ) -> Result<Committed, StoreError> {
+    pub async fn commit(&self, id: &ConversationId, changes: Changes<'_>) -> Result<Committed, StoreError> {
         let writes = self.writes(id, changes)?;
         if writes.len() > MAX_TRANSACT {
-            return Err(StoreError::new("TransactWriteItems", "too many writes for one transaction"));
+            return Err(StoreError::new(
+                "TransactWriteItems",
+                "too many writes for one transaction",
+            ));
         }
         let (guards, outbox) = (changes.guards.len(), changes.outbox.len());
         let (conversation, first_turn) = (guards, guards + 1);
@@ -243,7 +242,11 @@ impl Conversations {
         }
     }
 
-    fn writes(&self, id: &ConversationId, changes: Changes<'_>) -> Result<Vec<TransactWriteItem>, StoreError> {
+    fn writes(
+        &self,
+        id: &ConversationId,
+        changes: Changes<'_>,
+    ) -> Result<Vec<TransactWriteItem>, StoreError> {
         let now = self.clock.now();
         let mut writes = Vec::new();
         for guard in changes.guards {
@@ -286,12 +289,18 @@ impl Conversations {
                 .condition_expression("attribute_not_exists(sort_key) OR seen_until <= :now")
                 .expression_attribute_values(":now", number(now.as_millisecond()));
         }
-        let put = put.build().map_err(|error| StoreError::new("conversation write", error))?;
+        let put = put
+            .build()
+            .map_err(|error| StoreError::new("conversation write", error))?;
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
     // An update and no put: the lease beside the facts is somebody else's.
-    fn conversation(&self, id: &ConversationId, changes: Changes<'_>) -> Result<TransactWriteItem, StoreError> {
+    fn conversation(
+        &self,
+        id: &ConversationId,
+        changes: Changes<'_>,
+    ) -> Result<TransactWriteItem, StoreError> {
         let facts = serde_dynamo::to_attribute_value(changes.conversation)
             .map_err(|error| StoreError::new("conversation write", error))?;
         let mut update = Update::builder()
@@ -345,7 +354,10 @@ impl Conversations {
         if writes.is_empty() {
             return Ok(());
         }
-        let request = self.client.transact_write_items().set_transact_items(Some(writes));
+        let request = self
+            .client
+            .transact_write_items()
+            .set_transact_items(Some(writes));
         match request.send().await {
             Ok(_) => Ok(()),
             // Somebody has handed them over after all.
@@ -379,7 +391,8 @@ impl Conversations {
                 .unwrap_or_default()
                 .into_iter()
                 .map(|item| {
-                    serde_dynamo::from_item::<_, Turn>(item).map_err(|error| StoreError::new("turn read", error))
+                    serde_dynamo::from_item::<_, Turn>(item)
+                        .map_err(|error| StoreError::new("turn read", error))
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             // Messages are handed over oldest first, so those that wait end where nothing waits any more.
@@ -397,7 +410,8 @@ impl Conversations {
     /// Takes the conversation for `lease` and reads it in the same call.
     pub async fn claim(&self, id: &ConversationId, lease: Duration) -> Result<Claim, StoreError> {
         let owner = uuid::Uuid::new_v4().to_string();
-        let condition = "attribute_exists(facts) AND (attribute_not_exists(lease_until) OR lease_until <= :now)";
+        let condition =
+            "attribute_exists(facts) AND (attribute_not_exists(lease_until) OR lease_until <= :now)";
         self.lease(id, &owner, lease, condition).await
     }
 
@@ -514,7 +528,11 @@ impl Conversations {
 
 /// Before the next try of a transaction, with some chance in it so that rivals do not meet again in step.
 fn pause(tries: u32) -> Duration {
-    let chance = uuid::Uuid::new_v4().as_bytes().first().copied().unwrap_or_default();
+    let chance = uuid::Uuid::new_v4()
+        .as_bytes()
+        .first()
+        .copied()
+        .unwrap_or_default();
     let longest = 20_u64 << tries.min(5);
     Duration::from_millis(longest / 2 + longest * u64::from(chance) / 512)
 }

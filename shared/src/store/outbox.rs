@@ -569,6 +569,38 @@ impl Outbox {
         }
     }
 
+    /// Makes items of `subject` that wait for `reason` due at once, with all their attempts before them. Gives
+    /// how many.
+    pub async fn wake(&self, subject: &str, reason: &str) -> Result<usize, StoreError> {
+        let now = self.clock.now().as_millisecond();
+        let waiting: Vec<Item> = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("subject = :subject")
+            .filter_expression("#status = :pending AND reason = :reason")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":subject", string(subject))
+            .expression_attribute_values(":pending", string("pending"))
+            .expression_attribute_values(":reason", string(reason))
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<_, _>>()
+            .await
+            .map_err(|error| StoreError::sdk("Query", &error))?;
+        for item in &waiting {
+            let entry = Entry::read(item.clone())?;
+            self.update(
+                &entry,
+                "SET due_at = :now, created_at = :now, attempts = :zero REMOVE reason",
+                &[(":now", number(now)), (":zero", number(0))],
+            )
+            .await?;
+        }
+        Ok(waiting.len())
+    }
+
     async fn update(
         &self,
         entry: &Entry,

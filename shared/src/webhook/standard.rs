@@ -93,7 +93,10 @@ mod tests {
         let signed = headers("m", now, b"{}");
         assert_eq!(verify(&secret, &signed, b"{}"), Ok(true));
         assert_eq!(verify(&secret, &signed, b"{} "), Ok(false));
-        assert_eq!(verify(&SecretString::from("whsec_AAAA"), &signed, b"{}"), Ok(false));
+        assert_eq!(
+            verify(&SecretString::from("whsec_AAAA"), &signed, b"{}"),
+            Ok(false)
+        );
         assert_eq!(verify(&secret, &HeaderMap::new(), b"{}"), Ok(false));
         let old = headers("m", now - jiff::SignedDuration::from_mins(6), b"{}");
         assert_eq!(verify(&secret, &old, b"{}"), Ok(false));
