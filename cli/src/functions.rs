@@ -69,6 +69,14 @@ fn make_from(
                 async move { app.handle(request).await }
             })
         }
+        "whatsapp-relay" => {
+            let settings = env().finish(whatsapp_relay::Settings::read)?;
+            let app = Arc::new(whatsapp_relay::App::new(settings, &secrets, &dynamodb, clock));
+            http(move |request| {
+                let app = app.clone();
+                async move { app.handle(request).await }
+            })
+        }
         "outbox-dispatch" => {
             let settings = env().finish(outbox_dispatch::Settings::read)?;
             let app = Arc::new(outbox_dispatch::App::new(

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use shared::clients::http;
+use shared::messenger::key::ContactKey;
 
 use crate::check;
 use crate::inspect::{self, Snapshot};
@@ -52,6 +53,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         before: Snapshot::take(&stack).await?,
         stack,
         quiet: args.quiet,
+        accepted: 0,
         off: 0,
     };
     demo.refusals().await?;
@@ -113,6 +115,7 @@ struct Demo {
     client: reqwest::Client,
     before: Snapshot,
     quiet: bool,
+    accepted: usize,
     off: usize,
 }
 
@@ -204,6 +207,9 @@ impl Demo {
             Sender::Whatsapp => 202,
             _ => 200,
         };
+        if payload.sender == Sender::Whatsapp {
+            self.relayed(payload, &text);
+        }
         if status != expected {
             self.is_off(format_args!("{}: {status} instead of {expected}", payload.name));
         }
@@ -218,18 +224,44 @@ impl Demo {
         Ok(())
     }
 
+    /// What is named so must be quarantined, and nothing else; what is accepted is answered once by the echo.
+    fn relayed(&mut self, payload: &Payload, text: &str) {
+        let answer: Value = serde_json::from_str(text).unwrap_or_default();
+        let status = answer.get("status").and_then(Value::as_str).unwrap_or_default();
+        self.accepted += usize::from(status == "accepted");
+        if payload.name.contains("/quarantined_") != (status == "quarantined") {
+            self.is_off(format_args!("{}: it is {status}", payload.name));
+        }
+    }
+
     async fn finish(mut self, played: usize, start: Instant) -> anyhow::Result<()> {
         for problem in check::problems(&self.stack, &self.before)? {
             self.is_off(problem);
         }
+        let replies = self
+            .stack
+            .fakes()
+            .braze
+            .as_ref()
+            .map_or(0, |braze| braze.sent_messages().len());
+        if replies != self.accepted {
+            self.is_off(format_args!(
+                "{} WhatsApp messages were accepted, but {replies} replies were sent",
+                self.accepted
+            ));
+        }
         let rows = |table: &str| self.before.table(table).len();
-        let contacts = rows(inspect::CONTACTS);
+        // The same table holds what is known of a `user_ref`.
+        let keys = self.before.table(inspect::CONTACTS).keys();
+        let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
         let (profiles, points) = match &self.stack.fakes().braze {
             Some(braze) => (braze.profiles().len(), braze.data_points()),
             None => (0, 0),
         };
         output::line(format_args!(
-            "\n{played} payloads, {contacts} people and user_refs, {profiles} Braze profiles, {points} data points, {} off, {:.1} s",
+            "\n{played} payloads: {contacts} contacts, {} installs, {replies} WhatsApp replies; \
+             {profiles} Braze profiles, {points} data points; {} off; {:.1} s",
+            rows(inspect::INSTALLS),
             self.off,
             start.elapsed().as_secs_f64()
         ));
