@@ -238,22 +238,21 @@ impl Demo {
         for problem in check::problems(&self.stack, &self.before)? {
             self.is_off(problem);
         }
+        // The same table holds what is known of a `user_ref`.
+        let keys = self.before.table(inspect::CONTACTS).keys();
+        let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
         let replies = self
             .stack
             .fakes()
             .braze
             .as_ref()
             .map_or(0, |braze| braze.sent_messages().len());
-        if replies != self.accepted {
+        let accepted = self.accepted;
+        if replies != accepted {
             self.is_off(format_args!(
-                "{} WhatsApp messages were accepted, but {replies} replies were sent",
-                self.accepted
+                "{accepted} WhatsApp messages were accepted, but {replies} replies were sent"
             ));
         }
-        let rows = |table: &str| self.before.table(table).len();
-        // The same table holds what is known of a `user_ref`.
-        let keys = self.before.table(inspect::CONTACTS).keys();
-        let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
         let (profiles, points) = match &self.stack.fakes().braze {
             Some(braze) => (braze.profiles().len(), braze.data_points()),
             None => (0, 0),
@@ -261,7 +260,7 @@ impl Demo {
         output::line(format_args!(
             "\n{played} payloads: {contacts} contacts, {} installs, {replies} WhatsApp replies; \
              {profiles} Braze profiles, {points} data points; {} off; {:.1} s",
-            rows(inspect::INSTALLS),
+            self.before.table(inspect::INSTALLS).len(),
             self.off,
             start.elapsed().as_secs_f64()
         ));
