@@ -378,8 +378,12 @@ fn record(item: &OutboxItem, position: usize) -> anyhow::Result<Value> {
     let client = aws_sdk_dynamodb::Client::new(&testkit::aws::sdk_config("http://127.0.0.1:1"));
     let write = Outbox::new(client, String::new(), Clock::fixed(at)).put(item)?;
     let image = write.put.context("an outbox item is not put")?.item;
-    let (mut keys, mut new_image) = (Map::new(), BTreeMap::new());
+    let (mut keys, mut new_image, mut size) = (Map::new(), BTreeMap::new(), 0);
     for (name, value) in &image {
+        size += name.len();
+        if let AttributeValue::S(text) | AttributeValue::N(text) = value {
+            size += text.len();
+        }
         let value = attribute(value)?;
         if matches!(name.as_str(), "subject" | "event_key") {
             keys.insert(name.clone(), value.clone());
@@ -397,6 +401,8 @@ fn record(item: &OutboxItem, position: usize) -> anyhow::Result<Value> {
             "Keys": keys,
             "NewImage": new_image,
             "SequenceNumber": format!("{}", 111_111_u64 + position as u64),
+            // Names and values. Nobody reads it, but no record is without it.
+            "SizeBytes": size,
             "StreamViewType": "NEW_IMAGE",
         },
         "eventSourceARN": ARN,

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use serde_json::Value;
+use shared::clock::Clock;
 use testkit::aws::EmbeddedAws;
 use testkit::lambda::{
     Gateway, GatewayRoute, Handler, ScheduleDriver, ScheduledInvocation, StreamDriver, StreamSource,
@@ -46,6 +47,8 @@ pub struct StackOptions {
     pub tick: Duration,
     /// How often the outbox's stream is looked at.
     pub poll: Duration,
+    /// The functions' time. Schedules and the embedded AWS keep to the machine's.
+    pub clock: Clock,
 }
 
 impl Default for StackOptions {
@@ -61,6 +64,7 @@ impl Default for StackOptions {
             settings: BTreeMap::new(),
             tick: Duration::from_secs(1),
             poll: Duration::from_millis(10),
+            clock: Clock::system(),
         }
     }
 }
@@ -104,7 +108,7 @@ impl LocalStack {
             .await
             .with_context(|| format!("cannot listen on {}; try another --port", options.http))?;
         let url = format!("http://{}", listener.local_addr()?);
-        let functions = plug(&template, &aws, &url, &settings)?;
+        let functions = plug(&template, &aws, &url, &settings, &options.clock)?;
 
         let stop = CancellationToken::new();
         let (mut routes, mut streams, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
@@ -244,6 +248,7 @@ fn plug<'a>(
     aws: &EmbeddedAws,
     url: &str,
     settings: &BTreeMap<String, String>,
+    clock: &Clock,
 ) -> anyhow::Result<Vec<(&'a Function, Handler)>> {
     let config = aws.sdk_config();
     let (mut plugged, mut problems) = (Vec::new(), Vec::new());
@@ -257,6 +262,7 @@ fn plug<'a>(
             function,
             environment: &environment,
             aws: &config,
+            clock,
         };
         match functions::make(&wiring) {
             Ok(Some(handler)) => plugged.push((function, handler)),

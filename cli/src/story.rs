@@ -1,7 +1,9 @@
 //! What happened, in lines that people read: what changed in the tables and what left the stack.
 
 use serde_json::{Map, Value};
-use testkit::braze::Request;
+use testkit::braze::{FakeBraze, Request};
+use testkit::external_system::ExternalSystem;
+use testkit::graph::FakeGraph;
 
 use crate::fakes::Fakes;
 use crate::inspect::{CONTACTS, Change, OUTBOX};
@@ -18,12 +20,12 @@ impl Mark {
     /// Now.
     pub(crate) fn of(fakes: &Fakes) -> Self {
         Self {
-            braze: fakes.braze.as_ref().map_or(0, |fake| fake.request_count()),
-            graph: fakes.graph.as_ref().map_or(0, |fake| fake.call_count()),
+            braze: fakes.braze.as_ref().map_or(0, FakeBraze::request_count),
+            graph: fakes.graph.as_ref().map_or(0, FakeGraph::call_count),
             external_system: fakes
                 .external_system
                 .as_ref()
-                .map_or(0, |fake| fake.handover_count()),
+                .map_or(0, ExternalSystem::handover_count),
         }
     }
 

@@ -244,7 +244,11 @@ impl ContactSettings {
 }
 
 fn events(env: &mut Env<'_>) -> Vec<String> {
-    let events = env.list("MESSENGER_EVENTS", "");
+    let events: Vec<String> = env
+        .list("MESSENGER_EVENTS", "")
+        .into_iter()
+        .map(|event| event.to_ascii_lowercase())
+        .collect();
     for event in &events {
         if !EVENT_NAMES.contains(&event.as_str()) {
             let known = EVENT_NAMES.join(", ");
@@ -530,6 +534,25 @@ impl FbeSettings {
         Self {
             scopes: env.list("FBE_SCOPES", "manage_business_extension"),
             catalog_feed_url,
+        }
+    }
+}
+
+/// Where the businesses' own secrets are.
+#[derive(Debug, Clone)]
+pub struct FbeSecretSettings {
+    /// `FBE_SECRET_PREFIX`, such as `<stack>/fbe/`.
+    pub prefix: String,
+    /// `ENCRYPTION_KEY_ARN`: the KMS key that new secrets are encrypted with; `None` = Secrets Manager's own.
+    pub encryption_key: Option<String>,
+}
+
+impl FbeSecretSettings {
+    /// Reads the group.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        Self {
+            prefix: env.required("FBE_SECRET_PREFIX"),
+            encryption_key: env.optional("ENCRYPTION_KEY_ARN"),
         }
     }
 }

@@ -39,6 +39,12 @@ pub const OUTBOX_DEAD: &str = "OutboxDead";
 pub const CONFIGURATION_FAULTS: &str = "ConfigurationFaults";
 /// Age of the oldest due outbox item, in seconds.
 pub const OLDEST_DUE_SECONDS: &str = "OldestDueSeconds";
+/// Removals of businesses that are not installed, or that name another Business Manager: nothing was changed.
+pub const FBE_FOREIGN_REMOVALS: &str = "FbeForeignRemovals";
+/// Installs that Graph does not know although no removal was announced.
+pub const FBE_UNKNOWN_AT_GRAPH: &str = "FbeUnknownAtGraph";
+/// Pixels that more than one business claims.
+pub const PIXEL_CONFLICTS: &str = "PixelConflicts";
 /// Differences between an install as stored and as Graph tells it.
 pub const GRAPH_DRIFT: &str = "GraphDrift";
 

@@ -109,25 +109,20 @@ impl Place {
     }
 
     async fn outbox(&self) -> anyhow::Result<Outbox> {
-        let (config, table) = match &self.stack {
-            Some(stack) => {
-                let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
-                let table = stack_outputs(&config, stack).await?.remove("OutboxTableName");
-                (
-                    config,
-                    table.with_context(|| format!("the stack {stack} has no output OutboxTableName"))?,
-                )
+        let (config, table) = if let Some(stack) = &self.stack {
+            let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
+            let table = stack_outputs(&config, stack).await?.remove("OutboxTableName");
+            let table = table.with_context(|| format!("the stack {stack} has no output OutboxTableName"))?;
+            (config, table)
+        } else {
+            if tokio::net::TcpStream::connect(self.aws_addr).await.is_err() {
+                bail!(
+                    "no local stack answers at {}; is `bridge local` running? (for a deployed one: --stack)",
+                    self.aws_addr
+                );
             }
-            None => {
-                if tokio::net::TcpStream::connect(self.aws_addr).await.is_err() {
-                    bail!(
-                        "no local stack answers at {}; is `bridge local` running? (for a deployed one: --stack)",
-                        self.aws_addr
-                    );
-                }
-                let config = testkit::aws::sdk_config(&format!("http://{}", self.aws_addr));
-                (config, format!("{STACK_NAME}-OutboxTable"))
-            }
+            let config = testkit::aws::sdk_config(&format!("http://{}", self.aws_addr));
+            (config, format!("{STACK_NAME}-OutboxTable"))
         };
         let client = aws_sdk_dynamodb::Client::new(&config);
         Ok(Outbox::new(client, table, Clock::system()))

@@ -16,10 +16,9 @@ use crate::output::{self, usage};
     bridge events --check\n  \
     bridge events --write\n  \
     sam local invoke MessengerEventsFunction --event events/messenger-events/message_text.json")]
-#[group(id = "what", required = true, multiple = false, args = ["check", "write"])]
 pub(crate) struct Args {
     /// Say which files are missing, stale or left over; exit 1 if any
-    #[arg(long)]
+    #[arg(long, required_unless_present = "write", conflicts_with = "write")]
     check: bool,
 
     /// Write what is missing or stale, and remove what is left over

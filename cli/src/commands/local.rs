@@ -108,6 +108,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         secrets: given,
         tick: Duration::from_secs(args.tick),
         poll: POLL,
+        ..StackOptions::default()
     })
     .await?;
     greet(&stack);

@@ -16,7 +16,7 @@ use crate::secrets::SecretArgs;
     bridge send my-payload.json --to messenger\n  \
     bridge send messenger/message_text --stack meta-braze-bridge-dev")]
 pub(crate) struct Args {
-    /// A recorded case, such as messenger/message_text (see events/payloads), or a file
+    /// A recorded case, such as `messenger/message_text` (see events/payloads), or a file
     #[arg(value_name = "CASE|FILE")]
     payload: String,
 

@@ -1,1 +1,126 @@
-//! Placeholder until the function lands.
+//! `GET /fbe/webhook`: Meta's handshake. `POST /fbe/webhook`: businesses install, change and remove the app.
+
+mod ingest;
+
+use http::Method;
+use lambda_http::Request;
+use shared::clock::Clock;
+use shared::config::{Env, FbeSecretSettings, FbeSettings, Tables};
+use shared::fbe::payload::{self, reason};
+use shared::secrets::{MetaSecret, Secret};
+use shared::store::business_secrets::BusinessSecrets;
+use shared::store::installs::Installs;
+use shared::store::outbox::{Outbox, Quarantined};
+use shared::telemetry;
+use shared::webhook::{Answer, ErrorCode, answer, handshake, meta};
+
+use self::ingest::{Failure, Ingest};
+
+/// What the function reads from its environment.
+#[derive(Debug)]
+pub struct Settings {
+    meta_secret_id: String,
+    installs_table: String,
+    outbox_table: String,
+    secrets: FbeSecretSettings,
+    fbe: FbeSettings,
+}
+
+impl Settings {
+    /// Reads the environment.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        Self {
+            meta_secret_id: env.required("META_SECRET_ID"),
+            installs_table: Tables::installs(env),
+            outbox_table: Tables::outbox(env),
+            secrets: FbeSecretSettings::read(env),
+            fbe: FbeSettings::read(env),
+        }
+    }
+}
+
+/// The function.
+#[derive(Debug)]
+pub struct App {
+    meta: Secret<MetaSecret>,
+    ingest: Ingest,
+    outbox: Outbox,
+    clock: Clock,
+}
+
+impl App {
+    /// Nothing is fetched yet.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        secrets: &aws_sdk_secretsmanager::Client,
+        dynamodb: &aws_sdk_dynamodb::Client,
+        clock: Clock,
+    ) -> Self {
+        let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
+        let installs = Installs::new(
+            dynamodb.clone(),
+            settings.installs_table,
+            outbox.clone(),
+            clock.clone(),
+        );
+        Self {
+            meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
+            ingest: Ingest {
+                installs,
+                secrets: BusinessSecrets::new(secrets.clone(), settings.secrets),
+                settings: settings.fbe,
+                clock: clock.clone(),
+            },
+            outbox,
+            clock,
+        }
+    }
+
+    /// The handshake, or 200 `EVENT_RECEIVED` once everything that has to be kept is durable; 401, 405, 413 or
+    /// 503.
+    pub async fn handle(&self, request: Request) -> Answer {
+        match *request.method() {
+            Method::GET => handshake::answer(&request, &self.meta, |meta| meta.fbe_verify_token()).await,
+            Method::POST => self.receive(request).await,
+            _ => ErrorCode::MethodNotAllowed.answer(),
+        }
+    }
+
+    async fn receive(&self, request: Request) -> Answer {
+        let verified = match meta::accept(request, &self.meta, MetaSecret::fbe_app_secrets).await {
+            Ok(verified) => verified,
+            Err(answer) => return answer,
+        };
+        let parsed = payload::parse(&verified, self.clock.now());
+        // The dashboard's test button is expected, and no reason for an alarm.
+        let (samples, quarantined): (Vec<_>, Vec<_>) = parsed
+            .quarantined
+            .into_iter()
+            .partition(|one| one.reason == reason::SAMPLE);
+        if !samples.is_empty() {
+            tracing::info!(samples = samples.len(), "the app dashboard sent its sample");
+        }
+        let quarantined: Vec<Quarantined> = quarantined
+            .into_iter()
+            .map(|one| Quarantined {
+                source: "fbe",
+                reason: one.reason,
+                raw: one.raw,
+            })
+            .collect();
+        // All of it is tried: what one business fails with must not cost the others.
+        let (quarantined, ingested) = futures_util::join!(
+            self.outbox.quarantine(&quarantined),
+            self.ingest.all(parsed.changes, parsed.integrations),
+        );
+        match quarantined.map_err(Failure::from).and(ingested) {
+            Ok(()) => answer::text("EVENT_RECEIVED"),
+            Err(Failure::Secret(error)) => telemetry::secrets_unavailable(&error),
+            Err(Failure::Store(error)) => {
+                tracing::error!(%error, "a webhook could not be made durable");
+                ErrorCode::StoreUnavailable.answer()
+            }
+        }
+    }
+}

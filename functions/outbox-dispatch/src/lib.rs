@@ -3,6 +3,7 @@
 //! Deployed twice, once for each lane. Woken by the outbox table's stream and, every minute, by a schedule.
 
 pub mod contacts;
+mod fbe;
 
 use std::sync::Arc;
 
@@ -13,14 +14,15 @@ use serde_json::{Value, json};
 use shared::clients::braze::Braze;
 use shared::clock::Clock;
 use shared::config::{ContactSettings, Env, RetrySettings, Tables, braze_rest_endpoint};
-use shared::outbox::Lane;
 use shared::outbox::backoff::Backoff;
 use shared::outbox::dispatch::{Dispatcher, Worker};
+use shared::outbox::{Kind, Lane};
 use shared::secrets::Secret;
 use shared::store::contacts::Contacts;
 use shared::store::outbox::{Entry, Outbox};
 
 use self::contacts::ContactWorker;
+use self::fbe::FbeWorker;
 
 /// What is left of an invocation when workers have to be back.
 const MARGIN: SignedDuration = SignedDuration::from_secs(5);
@@ -40,6 +42,7 @@ pub struct Settings {
 struct SyncSettings {
     contacts_table: String,
     contacts: ContactSettings,
+    fbe: fbe::Settings,
 }
 
 impl Settings {
@@ -62,6 +65,7 @@ impl Settings {
             sync: (lane == Lane::Sync).then(|| SyncSettings {
                 contacts_table: Tables::contacts(env),
                 contacts: ContactSettings::read(env),
+                fbe: fbe::Settings::read(env),
             }),
         }
     }
@@ -70,6 +74,7 @@ impl Settings {
 /// The function.
 pub struct App {
     dispatcher: Dispatcher,
+    fbe: Option<Arc<FbeWorker>>,
     clock: Clock,
 }
 
@@ -86,6 +91,7 @@ impl App {
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
         let mut workers: Vec<Arc<dyn Worker>> = Vec::new();
+        let mut fbe = None;
         if let Some(sync) = settings.sync {
             let contacts = Contacts::new(
                 dynamodb.clone(),
@@ -96,19 +102,30 @@ impl App {
             workers.push(Arc::new(ContactWorker::new(
                 contacts,
                 outbox.clone(),
-                braze,
+                braze.clone(),
                 sync.contacts,
             )));
+            let worker = Arc::new(FbeWorker::new(
+                sync.fbe,
+                secrets,
+                dynamodb,
+                outbox.clone(),
+                braze,
+                clock.clone(),
+            ));
+            workers.push(worker.clone());
+            fbe = Some(worker);
         }
         let backoff = Backoff::new(settings.retry);
         Self {
             dispatcher: Dispatcher::new(settings.lane, outbox, workers, backoff, clock.clone()),
+            fbe,
             clock,
         }
     }
 
-    /// A batch of the stream, answered with the sequence numbers that could not be settled; or a tick of the
-    /// schedule.
+    /// A batch of the stream, answered with the sequence numbers that could not be settled; a tick of the
+    /// schedule; or `{"task":"reconcile"}`, which plans the day's comparisons of installs with Graph.
     ///
     /// # Errors
     ///
@@ -127,6 +144,10 @@ impl App {
         if event.get("Records").is_some() {
             return self.stream(serde_json::from_value(event)?, until).await;
         }
+        if let (Some("reconcile"), Some(fbe)) = (event.get("task").and_then(Value::as_str), &self.fbe) {
+            let planned = Box::pin(fbe.plan_comparisons(self.clock.now())).await?;
+            return Ok(json!({"planned": planned}));
+        }
         let report = self.dispatcher.tick(until).await?;
         let summary = json!({
             "done": report.done, "retried": report.retried, "dead": report.dead, "left": report.left,
@@ -142,6 +163,8 @@ impl App {
             let change = record.change;
             match Entry::read(change.new_image.into()) {
                 // What is not yet due is the schedule's.
+                // A catalog takes minutes, and the shard would wait with it: the schedule's, too.
+                Ok(entry) if entry.kind == Kind::FbeCatalogPush => {}
                 Ok(entry) if entry.not_before().is_some_and(|at| at > now) => {}
                 Ok(entry) => {
                     entries.push(entry);

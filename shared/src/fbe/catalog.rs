@@ -331,6 +331,11 @@ impl Batcher {
         }
     }
 
+    /// Makes the batches that follow larger or smaller, within the same bounds.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.clamp(1, MAX_BATCH_ITEMS);
+    }
+
     /// Adds an item; gives the batch that it did not fit into any more, or that it filled.
     pub fn push(&mut self, item: FeedItem) -> Option<Batch> {
         let bytes = item.data.get().len();

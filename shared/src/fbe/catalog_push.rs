@@ -96,9 +96,12 @@ impl PushProgress {
 
     /// An item of the feed could not be read.
     pub fn skipped(&mut self, broken: &BrokenItem) {
-        if self.is_next(broken.index) {
+        let position = format!("#{}", broken.index);
+        // A push that goes on reads the items of an unfinished batch again.
+        let is_noted = self.errors.iter().any(|known| known.item == position);
+        if self.is_next(broken.index) && !is_noted {
             self.failed += 1;
-            self.note(&format!("#{}", broken.index), broken.problem);
+            self.note(&position, broken.problem);
         }
     }
 

@@ -98,6 +98,20 @@ pub struct BusinessIntegrationEvent {
     pub stamp: Stamp,
 }
 
+impl BusinessIntegrationEvent {
+    /// Where the event is recorded: next to the installs, under the Business Manager that it names.
+    #[must_use]
+    pub fn record_id(&self) -> String {
+        integration_record_id(&self.business_manager_id)
+    }
+}
+
+/// The record of a Business Manager's integration events.
+#[must_use]
+pub fn integration_record_id(business_manager_id: &str) -> String {
+    format!("business_integration#{business_manager_id}")
+}
+
 /// What a business did to an integration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

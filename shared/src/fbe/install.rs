@@ -210,8 +210,8 @@ impl Install {
         self.status != Status::Uninstalled
     }
 
-    /// Whether this only remembers a removal that came before its install: nothing was ever granted, and
-    /// the record may expire once Meta has stopped redelivering (36 hours).
+    /// Whether this only remembers a removal that came before its install, or Business Integration events:
+    /// nothing was ever granted. A removal may be forgotten once Meta has stopped redelivering (36 hours).
     #[must_use]
     pub fn is_trace(&self) -> bool {
         self.granted.is_none()
@@ -454,10 +454,6 @@ mod tests {
             ..Feature::default()
         }];
         let item: serde_dynamo::Item = serde_dynamo::to_item(&install).unwrap();
-        assert!(
-            item.get("pixel_id").is_some(),
-            "the pixel index needs it at the top"
-        );
         assert_eq!(serde_dynamo::from_item::<_, Install>(item).unwrap(), install);
     }
 }

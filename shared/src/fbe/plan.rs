@@ -117,6 +117,44 @@ pub fn subject(business_id: &str) -> String {
     format!("business:{business_id}")
 }
 
+/// The business of an outbox subject; the reverse of [`subject`].
+#[must_use]
+pub fn business_of(subject: &str) -> Option<&str> {
+    subject.strip_prefix("business:")
+}
+
+/// A comparison with Graph that no webhook asked for. `name` makes the key unique; items of one name and time
+/// are one.
+#[must_use]
+pub fn reconcile_item(
+    business_id: &str,
+    name: &str,
+    at: Timestamp,
+    not_before: Option<Timestamp>,
+) -> OutboxItem {
+    OutboxItem {
+        subject: subject(business_id),
+        event_key: format!("{:014}-{name}-2-reconcile", at.as_millisecond().max(0)),
+        kind: Kind::FbeReconcile,
+        payload: json!({}),
+        not_before,
+    }
+}
+
+/// A push of the catalog on demand.
+#[must_use]
+pub fn push_item(business_id: &str, catalog_id: &str, at: Timestamp) -> OutboxItem {
+    OutboxItem {
+        subject: subject(business_id),
+        event_key: format!("{:014}-demand-4-catalog", at.as_millisecond().max(0)),
+        kind: Kind::FbeCatalogPush,
+        payload: json!(CatalogPush {
+            catalog_id: catalog_id.to_owned()
+        }),
+        not_before: None,
+    }
+}
+
 /// Collects the follow-ups of one decision. The event keys sort in the order in which they are best done:
 /// the token first, the catalog last.
 pub(super) struct FollowUps<'a> {

@@ -80,6 +80,21 @@ impl FbeSecret {
         self
     }
 
+    /// Whether this holds the token that an install's `token.source` names, exchanged or not.
+    #[must_use]
+    pub fn is_of(&self, source: &str) -> bool {
+        if self.access_token.is_none() {
+            // Obtained on behalf of the business.
+            return source.is_empty();
+        }
+        let arrived = Self {
+            system_user_access_token: None,
+            exchanged_at: None,
+            ..self.clone()
+        };
+        arrived.version() == source
+    }
+
     /// The secret's value for Secrets Manager. It holds the tokens in clear: hand it to nothing else.
     #[must_use]
     pub fn to_json(&self) -> SecretString {
@@ -209,6 +224,14 @@ mod tests {
         let back: FbeSecret = serde_json::from_str(json.expose_secret()).unwrap();
         assert_eq!(back, exchanged);
         assert_eq!(back.token().unwrap().expose_secret(), "EAAB_system");
+    }
+
+    #[test]
+    fn an_exchanged_secret_still_tells_where_it_came_from() {
+        let source = secret().version();
+        let exchanged = secret().exchanged("EAAB_system".into(), Timestamp::UNIX_EPOCH);
+        assert!(secret().is_of(&source) && exchanged.is_of(&source));
+        assert!(!exchanged.is_of(&exchanged.version()) && !exchanged.is_of(""));
     }
 
     #[test]

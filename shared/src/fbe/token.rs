@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::install::{Change, HistoryEntry, Install, Status, TokenState};
-use super::plan::{FollowUps, Notice, Outcome, Plan, SecretChange};
+use super::plan::{FollowUps, Notice, Outcome, Plan, SecretChange, tell};
 use super::secret::TokenType;
 
 /// Graph refused the token of version `version` (190): the install is marked and the business told, once.
@@ -42,6 +42,29 @@ pub fn token_invalid(stored: &Install, version: &str, now: Timestamp) -> Option<
         secret: SecretChange::None,
         outbox: follow_ups.items,
         wake: false,
+        outcome: Outcome::Updated,
+    })
+}
+
+/// Graph took a token that it had refused, for instance after its person passed a security check. `None` if
+/// the token was not refused.
+#[must_use]
+pub fn token_valid(stored: &Install, now: Timestamp) -> Option<Plan> {
+    if stored.status != Status::TokenInvalid {
+        return None;
+    }
+    let mut next = stored.clone();
+    next.token.as_mut()?.invalid_since = None;
+    next.version += 1;
+    next.settle();
+    let key = format!("{:014}-v{:08}-token", now.as_millisecond().max(0), stored.version);
+    let mut follow_ups = FollowUps::new(&stored.business_id, key);
+    tell(stored, &mut next, Change::Updated, (now, now), &mut follow_ups);
+    Some(Plan {
+        install: Some(next),
+        secret: SecretChange::None,
+        outbox: follow_ups.items,
+        wake: true,
         outcome: Outcome::Updated,
     })
 }

@@ -52,6 +52,13 @@ pub enum Outcome {
         /// Not before this much later.
         wait: Option<Duration>,
     },
+    /// It cannot succeed before something arrives from outside, however long that takes: never given up.
+    Waiting {
+        /// Short code; [`crate::store::outbox::Outbox::wake`] finds the item by it.
+        reason: String,
+        /// Tried again after this time all the same.
+        wait: Duration,
+    },
     /// It cannot succeed.
     Dead {
         /// Short code.
@@ -101,6 +108,16 @@ pub struct Report {
     pub left: usize,
     /// Positions of the items whose settling could not be written.
     pub unwritten: Vec<usize>,
+}
+
+impl Report {
+    fn add(&mut self, other: Self) {
+        self.done += other.done;
+        self.retried += other.retried;
+        self.dead += other.dead;
+        self.left += other.left;
+        self.unwritten.extend(other.unwritten);
+    }
 }
 
 /// Settles the items of one lane.
@@ -169,11 +186,16 @@ impl Dispatcher {
                     .filter_map(|position| entries.get(*position).cloned())
                     .collect();
                 let outcomes = worker.work(&batch, until).await;
-                positions.into_iter().zip(outcomes).collect::<Vec<_>>()
+                // At once: a slow worker must not hold back what another has finished.
+                let outcomes = positions.into_iter().zip(outcomes).collect();
+                self.settle(entries, outcomes).await
             })
         });
-        outcomes.extend(join_all(runs).await.into_iter().flatten());
-        self.settle(entries, outcomes, &mut report).await;
+        let settled = join_all(runs).await;
+        report.add(self.settle(entries, outcomes).await);
+        for one in settled {
+            report.add(one);
+        }
         report
     }
 
@@ -206,7 +228,8 @@ impl Dispatcher {
         }
     }
 
-    async fn settle(&self, entries: &[Entry], outcomes: Vec<(usize, Outcome)>, report: &mut Report) {
+    async fn settle(&self, entries: &[Entry], outcomes: Vec<(usize, Outcome)>) -> Report {
+        let mut report = Report::default();
         let (done, others): (Vec<_>, Vec<_>) = outcomes
             .into_iter()
             .partition(|(_, outcome)| *outcome == Outcome::Done);
@@ -248,6 +271,7 @@ impl Dispatcher {
         metrics::counter!(telemetry::OUTBOX_DONE).increment(report.done as u64);
         metrics::counter!(telemetry::OUTBOX_RETRIED).increment(report.retried as u64);
         metrics::counter!(telemetry::OUTBOX_DEAD).increment(report.dead as u64);
+        report
     }
 
     async fn write(&self, entry: &Entry, outcome: Outcome) -> Result<Moved, StoreError> {
@@ -259,6 +283,12 @@ impl Dispatcher {
                 tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item is dead");
                 self.outbox.dead(entry, &reason).await?;
                 return Ok(Moved::Dead);
+            }
+            Outcome::Waiting { reason, wait } => {
+                tracing::info!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item waits");
+                let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1));
+                self.outbox.retry(entry, &reason, self.clock.now() + wait).await?;
+                return Ok(Moved::Retried);
             }
             Outcome::Retry { reason, wait } => (reason, wait, false),
             Outcome::Misconfigured { reason, wait } => (reason, wait, true),

@@ -439,7 +439,7 @@ impl Write {
 
 /// Why one write of a transaction was not made.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reason {
+pub(super) enum Reason {
     /// Nothing was wrong with this one.
     None,
     /// Its condition did not hold.
@@ -448,7 +448,7 @@ enum Reason {
     Conflict,
 }
 
-fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason>> {
+pub(super) fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason>> {
     let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
         return None;
     };
@@ -466,7 +466,7 @@ fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason
     )
 }
 
-fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
+pub(super) fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
     matches!(
         error.as_service_error(),
         Some(UpdateItemError::ConditionalCheckFailedException(_))

@@ -1,6 +1,9 @@
 //! What DynamoDB holds, and the commits that keep it consistent.
 
+pub mod business_secrets;
 pub mod contacts;
+pub mod conversations;
+pub mod installs;
 pub mod outbox;
 
 use std::fmt;

@@ -1,0 +1,179 @@
+//! From events to what is stored. For each business: read what is known, decide, write the token to its secret,
+//! commit; and start over if somebody else committed in between.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use shared::clock::Clock;
+use shared::config::FbeSettings;
+use shared::fbe::decide::decide;
+use shared::fbe::event::{BusinessIntegrationEvent, InstallEvent};
+use shared::fbe::install::Install;
+use shared::fbe::plan::{Outcome, SecretChange};
+use shared::secrets::SecretError;
+use shared::store::StoreError;
+use shared::store::business_secrets::{BusinessSecrets, Expected};
+use shared::store::installs::Installs;
+use shared::telemetry;
+
+/// Two deliveries about one business at the same moment settle within a round or two.
+const ROUNDS: u32 = 6;
+
+/// Businesses that are worked on at once.
+const CONCURRENCY: usize = 16;
+
+/// Why something is not durable.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Secret(SecretError),
+    Store(StoreError),
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        Self::Secret(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    pub(crate) installs: Installs,
+    pub(crate) secrets: BusinessSecrets,
+    pub(crate) settings: FbeSettings,
+    pub(crate) clock: Clock,
+}
+
+impl Ingest {
+    /// Makes everything durable. All businesses are tried, whatever one of them fails with; the failure is given
+    /// afterwards, and Meta's redelivery finds the others done.
+    pub(crate) async fn all(
+        &self,
+        changes: Vec<InstallEvent>,
+        integrations: Vec<BusinessIntegrationEvent>,
+    ) -> Result<(), Failure> {
+        let mut businesses: BTreeMap<String, Vec<InstallEvent>> = BTreeMap::new();
+        for event in changes {
+            businesses
+                .entry(event.business_id.clone())
+                .or_default()
+                .push(event);
+        }
+        let mut managers: BTreeMap<String, Vec<BusinessIntegrationEvent>> = BTreeMap::new();
+        for event in integrations {
+            managers.entry(event.record_id()).or_default().push(event);
+        }
+        let businesses = stream::iter(businesses)
+            .map(|(id, events)| self.business(id, events))
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>();
+        let managers = stream::iter(managers)
+            .map(|(id, events)| self.business_manager(id, events))
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>();
+        let (businesses, managers) = futures_util::join!(businesses, managers);
+        businesses.into_iter().chain(managers).collect()
+    }
+
+    /// The events of one business, one after the other.
+    async fn business(&self, id: String, events: Vec<InstallEvent>) -> Result<(), Failure> {
+        let mut stored = self.read(&id).await?;
+        for event in &events {
+            let mut wrote_secret = false;
+            let mut round = 0;
+            loop {
+                let plan = decide(stored.as_ref(), event, &self.settings, self.clock.now());
+                // The token first: a commit must never name one that is not there.
+                let written = match &plan.secret {
+                    SecretChange::Put(content) if stored.is_none() => Some((content, Expected::Absent)),
+                    SecretChange::Put(content) => Some((content, Expected::Present)),
+                    SecretChange::RestoreAndPut(content) => Some((content, Expected::Deleted)),
+                    SecretChange::None | SecretChange::ScheduleDelete => None,
+                };
+                if let Some((content, expected)) = written {
+                    self.secrets.write(&id, content, expected).await?;
+                    wrote_secret = true;
+                }
+                if let Some(next) = plan.install {
+                    if !self.installs.commit(&next, &plan.outbox, plan.wake).await? {
+                        stored = self.again(&id, &mut round).await?;
+                        continue;
+                    }
+                    stored = Some(next);
+                }
+                // A token that lost to a removal in between must not stay either.
+                let lost = wrote_secret && stored.as_ref().is_none_or(|install| install.token.is_none());
+                if lost || plan.secret == SecretChange::ScheduleDelete {
+                    self.secrets.schedule_deletion(&id).await?;
+                }
+                report(&id, plan.outcome);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Business Integration events: recorded under their Business Manager, the only thing that they name.
+    async fn business_manager(
+        &self,
+        id: String,
+        events: Vec<BusinessIntegrationEvent>,
+    ) -> Result<(), Failure> {
+        let mut stored = self.read(&id).await?;
+        let mut round = 0;
+        loop {
+            let before = stored.unwrap_or_else(|| Install::unknown(&id));
+            let next = events.iter().fold(before.clone(), |install, event| {
+                install.with_integration(event).unwrap_or(install)
+            });
+            if next == before {
+                return Ok(());
+            }
+            // Several events are one commit.
+            let next = Install {
+                version: before.version + 1,
+                ..next
+            };
+            if self.installs.commit(&next, &[], false).await? {
+                tracing::info!(events = events.len(), "business integration events were recorded");
+                return Ok(());
+            }
+            stored = self.again(&id, &mut round).await?;
+        }
+    }
+
+    async fn read(&self, id: &str) -> Result<Option<Install>, StoreError> {
+        Ok(self.installs.read(id).await?.map(|stored| stored.install))
+    }
+
+    async fn again(&self, id: &str, round: &mut u32) -> Result<Option<Install>, StoreError> {
+        *round += 1;
+        if *round == ROUNDS {
+            return Err(StoreError::conflict(
+                "a business is written too often to keep up with",
+            ));
+        }
+        // So that two rivals do not meet again in step.
+        tokio::time::sleep(Duration::from_millis(10 << *round)).await;
+        self.read(id).await
+    }
+}
+
+fn report(id: &str, outcome: Outcome) {
+    let foreign = matches!(
+        outcome,
+        Outcome::UnknownUninstall | Outcome::ForeignBusinessManager
+    );
+    metrics::counter!(telemetry::FBE_FOREIGN_REMOVALS).increment(u64::from(foreign));
+    tracing::info!(
+        fbe.business = telemetry::pseudonym(id),
+        fbe.outcome = outcome.as_str(),
+        "an install webhook was taken in"
+    );
+}

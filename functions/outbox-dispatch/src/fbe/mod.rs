@@ -1,0 +1,283 @@
+//! What follows from an install: exchange the token, compare with Graph, tell the business, push its catalog.
+//!
+//! The items of one business are settled one after the other, in the order of their event keys and under a lease
+//! on the business; each stands alone, so one that fails does not hold up the next. A crash anywhere leaves the
+//! item pending, and every step can be done again: what it had finished already is found and not repeated.
+
+mod access;
+mod daily;
+mod exchange;
+mod notify;
+mod push;
+mod reconcile;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt};
+use jiff::{SignedDuration, Timestamp};
+use shared::clients::braze::Braze;
+use shared::clients::graph::GraphClient;
+use shared::clients::http;
+use shared::clock::Clock;
+use shared::config::{Env, FbeSecretSettings, FbeSettings, GraphSettings, Tables};
+use shared::fbe::plan::{Plan, business_of};
+use shared::outbox::Kind;
+use shared::outbox::dispatch::{Outcome, Worker};
+use shared::secrets::{MetaSecret, Secret, SecretError};
+use shared::store::business_secrets::BusinessSecrets;
+use shared::store::installs::{Claim, Installs, Lease, Stored};
+use shared::store::outbox::{Entry, Outbox};
+use shared::telemetry;
+
+/// The function is stopped after two minutes; a minute later somebody else may go on.
+const LEASE: Duration = Duration::from_mins(3);
+
+/// Businesses that are worked for at once. Graph counts calls an hour, so more would only meet limits sooner.
+const CONCURRENCY: usize = 8;
+
+/// No call is begun with less than this left.
+const MARGIN: SignedDuration = SignedDuration::from_secs(20);
+
+/// Graph's calls, but for batches, which have their own limit.
+const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Somebody else keeps writing the install while we work on it.
+const ROUNDS: usize = 5;
+
+/// Items wait under this reason until the business has a working token.
+const TOKEN_INVALID: &str = "token_invalid";
+
+/// What the follow-ups read from the environment.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    meta_secret_id: String,
+    installs_table: String,
+    secrets: FbeSecretSettings,
+    graph: GraphSettings,
+    fbe: FbeSettings,
+}
+
+impl Settings {
+    pub(crate) fn read(env: &mut Env<'_>) -> Self {
+        Self {
+            meta_secret_id: env.required("META_SECRET_ID"),
+            installs_table: Tables::installs(env),
+            secrets: FbeSecretSettings::read(env),
+            graph: GraphSettings::read(env),
+            fbe: FbeSettings::read(env),
+        }
+    }
+}
+
+/// Settles the four kinds of follow-ups.
+pub(crate) struct FbeWorker {
+    installs: Installs,
+    outbox: Outbox,
+    secrets: BusinessSecrets,
+    meta: Secret<MetaSecret>,
+    graph: GraphClient,
+    feeds: reqwest::Client,
+    braze: Braze,
+    settings: FbeSettings,
+    clock: Clock,
+}
+
+impl FbeWorker {
+    pub(crate) fn new(
+        settings: Settings,
+        secrets: &aws_sdk_secretsmanager::Client,
+        dynamodb: &aws_sdk_dynamodb::Client,
+        outbox: Outbox,
+        braze: Braze,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            installs: Installs::new(
+                dynamodb.clone(),
+                settings.installs_table,
+                outbox.clone(),
+                clock.clone(),
+            ),
+            secrets: BusinessSecrets::new(secrets.clone(), settings.secrets),
+            meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
+            graph: GraphClient::new(http::client(GRAPH_TIMEOUT), &settings.graph),
+            feeds: http::client(LEASE),
+            outbox,
+            braze,
+            settings: settings.fbe,
+            clock,
+        }
+    }
+
+    /// All items of one business.
+    async fn business(
+        &self,
+        subject: String,
+        mut items: Vec<(usize, Entry)>,
+        until: Timestamp,
+    ) -> Vec<(usize, Outcome)> {
+        items.sort_by(|(_, a), (_, b)| a.event_key.cmp(&b.event_key));
+        let all = |outcome: &Outcome| -> Vec<(usize, Outcome)> {
+            items.iter().map(|(at, _)| (*at, outcome.clone())).collect()
+        };
+        let Some(id) = business_of(&subject) else {
+            return all(&Outcome::Dead {
+                reason: "not_a_business".to_owned(),
+            });
+        };
+        let (stored, lease) = match self.installs.claim(id, LEASE).await {
+            Ok(Claim::Leased(stored, lease)) => (*stored, lease),
+            Ok(Claim::Busy) => return all(&Outcome::Busy),
+            // An item is committed together with its install, so the record was removed by hand.
+            Ok(Claim::Missing) => return all(&Outcome::Done),
+            Err(error) => return all(&Outcome::from(&error)),
+        };
+        let mut woken = false;
+        if stored.wake {
+            match self.outbox.wake(&subject, TOKEN_INVALID).await {
+                Ok(items) => {
+                    woken = true;
+                    tracing::info!(items, "a new token woke what waited for it");
+                }
+                Err(error) => tracing::warn!(%error, "what waits for a token is not woken yet"),
+            }
+        }
+        let mut visit = Visit {
+            worker: self,
+            stored,
+            lease,
+            until,
+            token_refused: false,
+        };
+        let mut outcomes = Vec::with_capacity(items.len());
+        for (at, entry) in items {
+            outcomes.push((at, visit.work(&entry).await));
+        }
+        if let Err(error) = self.installs.release(&visit.lease, woken).await {
+            tracing::warn!(%error, "a business's lease runs out by itself");
+        }
+        outcomes
+    }
+}
+
+#[async_trait]
+impl Worker for FbeWorker {
+    fn kinds(&self) -> &'static [Kind] {
+        &[
+            Kind::FbeExchangeToken,
+            Kind::FbeReconcile,
+            Kind::FbeNotify,
+            Kind::FbeCatalogPush,
+        ]
+    }
+
+    async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
+        let mut subjects: BTreeMap<String, Vec<(usize, Entry)>> = BTreeMap::new();
+        for (at, entry) in entries.iter().enumerate() {
+            subjects
+                .entry(entry.subject.clone())
+                .or_default()
+                .push((at, entry.clone()));
+        }
+        let settled = stream::iter(subjects)
+            .map(|(subject, items)| self.business(subject, items, until))
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await;
+        let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Busy).collect();
+        for (at, outcome) in settled.into_iter().flatten() {
+            if let Some(slot) = outcomes.get_mut(at) {
+                *slot = outcome;
+            }
+        }
+        outcomes
+    }
+}
+
+/// One business under our lease.
+struct Visit<'a> {
+    worker: &'a FbeWorker,
+    /// As we last read or wrote it.
+    stored: Stored,
+    lease: Lease,
+    until: Timestamp,
+    /// Graph has refused the token in this visit: it is not tried again.
+    token_refused: bool,
+}
+
+impl Visit<'_> {
+    async fn work(&mut self, entry: &Entry) -> Outcome {
+        if self.is_late() {
+            return Outcome::Busy;
+        }
+        let result = match entry.kind {
+            Kind::FbeExchangeToken => self.exchange(entry).await,
+            Kind::FbeReconcile => self.reconcile().await,
+            Kind::FbeNotify => self.notify(entry).await,
+            Kind::FbeCatalogPush => self.push(entry).await,
+            _ => Err(Outcome::Dead {
+                reason: "no_worker".to_owned(),
+            }),
+        };
+        result.map_or_else(|outcome| outcome, |()| Outcome::Done)
+    }
+
+    fn id(&self) -> &str {
+        &self.stored.install.business_id
+    }
+
+    /// The business's stand-in for logs.
+    fn pseudonym(&self) -> String {
+        telemetry::pseudonym(self.id())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.worker.clock.now()
+    }
+
+    fn is_late(&self) -> bool {
+        self.now() + MARGIN > self.until
+    }
+
+    /// Commits what was decided. `false`: somebody else wrote the install, which was read again.
+    async fn commit(&mut self, plan: Plan) -> Result<bool, Outcome> {
+        let Some(next) = plan.install else {
+            return Ok(true);
+        };
+        let installs = &self.worker.installs;
+        let committed = installs.commit(&next, &plan.outbox, plan.wake).await;
+        if committed.map_err(|error| Outcome::from(&error))? {
+            self.stored.install = next;
+            return Ok(true);
+        }
+        self.read_again().await?;
+        Ok(false)
+    }
+
+    async fn read_again(&mut self) -> Result<(), Outcome> {
+        let read = self.worker.installs.read(self.id()).await;
+        match read.map_err(|error| Outcome::from(&error))? {
+            Some(stored) => self.stored.install = stored.install,
+            // Removed by hand: nothing is left to do.
+            None => return Err(Outcome::Done),
+        }
+        Ok(())
+    }
+
+    /// A secret of a business that is not installed has no business being there.
+    async fn delete_secret(&self) -> Result<(), Outcome> {
+        let deleted = self.worker.secrets.schedule_deletion(self.id()).await;
+        deleted.map_err(|error| secrets_unavailable(&error))
+    }
+}
+
+fn secrets_unavailable(error: &SecretError) -> Outcome {
+    tracing::error!(%error, "an outbox item waits for Secrets Manager");
+    Outcome::retry("secrets_unavailable")
+}
+
+fn contended() -> Outcome {
+    Outcome::retry("install_contended")
+}

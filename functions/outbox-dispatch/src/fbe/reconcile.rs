@@ -1,0 +1,93 @@
+//! The webhook was a hint, Graph's answer is the truth.
+
+use shared::fbe::install::pixel_rivals;
+use shared::fbe::read;
+use shared::fbe::reconcile::{Verdict, reconcile};
+use shared::outbox::dispatch::Outcome;
+use shared::telemetry;
+
+use super::{ROUNDS, Visit, contended};
+
+impl Visit<'_> {
+    pub(super) async fn reconcile(&mut self) -> Result<(), Outcome> {
+        for _ in 0..ROUNDS {
+            if !self.stored.install.is_installed() {
+                // The deletion may have been cut off after the commit.
+                return self.delete_secret().await;
+            }
+            let access = self.access().await?;
+            let graph = &self.worker.graph;
+            let answer = match graph.fbe_installs(access.credentials(), self.id()).await {
+                Ok(answer) => answer,
+                Err(error) => return Err(self.graph_failed(error).await),
+            };
+            // After a conflict Graph is asked again: its answer may be older than the webhook that won.
+            if !self.token_was_taken().await? {
+                continue;
+            }
+            let granted = read::installs(&answer.value);
+            let found = reconcile(
+                &self.stored.install,
+                granted.as_ref(),
+                &self.worker.settings,
+                self.now(),
+            );
+            if let Some(plan) = found.plan
+                && !self.commit(plan).await?
+            {
+                continue;
+            }
+            self.report(found.verdict, found.drift.len());
+            if found.verdict == Verdict::Uninstalled {
+                return self.delete_secret().await;
+            }
+            return self.look_for_rivals().await;
+        }
+        Err(contended())
+    }
+
+    fn report(&self, verdict: Verdict, drift: usize) {
+        metrics::counter!(telemetry::GRAPH_DRIFT).increment(drift as u64);
+        let business = self.pseudonym();
+        match verdict {
+            Verdict::Drifted => {
+                tracing::warn!(
+                    fbe.business = business,
+                    drift,
+                    "Graph told an install differently; its answer is taken over"
+                );
+            }
+            Verdict::UnknownAtGraph => {
+                metrics::counter!(telemetry::FBE_UNKNOWN_AT_GRAPH).increment(1);
+                tracing::warn!(
+                    fbe.business = business,
+                    "Graph does not know an install that nobody announced the removal of; it is kept"
+                );
+            }
+            Verdict::Uninstalled => {
+                tracing::info!(fbe.business = business, "Graph confirms a removal");
+            }
+            Verdict::Confirmed | Verdict::NotInstalled => {}
+        }
+    }
+
+    /// A pixel belongs to one business.
+    async fn look_for_rivals(&self) -> Result<(), Outcome> {
+        let Some(pixel) = &self.stored.install.assets.pixel_id else {
+            return Ok(());
+        };
+        let found = self.worker.installs.by_pixel(pixel).await;
+        let found = found.map_err(|error| Outcome::from(&error))?;
+        let rivals = pixel_rivals(self.id(), pixel, &found);
+        if !rivals.is_empty() {
+            metrics::counter!(telemetry::PIXEL_CONFLICTS).increment(1);
+            tracing::warn!(
+                fbe.business = self.pseudonym(),
+                fbe.pixel = pixel,
+                rivals = rivals.len(),
+                "more than one business claims a pixel; it counts for the one that was granted it last"
+            );
+        }
+        Ok(())
+    }
+}
