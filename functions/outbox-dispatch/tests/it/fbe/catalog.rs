@@ -10,7 +10,6 @@ use axum::routing::get;
 use futures_util::stream::{self, StreamExt};
 use jiff::SignedDuration;
 use serde_json::json;
-use shared::clock::Clock;
 use shared::fbe::plan::push_item;
 use testkit::graph::{Edge, FoundOut, faults};
 
@@ -23,12 +22,10 @@ enum Feed {
     Lines(usize),
     /// The same as a JSON array.
     Array(usize),
-    /// Lines that stop in the middle of an item.
+    /// Lines that the connection breaks after.
     CutOff(usize),
     /// This status.
     Status(u16),
-    /// Lines, during which the clock goes on by this much every thousand items.
-    Slow(usize, Clock, SignedDuration),
     /// These bytes.
     Bytes(&'static str),
 }
@@ -66,31 +63,21 @@ impl FeedServer {
 
 fn answer(feed: Feed) -> Response {
     let line = |n: usize| format!("{{\"id\":\"p{n}\",\"title\":\"Belt {n}\",\"price\":\"9.99 EUR\"}}\n");
-    let chunks = move |items: usize, clock: Option<(Clock, SignedDuration)>| {
+    let chunks = move |items: usize| {
         stream::iter((0..items).step_by(100)).map(move |from| {
-            if let Some((clock, step)) = &clock
-                && from % 1000 == 0
-            {
-                clock.set(clock.now() + *step);
-            }
             let chunk: String = (from..(from + 100).min(items)).map(line).collect();
-            Ok::<_, std::convert::Infallible>(Bytes::from(chunk))
+            Bytes::from(chunk)
         })
     };
     let body = match feed {
-        Feed::Lines(items) => Body::from_stream(chunks(items, None)),
-        Feed::Slow(items, clock, step) => Body::from_stream(chunks(items, Some((clock, step)))),
+        Feed::Lines(items) => Body::from_stream(chunks(items).map(Ok::<_, std::convert::Infallible>)),
         Feed::Array(items) => {
             let items: Vec<String> = (0..items).map(line).collect();
             Body::from(format!("[{}]", items.join(",")))
         }
         Feed::CutOff(items) => {
-            let end = stream::iter([Ok(Bytes::from_static(b"{\"id\":\"cut"))]);
-            Body::from_stream(
-                chunks(items, None)
-                    .chain(end)
-                    .chain(stream::once(async { Ok(Bytes::from_static(b"")) })),
-            )
+            let cut = stream::iter([Err(std::io::Error::other("cut off"))]);
+            Body::from_stream(chunks(items).map(Ok::<_, std::io::Error>).chain(cut))
         }
         Feed::Status(status) => {
             let mut response = Response::new(Body::from("no"));
@@ -270,54 +257,44 @@ async fn a_feed_that_fails_is_tried_again_and_one_that_is_not_there_is_told() {
         Feed::Status(503),
         Feed::Bytes("<html>sorry</html>"),
         Feed::Bytes("[{\"id\":\"p0\"},"),
-        Feed::CutOff(0),
+        Feed::CutOff(100),
         Feed::Status(404),
         Feed::Lines(5),
     ])
     .await;
     house.drain().await;
-    assert_eq!((house.graph.item_count(CATALOG), server.requests()), (5, 5));
+    assert_eq!((house.graph.item_count(CATALOG), server.requests()), (5, 6));
     assert_eq!(house.rows("dead").await, 0);
 }
 
 #[tokio::test]
 async fn when_time_is_up_the_next_tick_goes_on() {
-    let server = FeedServer::start(vec![Feed::Lines(1)]).await;
-    drop(server);
-    // The clock has to be the house's, so the feed is made after it.
-    let slot: Arc<std::sync::OnceLock<Clock>> = Arc::default();
-    let clock = slot.clone();
-    let router = axum::Router::new().route(
-        "/feed",
-        get(async move || {
-            let clock = clock.get().unwrap().clone();
-            answer(Feed::Slow(15_000, clock, SignedDuration::from_secs(12)))
-        }),
-    );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/feed", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let house = House::with(&[("CATALOG_FEED_URL", &url)], None).await;
-    slot.set(house.clock.clone()).unwrap();
-    house.happen("install").await;
+    let (house, server) = house(vec![Feed::Lines(12_000)]).await;
+    // Time runs out while the first batch's progress is written.
+    for _ in 0..20 {
+        let clock = house.clock.clone();
+        house.aws.before_next("UpdateItem", move |request| {
+            Box::pin(async move {
+                if request.to_string().contains("SET push") {
+                    clock.set(clock.now() + SignedDuration::from_secs(100));
+                }
+            })
+        });
+    }
     house.tick().await;
     let first = house.push().await.progress;
-    assert_eq!(
-        (first.next_index, first.feed_done),
-        (5_000, false),
-        "115 s were enough for one batch"
-    );
-    let mut ticks = 1;
-    while house.rows("pending").await > 0 {
-        house.tick().await;
-        ticks += 1;
-        assert!(ticks < 10, "{:?}", house.reasons().await);
-        // Later readings are quick.
-        let quick = house.push().await.progress.next_index;
-        assert!(quick >= 5_000);
-        if ticks == 2 {
-            break;
-        }
-    }
-    assert_eq!(house.graph.calls_of(Edge::ItemsBatch)[0].items, 5_000);
+    assert_eq!((first.next_index, first.feed_done), (5_000, false));
+    house.tick().await;
+    let second = house.push().await.progress;
+    assert_eq!((second.next_index, second.feed_done), (10_000, false));
+    house.drain().await;
+    let items: Vec<usize> = house
+        .graph
+        .calls_of(Edge::ItemsBatch)
+        .iter()
+        .map(|call| call.items)
+        .collect();
+    assert_eq!(items, [5_000, 5_000, 2_000]);
+    assert_eq!(house.graph.item_count(CATALOG), 12_000);
+    assert!(server.requests() >= 3);
 }

@@ -47,10 +47,8 @@ async fn install_update_drift_and_uninstall() {
     // Graph says something else one day: its answer counts.
     let mut graph = value("update_removes_pixel");
     graph["ad_account_id"] = json!("0");
-    graph["installed_features"]
-        .as_array_mut()
-        .unwrap()
-        .retain(|feature| feature["feature_type"] != "fb_shop");
+    let features = graph["installed_features"].as_array_mut().unwrap();
+    features.retain(|feature| feature["feature_type"] != "ads");
     house.graph.change_install(SHOP, Some(graph));
     assert_eq!(house.plan_the_day().await, json!({"planned": 1}));
     assert_eq!(house.plan_the_day().await, json!({"planned": 0}), "once a day");
@@ -58,11 +56,10 @@ async fn install_update_drift_and_uninstall() {
     house.drain().await;
     let install = house.install().await;
     assert_eq!(install.drift_count, 2, "{:?}", install.drift);
-    let off =
-        json!([{"feature": "ads", "missing": "ad_account_id"}, {"feature": "pixel", "missing": "pixel_id"}]);
+    let off = json!([{"feature": "pixel", "missing": "pixel_id"}]);
     assert_eq!(
         house.notices()[2],
-        ("updated".to_owned(), json!(["catalog"]), off)
+        ("updated".to_owned(), json!(["catalog", "fb_shop"]), off)
     );
 
     // Removed: everything off, the token gone, the business told; Graph is not needed for that.
