@@ -32,6 +32,13 @@ use testkit::template::Template;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc};
 
+const FUNCTIONS: [&str; 5] = [
+    "messenger-verify",
+    "messenger-events",
+    "fbe-install-webhook",
+    "whatsapp-relay",
+    "outbox-dispatch",
+];
 const COLD_STARTS: usize = 20;
 const APP_SECRET: &str = "app-secret-of-the-benchmark";
 const PAGE: &str = "101332922643063";
@@ -200,14 +207,15 @@ async fn main() {
         "{:<22}{:>12}{:>14}{:>12}",
         "function", "size (MB)", "cold start", "memory"
     );
-    for function in [
-        "messenger-verify",
-        "messenger-events",
-        "fbe-install-webhook",
-        "whatsapp-relay",
-        "outbox-dispatch",
-    ] {
-        cold_start(&stack, function).await;
+    // Names after `--` choose functions; cargo itself passes `--bench`.
+    let chosen: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with('-'))
+        .collect();
+    for function in FUNCTIONS {
+        if chosen.is_empty() || chosen.iter().any(|name| name == function) {
+            cold_start(&stack, function).await;
+        }
     }
     one_contact(&stack).await;
     thousand_contacts(&stack).await;

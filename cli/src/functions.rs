@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use lambda_http::request::LambdaRequest;
 use lambda_http::tower::ServiceExt as _;
 use lambda_http::{Adapter, Context, Error, LambdaEvent, Request, service_fn};
@@ -24,14 +24,24 @@ pub(crate) struct Wiring<'a> {
     pub(crate) environment: &'a BTreeMap<String, String>,
     /// Where its AWS is.
     pub(crate) aws: &'a SdkConfig,
+    /// What it takes for the time.
+    pub(crate) clock: &'a Clock,
 }
 
 /// Makes the function, or tells what is wrong with its settings. `None` = there is no such binary.
 pub(crate) fn make(wiring: &Wiring<'_>) -> Result<Option<Handler>, ConfigError> {
-    let env = || Env::new(|name| wiring.environment.get(name).cloned());
+    make_from(wiring, &|name| wiring.environment.get(name).cloned())
+}
+
+/// [`make`] with the environment as a function, so that a test sees what is asked for.
+fn make_from(
+    wiring: &Wiring<'_>,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Handler>, ConfigError> {
+    let env = || Env::new(lookup);
     let secrets = aws_sdk_secretsmanager::Client::new(wiring.aws);
     let dynamodb = aws_sdk_dynamodb::Client::new(wiring.aws);
-    let clock = Clock::system();
+    let clock = wiring.clock.clone();
     Ok(Some(match wiring.function.binary.as_str() {
         "messenger-verify" => {
             let settings = env().finish(messenger_verify::Settings::read)?;
@@ -51,14 +61,19 @@ pub(crate) fn make(wiring: &Wiring<'_>) -> Result<Option<Handler>, ConfigError> 
         }
         "outbox-dispatch" => {
             let settings = env().finish(outbox_dispatch::Settings::read)?;
-            let app = Arc::new(outbox_dispatch::App::new(settings, &secrets, &dynamodb, clock));
+            let app = Arc::new(outbox_dispatch::App::new(
+                settings,
+                &secrets,
+                &dynamodb,
+                clock.clone(),
+            ));
             // On Lambda the context carries the deadline; here it follows from the template's timeout.
             let limit = SignedDuration::from_secs(wiring.function.timeout_seconds.try_into().unwrap_or(30));
             let margin = SignedDuration::from_secs(5);
             handler(move |event| {
-                let app = app.clone();
+                let (app, clock) = (app.clone(), clock.clone());
                 async move {
-                    let until = Timestamp::now() + limit.max(margin) - margin;
+                    let until = clock.now() + limit.max(margin) - margin;
                     app.handle_until(event, until)
                         .await
                         .map_err(anyhow::Error::from_boxed)
@@ -92,3 +107,6 @@ where
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,8 +33,11 @@ pub(crate) fn error(error: &anyhow::Error) {
 }
 
 /// Log lines of the functions and the embedded AWS.
-pub(crate) fn init_log(verbose: u8) {
+///
+/// `quiet` keeps their warnings back: the demo plays broken payloads on purpose and tells itself what came of them.
+pub(crate) fn init_log(verbose: u8, quiet: bool) {
     let filter = match verbose {
+        0 if quiet => "off",
         0 => "warn,dynoxide=error",
         1 => "info,dynoxide=warn",
         _ => "debug,hyper_util=info",

@@ -1,30 +1,39 @@
-//! Recorded payloads: `events/payloads/<sender>/<case>.json`, exact bytes as sent.
+//! Recorded payloads, and what their senders put on a request.
+//!
+//! They are compiled in from `events/payloads/<sender>/<case>.json` (`.form` for a form), exact bytes as sent.
 
-use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
+use include_dir::{Dir, include_dir};
+use secrecy::{ExposeSecret as _, SecretString};
+use shared::webhook::signature;
 
 use crate::output::usage;
 
-/// Where the payloads are, from the repository's root.
-pub(crate) const DIRECTORY: &str = "events/payloads";
+static RECORDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../events/payloads");
 
 /// Who sends a payload, and with it where it goes and how it is signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Sender {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Sender {
+    /// Meta, for a Facebook page.
     Messenger,
+    /// Meta, for an Instagram account.
     Instagram,
+    /// Meta, for Facebook Business Extension.
     Fbe,
+    /// Braze, with a message that somebody wrote on WhatsApp.
     Whatsapp,
 }
 
 impl Sender {
-    const ALL: [Self; 4] = [Self::Messenger, Self::Instagram, Self::Fbe, Self::Whatsapp];
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Messenger, Self::Instagram, Self::Fbe, Self::Whatsapp];
 
     /// The folder's name.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Messenger => "messenger",
             Self::Instagram => "instagram",
@@ -34,7 +43,8 @@ impl Sender {
     }
 
     /// The route it is posted to.
-    pub(crate) fn path(self) -> &'static str {
+    #[must_use]
+    pub fn path(self) -> &'static str {
         match self {
             Self::Messenger | Self::Instagram => "/messenger/webhook",
             Self::Fbe => "/fbe/webhook",
@@ -43,15 +53,67 @@ impl Sender {
     }
 }
 
-/// A payload, ready to be signed.
-#[derive(Debug)]
-pub(crate) struct Payload {
-    pub(crate) sender: Sender,
-    pub(crate) body: Vec<u8>,
+/// What proves to the stack who sends.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// Meta's: it signs the bytes.
+    AppSecret(SecretString),
+    /// Braze's: it goes along.
+    BearerToken(SecretString),
 }
 
-/// The payload that `name` means: a file, or a case such as `messenger/text` or just `text`.
-pub(crate) fn find(directory: &Path, name: &str, to: Option<Sender>) -> anyhow::Result<Payload> {
+/// A payload, ready to be signed.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    /// Who sends it.
+    pub sender: Sender,
+    /// `messenger/message_text`, or a file's name.
+    pub name: String,
+    /// The exact bytes.
+    pub body: Vec<u8>,
+}
+
+impl Payload {
+    /// The headers that its sender puts on it.
+    #[must_use]
+    pub fn headers(&self, credential: &Credential) -> Vec<(&'static str, String)> {
+        // Braze sends forms too; nobody else does.
+        let form = Path::new(&self.name)
+            .extension()
+            .is_some_and(|kind| kind == "form");
+        let content_type = if form {
+            "application/x-www-form-urlencoded"
+        } else {
+            "application/json"
+        };
+        let proof = match credential {
+            Credential::AppSecret(secret) => (signature::HEADER, signature::sign(secret, &self.body)),
+            Credential::BearerToken(token) => ("authorization", format!("Bearer {}", token.expose_secret())),
+        };
+        vec![("content-type", content_type.to_owned()), proof]
+    }
+}
+
+/// Every recorded payload of `sender`, by name.
+#[must_use]
+pub fn recorded(sender: Sender) -> Vec<Payload> {
+    let files = RECORDED.get_dir(sender.name()).into_iter().flat_map(Dir::files);
+    let mut payloads: Vec<Payload> = files
+        .filter_map(|file| {
+            let path = file.path().to_str()?;
+            Some(Payload {
+                sender,
+                name: path.strip_suffix(".json").unwrap_or(path).to_owned(),
+                body: file.contents().to_vec(),
+            })
+        })
+        .collect();
+    payloads.sort_by(|one, other| one.name.cmp(&other.name));
+    payloads
+}
+
+/// The payload that `name` means: a file, or a case such as `messenger/message_text` or just `message_text`.
+pub(crate) fn find(name: &str, to: Option<Sender>) -> anyhow::Result<Payload> {
     if name == "-" || Path::new(name).is_file() {
         let body = read(Path::new(name))?;
         let sender = to.or_else(|| sender_of(Path::new(name))).ok_or_else(|| {
@@ -59,33 +121,29 @@ pub(crate) fn find(directory: &Path, name: &str, to: Option<Sender>) -> anyhow::
                 "whose webhook is {name}? Say --to messenger, instagram, fbe or whatsapp"
             ))
         })?;
-        return Ok(Payload { sender, body });
+        let name = name.to_owned();
+        return Ok(Payload { sender, name, body });
     }
     let wanted = name.strip_suffix(".json").unwrap_or(name);
-    let (folder, case) = match wanted.split_once('/') {
-        Some((folder, case)) => (Some(folder), case),
-        None => (None, wanted),
+    let all: Vec<Payload> = Sender::ALL.into_iter().flat_map(recorded).collect();
+    let fits = |payload: &&Payload| {
+        payload.name == wanted
+            || payload
+                .name
+                .split_once('/')
+                .is_some_and(|(_, case)| case == wanted)
     };
-    let senders = Sender::ALL
-        .into_iter()
-        .filter(|sender| folder.is_none_or(|folder| folder == sender.name()));
-    let found: Vec<(Sender, PathBuf)> = senders
-        .map(|sender| (sender, directory.join(sender.name()).join(format!("{case}.json"))))
-        .filter(|(_, path)| path.is_file())
-        .collect();
+    let found: Vec<&Payload> = all.iter().filter(fits).collect();
     match found.as_slice() {
-        [(sender, path)] => Ok(Payload {
-            sender: to.unwrap_or(*sender),
-            body: read(path)?,
+        [payload] => Ok(Payload {
+            sender: to.unwrap_or(payload.sender),
+            ..(*payload).clone()
         }),
-        [] => Err(usage(unknown(directory, name))),
-        several => {
-            let names: Vec<String> = several
-                .iter()
-                .map(|(sender, _)| format!("{}/{case}", sender.name()))
-                .collect();
-            Err(usage(format!("{name} is several cases: {}", names.join(", "))))
-        }
+        [] => Err(usage(unknown(wanted, &all))),
+        several => Err(usage(format!(
+            "{name} is several cases: {}",
+            names(several.iter().copied()).join(", ")
+        ))),
     }
 }
 
@@ -107,30 +165,21 @@ fn sender_of(path: &Path) -> Option<Sender> {
     Sender::ALL.into_iter().find(|sender| folder == sender.name())
 }
 
-fn unknown(directory: &Path, name: &str) -> String {
-    let mut cases = BTreeSet::new();
-    for sender in Sender::ALL {
-        let files = std::fs::read_dir(directory.join(sender.name()))
-            .into_iter()
-            .flatten()
-            .flatten();
-        cases.extend(files.filter_map(|file| {
-            let path = file.path();
-            let stem = path
-                .file_stem()
-                .filter(|_| path.extension().is_some_and(|kind| kind == "json"))?;
-            Some(format!("{}/{}", sender.name(), stem.to_string_lossy()))
-        }));
-    }
-    if cases.is_empty() {
-        return format!(
-            "there is no file {name}, and no recorded case in {}",
-            directory.display()
-        );
-    }
-    let cases: Vec<String> = cases.into_iter().collect();
+fn names<'a>(payloads: impl Iterator<Item = &'a Payload>) -> Vec<&'a str> {
+    payloads.map(|payload| payload.name.as_str()).collect()
+}
+
+/// Tells the cases that hold the name, or else all of them.
+fn unknown(name: &str, all: &[Payload]) -> String {
+    let case = name.rsplit('/').next().unwrap_or(name);
+    let near = names(all.iter().filter(|payload| payload.name.contains(case)));
+    let (intro, cases) = if near.is_empty() {
+        ("cases are", names(all.iter()))
+    } else {
+        ("did you mean", near)
+    };
     format!(
-        "there is no file and no recorded case {name}; cases are:\n  {}",
+        "there is no file and no recorded case {name}; {intro}:\n  {}",
         cases.join("\n  ")
     )
 }
@@ -139,49 +188,68 @@ fn unknown(directory: &Path, name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn directory() -> tempfile::TempDir {
-        let directory = tempfile::tempdir().unwrap();
-        for file in ["messenger/text.json", "instagram/text.json", "fbe/install.json"] {
-            let path = directory.path().join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, file).unwrap();
+    #[test]
+    fn the_compiled_in_payloads_are_those_of_the_repository() {
+        for sender in Sender::ALL {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../events/payloads")
+                .join(sender.name());
+            let files = std::fs::read_dir(&folder).unwrap().count();
+            let recorded = recorded(sender);
+            assert!(files > 10 && recorded.len() == files, "{}", sender.name());
+            for payload in recorded {
+                let case = payload.name.split_once('/').unwrap().1;
+                let as_is = folder.join(case);
+                let file = if as_is.is_file() {
+                    as_is
+                } else {
+                    folder.join(format!("{case}.json"))
+                };
+                assert!(payload.body == std::fs::read(file).unwrap(), "{}", payload.name);
+            }
         }
-        directory
     }
 
     #[test]
     fn a_case_is_found_by_its_name() {
-        let directory = directory();
-        let find = |name: &str| super::find(directory.path(), name, None);
-        let payload = find("messenger/text").unwrap();
+        let payload = find("messenger/message_text", None).unwrap();
         assert_eq!(
-            (payload.sender, payload.body.as_slice()),
-            (Sender::Messenger, &b"messenger/text.json"[..])
+            (payload.sender, payload.name.as_str()),
+            (Sender::Messenger, "messenger/message_text")
         );
-        assert_eq!(find("install").unwrap().sender, Sender::Fbe);
-        assert!(find("text").unwrap_err().to_string().contains("instagram/text"));
-        let unknown = find("nothing").unwrap_err();
-        assert!(unknown.to_string().contains("fbe/install") && unknown.is::<crate::output::UsageError>());
+        assert_eq!(
+            find("postback_get_started.json", None).unwrap().sender,
+            Sender::Messenger
+        );
+        let several = find("message_text", None).unwrap_err().to_string();
+        assert!(several.contains("instagram/message_text"), "{several}");
+        let near = find("messenger/text", None).unwrap_err();
+        assert!(
+            near.to_string().contains("messenger/message_text") && near.is::<crate::output::UsageError>()
+        );
+        assert!(
+            find("zebra", None)
+                .unwrap_err()
+                .to_string()
+                .contains("fbe/install")
+        );
     }
 
     #[test]
     fn a_file_tells_its_sender_by_folder_or_flag() {
-        let directory = directory();
+        let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("instagram/text.json");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "{}").unwrap();
+        let found = find(path.to_str().unwrap(), None).unwrap();
         assert_eq!(
-            find(directory.path(), path.to_str().unwrap(), None)
-                .unwrap()
-                .sender,
-            Sender::Instagram
+            (found.sender, found.body.as_slice()),
+            (Sender::Instagram, &b"{}"[..])
         );
         let stray = directory.path().join("stray.json");
         std::fs::write(&stray, "{}").unwrap();
-        assert!(find(directory.path(), stray.to_str().unwrap(), None).is_err());
-        assert_eq!(
-            find(directory.path(), stray.to_str().unwrap(), Some(Sender::Fbe))
-                .unwrap()
-                .sender,
-            Sender::Fbe
-        );
+        let stray = stray.to_str().unwrap();
+        assert!(find(stray, None).is_err());
+        assert_eq!(find(stray, Some(Sender::Fbe)).unwrap().sender, Sender::Fbe);
     }
 }

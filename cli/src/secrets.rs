@@ -12,14 +12,15 @@ use serde_json::{Map, Value, json};
 use shared::secrets::{LinkSecret, MetaSecret, RelaySecret};
 
 use crate::output;
-use crate::payloads::Sender;
+use crate::payloads::{Credential, Sender};
 use crate::stack::STACK_NAME;
 
 /// Names of the four secrets that people fill in.
 pub(crate) const NAMES: [&str; 4] = ["meta", "braze", "relay", "link"];
 
 /// The secrets of a stack that nobody gave any. They are printed and protect nothing.
-pub(crate) fn development() -> Value {
+#[must_use]
+pub fn development() -> Value {
     json!({
         "meta": {
             "app_id": "development-app-id",
@@ -65,6 +66,20 @@ pub(crate) fn read_file(path: &Path) -> anyhow::Result<Value> {
     Ok(secrets)
 }
 
+/// The credential of a sender to a stack with the [`development`] secrets.
+#[must_use]
+pub fn development_credential(sender: Sender) -> Credential {
+    let secrets = development();
+    let text = |pointer: &str| {
+        let text = secrets.pointer(pointer).and_then(Value::as_str);
+        SecretString::from(text.unwrap_or_default())
+    };
+    match sender {
+        Sender::Whatsapp => Credential::BearerToken(text("/relay/inbound_token")),
+        _ => Credential::AppSecret(text("/meta/app_secret")),
+    }
+}
+
 /// Which secrets a command works with.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Secrets (default: those of the local stack)")]
@@ -105,7 +120,7 @@ impl SecretArgs {
             });
         }
         if let Some(stack) = &self.stack {
-            let config = shared::clients::aws::config().await;
+            let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
             let outputs = stack_outputs(&config, stack).await?;
             let client = aws_sdk_secretsmanager::Client::new(&config);
             return Ok(Secrets {
@@ -129,7 +144,8 @@ impl SecretArgs {
     }
 }
 
-async fn stack_outputs(
+/// The outputs of a deployed stack.
+pub(crate) async fn stack_outputs(
     config: &aws_config::SdkConfig,
     stack: &str,
 ) -> anyhow::Result<BTreeMap<String, String>> {
@@ -148,6 +164,14 @@ async fn stack_outputs(
 }
 
 impl Secrets {
+    /// What `sender` proves itself with.
+    pub(crate) async fn credential(&self, sender: Sender) -> anyhow::Result<Credential> {
+        Ok(match sender {
+            Sender::Whatsapp => Credential::BearerToken(self.inbound_token().await?),
+            _ => Credential::AppSecret(self.app_secret(sender).await?),
+        })
+    }
+
     /// The app secret that signs what `sender` sends.
     pub(crate) async fn app_secret(&self, sender: Sender) -> anyhow::Result<SecretString> {
         let meta: MetaSecret = self.read("meta", "MetaSecretName").await?;
@@ -162,7 +186,7 @@ impl Secrets {
     }
 
     /// The bearer token of `/whatsapp/inbound`.
-    pub(crate) async fn inbound_token(&self) -> anyhow::Result<SecretString> {
+    async fn inbound_token(&self) -> anyhow::Result<SecretString> {
         Ok(self
             .read::<RelaySecret>("relay", "RelaySecretName")
             .await?

@@ -1,14 +1,15 @@
 //! The whole system in one process: the functions of `template.yaml` around an embedded AWS.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
-use aws_sdk_secretsmanager::operation::describe_secret::DescribeSecretError;
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use serde_json::Value;
+use shared::clock::Clock;
 use testkit::aws::EmbeddedAws;
 use testkit::lambda::{
     Gateway, GatewayRoute, Handler, ScheduleDriver, ScheduledInvocation, StreamDriver, StreamSource,
@@ -17,6 +18,7 @@ use testkit::template::{Function, Template};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::fakes::Fakes;
 use crate::functions::{self, Wiring};
 use crate::output::usage;
 use crate::secrets;
@@ -24,31 +26,57 @@ use crate::secrets;
 /// The name of the local stack: its secrets are `local/meta` and so on.
 pub(crate) const STACK_NAME: &str = "local";
 
-const TEMPLATE: &str = include_str!("../../template.yaml");
-
-/// How often the table's stream is looked at. An answer should feel immediate.
-const POLL: Duration = Duration::from_millis(100);
+pub(crate) const TEMPLATE: &str = include_str!("../../template.yaml");
 
 /// What a local stack is made of.
 #[derive(Debug)]
-pub(crate) struct StackOptions {
+pub struct StackOptions {
     /// Where the HTTP API listens.
-    pub(crate) http: SocketAddr,
+    pub http: SocketAddr,
     /// Where the embedded AWS listens.
-    pub(crate) aws: SocketAddr,
+    pub aws: SocketAddr,
     /// Where tables and secrets are kept; `None` = in memory.
-    pub(crate) data_dir: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
     /// The secrets by name (`meta`, …); `None` = those that the data directory holds, else the development
     /// values.
-    pub(crate) secrets: Option<Value>,
-    /// Settings of the functions, by the names of their environment.
-    pub(crate) settings: BTreeMap<String, String>,
+    pub secrets: Option<Value>,
+    /// Settings of the functions, by the names of their environment. For an address that is missing here a
+    /// fake is started.
+    pub settings: BTreeMap<String, String>,
     /// How often the schedule fires that the template has fire every minute.
-    pub(crate) tick: Duration,
+    pub tick: Duration,
+    /// How often the outbox's stream is looked at.
+    pub poll: Duration,
+    /// The functions' time. Schedules and the embedded AWS keep to the machine's.
+    pub clock: Clock,
+}
+
+impl Default for StackOptions {
+    /// Free ports of the loopback interface, in memory, development secrets, all fakes, and impatient: for
+    /// tests and the demo.
+    fn default() -> Self {
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            http: anywhere,
+            aws: anywhere,
+            data_dir: None,
+            secrets: None,
+            settings: BTreeMap::new(),
+            tick: Duration::from_secs(1),
+            poll: Duration::from_millis(10),
+            clock: Clock::system(),
+        }
+    }
 }
 
 /// A local stack, running.
-pub(crate) struct LocalStack {
+pub struct LocalStack {
+    template: Template,
+    settings: BTreeMap<String, String>,
+    secrets: BTreeMap<String, Value>,
+    functions: BTreeMap<String, Handler>,
+    fakes: Fakes,
+    dynamodb: aws_sdk_dynamodb::Client,
     aws: EmbeddedAws,
     gateway: Gateway,
     streams: Vec<StreamDriver>,
@@ -61,9 +89,9 @@ impl LocalStack {
     ///
     /// # Errors
     ///
-    /// A [`crate::output::UsageError`] when a setting is unknown or wrong, all of them in one; otherwise when an
-    /// address is taken or the data directory cannot be used.
-    pub(crate) async fn start(options: StackOptions) -> anyhow::Result<Self> {
+    /// When a setting is unknown or wrong, all of them in one; when an address is taken or the data directory
+    /// cannot be used.
+    pub async fn start(options: StackOptions) -> anyhow::Result<Self> {
         let template = Template::parse(TEMPLATE)?;
         check_names(&template, &options.settings)?;
         let aws = EmbeddedAws::start(testkit::aws::Options {
@@ -72,17 +100,19 @@ impl LocalStack {
         })
         .await?;
         aws.create_tables(&template).await?;
-        write_secrets(&aws, options.secrets.as_ref()).await?;
+        let secrets = write_secrets(&aws, options.secrets.as_ref()).await?;
+        let mut settings = options.settings;
+        let fakes = Fakes::start(&secrets, &mut settings).await?;
 
         let listener = TcpListener::bind(options.http)
             .await
             .with_context(|| format!("cannot listen on {}; try another --port", options.http))?;
         let url = format!("http://{}", listener.local_addr()?);
-        let functions = plug(&template, &aws, &url, &options.settings)?;
+        let functions = plug(&template, &aws, &url, &settings, &options.clock)?;
 
         let stop = CancellationToken::new();
         let (mut routes, mut streams, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
-        for (function, handler) in functions {
+        for (function, handler) in &functions {
             let timeout = Some(Duration::from_secs(function.timeout_seconds));
             routes.extend(function.routes.iter().map(|route| GatewayRoute {
                 method: route.method.clone(),
@@ -94,10 +124,13 @@ impl LocalStack {
                 let table = template
                     .table(&mapping.table)
                     .context("a stream of an unknown table")?;
+                let mut mapping = mapping.clone();
+                // It would make batches fuller and every answer a second later.
+                mapping.batching_window_seconds = 0;
                 let source = StreamSource {
                     table: table.clone(),
-                    mapping: mapping.clone(),
-                    poll: POLL,
+                    mapping,
+                    poll: options.poll,
                     handler: handler.clone(),
                     timeout,
                 };
@@ -116,7 +149,17 @@ impl LocalStack {
         }
         let schedules = ScheduleDriver::start(schedules, &stop);
         let gateway = Gateway::serve(listener, routes, stop.clone())?;
+        let functions = functions
+            .into_iter()
+            .map(|(function, handler)| (function.logical_id.clone(), handler))
+            .collect();
         Ok(Self {
+            dynamodb: aws.dynamodb(),
+            functions,
+            template,
+            settings,
+            secrets,
+            fakes,
             aws,
             gateway,
             streams,
@@ -126,17 +169,53 @@ impl LocalStack {
     }
 
     /// The base URL of the HTTP API.
-    pub(crate) fn url(&self) -> String {
+    #[must_use]
+    pub fn url(&self) -> String {
         self.gateway.url()
     }
 
     /// The embedded AWS.
-    pub(crate) fn aws(&self) -> &EmbeddedAws {
+    #[must_use]
+    pub fn aws(&self) -> &EmbeddedAws {
         &self.aws
     }
 
+    /// Braze and the others, as far as they are played.
+    #[must_use]
+    pub fn fakes(&self) -> &Fakes {
+        &self.fakes
+    }
+
+    /// The template that the stack was made of.
+    #[must_use]
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// The settings that differ from the template's, with the addresses of the fakes.
+    #[must_use]
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        &self.settings
+    }
+
+    /// The secrets in force, by name.
+    #[must_use]
+    pub fn secrets(&self) -> &BTreeMap<String, Value> {
+        &self.secrets
+    }
+
+    /// A function by its logical id, to be invoked directly.
+    #[must_use]
+    pub fn function(&self, logical_id: &str) -> Option<&Handler> {
+        self.functions.get(logical_id)
+    }
+
+    pub(crate) fn dynamodb(&self) -> &aws_sdk_dynamodb::Client {
+        &self.dynamodb
+    }
+
     /// Stops taking requests, finishes what is in hand, and closes the files.
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         self.gateway.stopped().await;
         for stream in self.streams {
@@ -169,6 +248,7 @@ fn plug<'a>(
     aws: &EmbeddedAws,
     url: &str,
     settings: &BTreeMap<String, String>,
+    clock: &Clock,
 ) -> anyhow::Result<Vec<(&'a Function, Handler)>> {
     let config = aws.sdk_config();
     let (mut plugged, mut problems) = (Vec::new(), Vec::new());
@@ -182,6 +262,7 @@ fn plug<'a>(
             function,
             environment: &environment,
             aws: &config,
+            clock,
         };
         match functions::make(&wiring) {
             Ok(Some(handler)) => plugged.push((function, handler)),
@@ -197,7 +278,9 @@ fn plug<'a>(
 }
 
 /// Given secrets replace what is there; development secrets only fill what is missing.
-async fn write_secrets(aws: &EmbeddedAws, given: Option<&Value>) -> anyhow::Result<()> {
+/// The result is what is in force.
+async fn write_secrets(aws: &EmbeddedAws, given: Option<&Value>) -> anyhow::Result<BTreeMap<String, Value>> {
+    let mut in_force = BTreeMap::new();
     let development = secrets::development();
     let values = given
         .unwrap_or(&development)
@@ -207,12 +290,17 @@ async fn write_secrets(aws: &EmbeddedAws, given: Option<&Value>) -> anyhow::Resu
     for (name, value) in values {
         let id = format!("{STACK_NAME}/{name}");
         if given.is_none() {
-            match client.describe_secret().secret_id(&id).send().await {
-                Ok(_) => continue,
+            match client.get_secret_value().secret_id(&id).send().await {
+                Ok(known) => {
+                    // What is no JSON is met again, and named, by who reads it.
+                    let known = known.secret_string().unwrap_or_default();
+                    in_force.insert(name.clone(), serde_json::from_str(known).unwrap_or_default());
+                    continue;
+                }
                 Err(error)
                     if error
                         .as_service_error()
-                        .is_some_and(DescribeSecretError::is_resource_not_found_exception) => {}
+                        .is_some_and(GetSecretValueError::is_resource_not_found_exception) => {}
                 Err(error) => bail!(
                     "the secret {id} cannot be looked up: {}",
                     DisplayErrorContext(error)
@@ -220,9 +308,10 @@ async fn write_secrets(aws: &EmbeddedAws, given: Option<&Value>) -> anyhow::Resu
             }
         }
         aws.put_secret(&id, value).await?;
+        in_force.insert(name.clone(), value.clone());
     }
     aws.reset_calls();
-    Ok(())
+    Ok(in_force)
 }
 
 /// The period of `rate(…)`; a minute, EventBridge's shortest, becomes the tick.

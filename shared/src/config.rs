@@ -12,6 +12,8 @@ use std::time::Duration;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::messenger::event::EVENT_NAMES;
+
 type Lookup<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
 
 /// Reads variables and collects what is wrong with them.
@@ -234,11 +236,28 @@ impl ContactSettings {
             window_attribute: Some(window).filter(|name| !name.is_empty()),
             window_sync: Duration::from_secs(minutes * 60),
             unlinked_contacts: env.parsed("UNLINKED_CONTACTS", UnlinkedContacts::Alias, "`alias` or `hold`"),
-            events: env.list("MESSENGER_EVENTS", ""),
+            events: events(env),
             opt_out_keywords: env.list("OPT_OUT_KEYWORDS", "STOP,UNSUBSCRIBE"),
             opt_in_keywords: env.list("OPT_IN_KEYWORDS", "START"),
         }
     }
+}
+
+fn events(env: &mut Env<'_>) -> Vec<String> {
+    let events: Vec<String> = env
+        .list("MESSENGER_EVENTS", "")
+        .into_iter()
+        .map(|event| event.to_ascii_lowercase())
+        .collect();
+    for event in &events {
+        if !EVENT_NAMES.contains(&event.as_str()) {
+            let known = EVENT_NAMES.join(", ");
+            env.problem(format!(
+                "MESSENGER_EVENTS names `{event}`, but knows only {known}"
+            ));
+        }
+    }
+    events
 }
 
 /// Where Meta's Graph API is.
@@ -553,6 +572,19 @@ mod tests {
         assert_eq!(settings.window_sync, Duration::from_hours(1));
         assert_eq!(settings.opt_out_keywords, ["STOP", "UNSUBSCRIBE"]);
         assert!(settings.events.is_empty());
+    }
+
+    #[test]
+    fn an_event_that_does_not_exist_is_named() {
+        let pairs = [("MESSENGER_EVENTS", "message, massage")];
+        let error = Env::from_pairs(&pairs)
+            .finish(ContactSettings::read)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`massage`") && error.contains("postback"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,15 +1,25 @@
 //! `bridge local`
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use testkit::braze::FakeBraze;
+use testkit::external_system::ExternalSystem;
+use testkit::graph::FakeGraph;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::fakes::Fakes;
 use crate::output::{self, usage};
+use crate::payloads;
 use crate::secrets;
-use crate::stack::{LocalStack, StackOptions};
+use crate::stack::{LocalStack, STACK_NAME, StackOptions};
+use crate::story::Mark;
+
+/// How often the stream and the fakes are looked at. An answer should feel immediate.
+const POLL: Duration = Duration::from_millis(100);
 
 /// Serve the whole system on this machine until stopped
 #[derive(Debug, clap::Args)]
@@ -19,7 +29,8 @@ use crate::stack::{LocalStack, StackOptions};
     bridge local --braze-endpoint https://rest.iad-01.braze.com --secrets secrets.json\n  \
     bridge local --set UNLINKED_CONTACTS=hold\n\n\
     Look inside:\n  \
-    aws --endpoint-url http://127.0.0.1:4000 --region us-east-1 dynamodb scan --table-name local-ContactsTable")]
+    aws --endpoint-url http://127.0.0.1:4000 --region us-east-1 dynamodb scan --table-name local-ContactsTable\n\n    \
+    What reaches the fakes is told on standard error.")]
 pub(crate) struct Args {
     /// Port of the HTTP API on 127.0.0.1; 0 = a free one
     #[arg(long, default_value_t = 3000)]
@@ -37,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
 
-    /// A real Braze instead of the fake one
+    /// A real Braze (its REST endpoint) instead of the fake one
     #[arg(long, value_name = "URL")]
     braze_endpoint: Option<url::Url>,
 
@@ -84,7 +95,6 @@ impl Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let given = args.secrets.as_deref().map(secrets::read_file).transpose()?;
-    let development = given.is_none();
     if args.data_dir.as_deref().is_some_and(std::path::Path::is_file) {
         return Err(usage("--data-dir is a file, but expects a directory"));
     }
@@ -97,38 +107,90 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         data_dir: args.data_dir,
         secrets: given,
         tick: Duration::from_secs(args.tick),
+        poll: POLL,
+        ..StackOptions::default()
     })
     .await?;
-    greet(&stack, development);
+    greet(&stack);
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
         _ = terminated.recv() => {}
+        () = watch(stack.fakes()) => {}
     }
     output::note("stopping: what is in hand is finished first");
     stack.stop().await;
     Ok(())
 }
 
-fn greet(stack: &LocalStack, development: bool) {
-    let url = stack.url();
+/// Tells what reaches the fakes, as it comes.
+async fn watch(fakes: &Fakes) {
+    let mut mark = Mark::of(fakes);
+    loop {
+        tokio::time::sleep(POLL).await;
+        for line in mark.news(fakes) {
+            output::note(line);
+        }
+    }
+}
+
+fn greet(stack: &LocalStack) {
+    let (url, aws) = (stack.url(), stack.aws());
     output::line(format_args!("ready {url}"));
     output::line(format_args!(
-        "\nAWS (DynamoDB, streams, Secrets Manager): --endpoint-url {} --region us-east-1, any credentials",
-        stack.aws().endpoint_url()
+        "\nAWS (DynamoDB, its streams, Secrets Manager): --endpoint-url {} --region us-east-1, any credentials",
+        aws.endpoint_url()
     ));
-    if development {
-        output::line("Development secrets (a data directory may hold others, which then count):");
-        let development = secrets::development();
+    let fakes = stack.fakes();
+    let fakes = [
+        ("Braze", fakes.braze.as_ref().map(FakeBraze::url)),
+        ("Graph", fakes.graph.as_ref().map(FakeGraph::url)),
+        (
+            "external system",
+            fakes.external_system.as_ref().map(ExternalSystem::url),
+        ),
+    ];
+    for (name, url) in fakes {
+        if let Some(url) = url {
+            output::line(format_args!("Fake {name}: {url}"));
+        }
+    }
+    let development = secrets::development();
+    let in_force = |name: &str| stack.secrets().get(name) == development.get(name);
+    if secrets::NAMES.into_iter().all(in_force) {
+        output::line("\nDevelopment secrets, for nothing but this machine:");
         for (name, fields) in development.as_object().into_iter().flatten() {
             output::line(format_args!("  {name} {fields}"));
         }
     }
+    output::line("\nTry it:");
+    if in_force("meta") {
+        output::line(format_args!(
+            "curl '{url}/messenger/webhook?hub.mode=subscribe&hub.verify_token=development-verify-token&hub.challenge=42'"
+        ));
+        if let Some(curl) = signed_curl(&url) {
+            output::line(curl);
+        }
+    }
     output::line(format_args!(
-        "\ncurl '{url}/messenger/webhook?hub.mode=subscribe&hub.verify_token=development-verify-token&hub.challenge=42'"
+        "bridge send messenger/message_text --url {url} --aws-addr {}",
+        aws.address()
     ));
-    output::line(format_args!("bridge send messenger/text --url {url}"));
     output::line(format_args!(
-        "curl -X POST {url}/messenger/webhook -H 'content-type: application/json' \\\n  \
-         -H \"x-hub-signature-256: $(bridge sign payload.json)\" --data-binary @payload.json"
+        "aws dynamodb scan --table-name {STACK_NAME}-ContactsTable --endpoint-url {} --region us-east-1 --no-sign-request",
+        aws.endpoint_url()
     ));
+}
+
+/// A recorded message as one line for the shell, with the development secret's signature.
+fn signed_curl(url: &str) -> Option<String> {
+    let payload = payloads::find("messenger/message_text", None).ok()?;
+    let body = std::str::from_utf8(&payload.body)
+        .ok()
+        .filter(|body| !body.contains('\''))?;
+    let mut curl = format!("curl -X POST {url}{}", payload.sender.path());
+    for (name, value) in payload.headers(&secrets::development_credential(payload.sender)) {
+        write!(curl, " -H '{name}: {value}'").ok()?;
+    }
+    write!(curl, " --data-raw '{body}'").ok()?;
+    Some(curl)
 }

@@ -1,10 +1,13 @@
 //! The commands, one file each.
 
+mod dead;
 mod demo;
+mod events;
 mod link;
 mod local;
 mod send;
 mod sign;
+mod smoke;
 
 use clap::Subcommand;
 
@@ -21,15 +24,31 @@ pub(crate) enum Command {
     Sign(sign::Args),
     /// Make a link token, which ties a Messenger contact to a user
     Link(link::Args),
+    /// Check that a stack answers as it should, with harmless requests
+    Smoke(smoke::Args),
+    /// Look at what was given up, and try it again
+    Dead(dead::Args),
+    /// Keep the function events of `sam local invoke` up to date
+    Events(events::Args),
+}
+
+impl Command {
+    /// Whether the functions' warnings are kept back.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self, Self::Demo(_))
+    }
 }
 
 /// Runs a command to its end.
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Demo(args) => demo::run(&args),
+        Command::Demo(args) => demo::run(&args).await,
         Command::Local(args) => local::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Link(args) => link::run(args).await,
+        Command::Smoke(args) => smoke::run(args).await,
+        Command::Dead(args) => dead::run(args).await,
+        Command::Events(args) => events::run(&args),
     }
 }

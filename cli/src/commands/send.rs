@@ -1,12 +1,9 @@
 //! `bridge send`
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use secrecy::ExposeSecret as _;
 use shared::clients::http;
-use shared::webhook::signature;
 
 use crate::output;
 use crate::payloads::{self, Sender};
@@ -15,11 +12,11 @@ use crate::secrets::SecretArgs;
 /// Sign a payload and post it, to the local or a deployed stack
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    bridge send messenger/text\n  \
+    bridge send messenger/message_text\n  \
     bridge send my-payload.json --to messenger\n  \
-    bridge send messenger/text --stack meta-braze-bridge-dev")]
+    bridge send messenger/message_text --stack meta-braze-bridge-dev")]
 pub(crate) struct Args {
-    /// A recorded case, such as messenger/text (see events/payloads), or a file
+    /// A recorded case, such as `messenger/message_text` (see events/payloads), or a file
     #[arg(value_name = "CASE|FILE")]
     payload: String,
 
@@ -31,16 +28,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SENDER")]
     to: Option<Sender>,
 
-    /// Where the recorded cases are
-    #[arg(long, value_name = "DIR", default_value = payloads::DIRECTORY)]
-    payloads: PathBuf,
-
     #[command(flatten)]
     secrets: SecretArgs,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let payload = payloads::find(&args.payloads, &args.payload, args.to)?;
+    let payload = payloads::find(&args.payload, args.to)?;
     let secrets = args.secrets.open().await?;
     let url = match (args.url, secrets.webhook_url(payload.sender)) {
         (Some(base), _) => format!("{}{}", base.as_str().trim_end_matches('/'), payload.sender.path()),
@@ -48,12 +41,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         (None, None) => format!("http://127.0.0.1:3000{}", payload.sender.path()),
     };
     let client = http::client(Duration::from_secs(30));
-    let mut request = client.post(&url).header("content-type", "application/json");
-    if payload.sender == Sender::Whatsapp {
-        request = request.bearer_auth(secrets.inbound_token().await?.expose_secret());
-    } else {
-        let secret = secrets.app_secret(payload.sender).await?;
-        request = request.header(signature::HEADER, signature::sign(&secret, &payload.body));
+    let mut request = client.post(&url);
+    for (name, value) in payload.headers(&secrets.credential(payload.sender).await?) {
+        request = request.header(name, value);
     }
     output::note(format_args!("POST {url} ({} bytes)", payload.body.len()));
     let answer = request.body(payload.body).send().await;

@@ -101,11 +101,8 @@ async fn write(
     let mut written = contacts.write(&flat).await?.into_iter();
     let mut again = BTreeMap::new();
     for (subject, units) in units {
-        let all = written
-            .by_ref()
-            .take(units.len())
-            .fold(true, |all, one| all && one);
-        if !all {
+        let fates: Vec<bool> = written.by_ref().take(units.len()).collect();
+        if fates.contains(&false) {
             let events = open.get(&subject).cloned().unwrap_or_default();
             again.insert(subject, events);
         }

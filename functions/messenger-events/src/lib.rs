@@ -75,7 +75,7 @@ impl App {
 
     /// 200 `EVENT_RECEIVED` once everything that has to be kept is durable; 401, 413 or 503.
     pub async fn handle(&self, request: Request) -> Answer {
-        let verified = match meta::accept(request, &self.meta, |meta| meta.messenger_app_secrets()).await {
+        let verified = match meta::accept(request, &self.meta, MetaSecret::messenger_app_secrets).await {
             Ok(verified) => verified,
             Err(answer) => return answer,
         };

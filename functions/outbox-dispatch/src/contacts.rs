@@ -4,6 +4,7 @@
 //! one person never race at Braze, which keeps no order between requests.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use shared::clients::braze::{
-    AliasToIdentify, Braze, BrazeError, MAX_IDENTIFY, ObjectError, UserAlias, track,
+    AliasToIdentify, Braze, BrazeError, MAX_IDENTIFY, ObjectError, TIMEOUT, UserAlias, track,
 };
 use shared::config::ContactSettings;
 use shared::messenger::sync::{self, Identify, SyncPlan};
@@ -19,9 +20,16 @@ use shared::outbox::Kind;
 use shared::outbox::dispatch::{Outcome, Worker};
 use shared::store::contacts::{Claim, Contacts, Leased};
 use shared::store::outbox::{Entry, Outbox};
+use tokio::time::Instant;
 
-/// Braze is given 30 s a request, and a contact takes two in a row; half a minute is left for the table.
-const LEASE: Duration = Duration::from_secs(90);
+/// How long a contact is ours. No request to Braze begins so late that it could outlive this, with half a
+/// minute left for the table.
+const LEASE: Duration = Duration::from_mins(2);
+
+/// When the last request may begin, counted from the claim.
+const LAST_START: Duration = LEASE
+    .saturating_sub(TIMEOUT)
+    .saturating_sub(Duration::from_secs(30));
 
 /// Calls to DynamoDB under way at once.
 const CONCURRENCY: usize = 32;
@@ -123,17 +131,34 @@ impl ContactWorker {
     }
 
     /// Makes alias-only profiles known users; the result has one entry a job.
-    async fn identify(&self, jobs: &[Job]) -> Vec<Result<(), BrazeError>> {
+    async fn identify(&self, jobs: &[Job], last_start: Instant) -> Vec<Result<(), BrazeError>> {
         let mut fates: Vec<Result<(), BrazeError>> = jobs.iter().map(|_| Ok(())).collect();
         let wanted: Vec<(usize, AliasToIdentify)> = jobs
             .iter()
             .enumerate()
             .filter_map(|(job, Job { plan, .. })| Some((job, alias(plan.identify.as_ref()?))))
             .collect();
+        let stop: OnceLock<BrazeError> = OnceLock::new();
+        let stop = &stop;
         let answers = stream::iter(wanted.chunks(MAX_IDENTIFY).map(<[_]>::to_vec).collect::<Vec<_>>())
             .map(|chunk| async move {
+                if Instant::now() > last_start {
+                    stop.get_or_init(|| BrazeError::Transient {
+                        reason: "out_of_time".into(),
+                        wait: None,
+                    });
+                }
+                if let Some(error) = stop.get() {
+                    return (chunk, Err(error.clone()));
+                }
                 let aliases: Vec<AliasToIdentify> = chunk.iter().map(|(_, alias)| alias.clone()).collect();
-                (chunk, self.braze.identify(&aliases).await)
+                let answer = self.braze.identify(&aliases).await;
+                if let Err(error) = &answer
+                    && error.is_outage()
+                {
+                    stop.get_or_init(|| error.clone());
+                }
+                (chunk, answer)
             })
             .buffer_unordered(IDENTIFY_CONCURRENCY)
             .collect::<Vec<_>>()
@@ -192,7 +217,9 @@ impl Worker for ContactWorker {
         &[Kind::ContactSync, Kind::ContactEvent]
     }
 
-    async fn work(&self, entries: &[Entry], _until: Timestamp) -> Vec<Outcome> {
+    async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
+        let left = Duration::try_from(until.duration_since(self.contacts.now())).unwrap_or_default();
+        let last_start = Instant::now() + LAST_START.min(left.saturating_sub(TIMEOUT));
         let mut subjects: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (position, entry) in entries.iter().enumerate() {
             subjects.entry(entry.subject.clone()).or_default().push(position);
@@ -209,7 +236,7 @@ impl Worker for ContactWorker {
             put(&mut outcomes, settled);
         }
 
-        let identified = self.identify(&jobs).await;
+        let identified = self.identify(&jobs, last_start).await;
         // Who could not be identified must not get attributes either: they would make a second profile.
         let users: Vec<track::User> = jobs
             .iter()
@@ -222,7 +249,7 @@ impl Worker for ContactWorker {
                 }
             })
             .collect();
-        let tracked = track::send(&self.braze, &users).await;
+        let tracked = track::send(&self.braze, &users, last_start).await;
 
         let finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
             .map(|(job, (identified, tracked))| self.finish(job, identified.and(tracked)))

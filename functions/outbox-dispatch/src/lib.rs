@@ -151,6 +151,7 @@ impl App {
         let report = self.dispatcher.tick(until).await?;
         let summary = json!({
             "done": report.done, "retried": report.retried, "dead": report.dead, "left": report.left,
+            "unwritten": report.unwritten.len(),
         });
         Ok(summary)
     }

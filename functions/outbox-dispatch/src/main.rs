@@ -3,16 +3,17 @@
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use outbox_dispatch::{App, Settings};
 use serde_json::Value;
-use shared::{clients, clock::Clock, config::Env, telemetry};
+use shared::clients::aws::{self, Patience};
+use shared::{clock::Clock, config::Env, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init("outbox-dispatch");
     let settings = Env::process().finish(Settings::read)?;
-    let aws = clients::aws::config().await;
+    let config = aws::config(Patience::Background).await;
     let (secrets, dynamodb) = (
-        aws_sdk_secretsmanager::Client::new(&aws),
-        aws_sdk_dynamodb::Client::new(&aws),
+        aws_sdk_secretsmanager::Client::new(&config),
+        aws_sdk_dynamodb::Client::new(&config),
     );
     let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
     run(service_fn(async |event: LambdaEvent<Value>| {

@@ -12,22 +12,36 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 
-/// One attempt at DynamoDB or Secrets Manager. They answer in milliseconds; waiting longer than this eats the
-/// 5 s that Meta gives.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Who waits for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// A sender who gives us seconds (Meta: 5). DynamoDB and Secrets Manager answer in milliseconds; waiting
+    /// longer than this eats the sender's time, and a 503 makes it try again.
+    Webhook,
+    /// Nobody. Giving up early would only repeat work that is already under way.
+    Background,
+}
 
-/// An SDK call with its retries.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
+impl Patience {
+    /// One attempt, and a call with its retries.
+    fn timeouts(self) -> (Duration, Duration) {
+        match self {
+            Self::Webhook => (Duration::from_millis(1500), Duration::from_secs(4)),
+            Self::Background => (Duration::from_secs(10), Duration::from_secs(30)),
+        }
+    }
+}
 
 /// Region, credentials and endpoint from the environment, as the SDK reads them. `AWS_ENDPOINT_URL` points
 /// everything at an emulator.
-pub async fn config() -> SdkConfig {
+pub async fn config(patience: Patience) -> SdkConfig {
+    let (attempt, operation) = patience.timeouts();
     let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-        .operation_timeout(OPERATION_TIMEOUT)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(operation)
         .build();
     aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(Transport(super::http::client(OPERATION_TIMEOUT)))
+        .http_client(Transport(super::http::client(operation)))
         .retry_config(RetryConfig::standard().with_max_attempts(3))
         .timeout_config(timeouts)
         .load()

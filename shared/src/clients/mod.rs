@@ -4,5 +4,6 @@
 
 pub mod aws;
 pub mod braze;
+pub mod external_system;
 pub mod graph;
 pub mod http;

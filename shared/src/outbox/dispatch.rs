@@ -220,6 +220,7 @@ impl Dispatcher {
             total.retried += report.retried;
             total.dead += report.dead;
             total.left += report.left;
+            total.unwritten.extend(report.unwritten);
             // Nothing moved: what is left is in somebody else's hands.
             if moved == 0 || self.clock.now() + MARGIN > until {
                 return Ok(total);

@@ -250,7 +250,7 @@ impl Contacts {
         let Some(record) = unit.and_then(|unit| unit.record.as_ref()) else {
             return Ok(true);
         };
-        let write = self.update(record)?;
+        let write = Write::of(record)?;
         let answer = self
             .client
             .update_item()
@@ -324,7 +324,7 @@ impl Contacts {
     fn writes(&self, unit: &Unit) -> Result<Vec<TransactWriteItem>, StoreError> {
         let mut writes = Vec::with_capacity(1 + unit.outbox.len());
         if let Some(record) = &unit.record {
-            let write = self.update(record)?;
+            let write = Write::of(record)?;
             let update = Update::builder()
                 .table_name(&self.table)
                 .set_key(Some(write.key))
@@ -358,7 +358,43 @@ impl Contacts {
         }
     }
 
-    fn update(&self, record: &Record) -> Result<Write, StoreError> {
+    /// Contacts that are linked to a user.
+    pub async fn of_user(&self, user_id: &str) -> Result<Vec<Contact>, StoreError> {
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name("by_user")
+            .key_condition_expression("user_id = :user")
+            .expression_attribute_values(":user", string(user_id))
+            .send()
+            .await
+            .map_err(|error| StoreError::sdk("Query", &error))?;
+        let keys: Vec<ContactKey> = answer
+            .items
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|item| item.get("contact_key")?.as_s().ok()?.parse().ok())
+            .collect();
+        Ok(self.read(&keys, &[]).await?.contacts.into_values().collect())
+    }
+
+    /// The time, as the store sees it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+struct Write {
+    key: Item,
+    expression: String,
+    condition: &'static str,
+    values: Item,
+}
+
+impl Write {
+    fn of(record: &Record) -> Result<Self, StoreError> {
         let (key, version, user_id, facts) = match record {
             Record::Contact(contact) => (
                 contact.key.to_string(),
@@ -399,40 +435,6 @@ impl Contacts {
             values,
         })
     }
-
-    /// Contacts that are linked to a user.
-    pub async fn of_user(&self, user_id: &str) -> Result<Vec<Contact>, StoreError> {
-        let answer = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .index_name("by_user")
-            .key_condition_expression("user_id = :user")
-            .expression_attribute_values(":user", string(user_id))
-            .send()
-            .await
-            .map_err(|error| StoreError::sdk("Query", &error))?;
-        let keys: Vec<ContactKey> = answer
-            .items
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|item| item.get("contact_key")?.as_s().ok()?.parse().ok())
-            .collect();
-        Ok(self.read(&keys, &[]).await?.contacts.into_values().collect())
-    }
-
-    /// The time, as the store sees it.
-    #[must_use]
-    pub fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-}
-
-struct Write {
-    key: Item,
-    expression: String,
-    condition: &'static str,
-    values: Item,
 }
 
 /// Why one write of a transaction was not made.

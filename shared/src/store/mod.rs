@@ -2,6 +2,7 @@
 
 pub mod business_secrets;
 pub mod contacts;
+pub mod conversations;
 pub mod installs;
 pub mod outbox;
 

@@ -41,7 +41,8 @@ const KEEP_DEAD: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// DynamoDB takes items of 400 KB.
 const MAX_RAW_BYTES: usize = 350_000;
 
-const CONCURRENCY: usize = 32;
+/// Calls under way at once; each carries many items.
+const CONCURRENCY: usize = 8;
 
 /// The outbox table.
 #[derive(Clone, Debug)]
@@ -166,11 +167,23 @@ impl Entry {
         Timestamp::from_millisecond(self.created_at).unwrap_or_default()
     }
 
+    /// When it was given up, if it was.
+    #[must_use]
+    pub fn given_up(&self) -> Option<Timestamp> {
+        self.dead_at.and_then(|at| Timestamp::from_millisecond(at).ok())
+    }
+
     /// Not before this time.
     #[must_use]
     pub fn not_before(&self) -> Option<Timestamp> {
         self.not_before
             .and_then(|at| Timestamp::from_millisecond(at).ok())
+    }
+
+    /// When the schedule picks it up; pending only.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        self.due_at.and_then(|at| Timestamp::from_millisecond(at).ok())
     }
 
     /// (`subject`, `event_key`).
@@ -357,14 +370,24 @@ impl Outbox {
 
     /// Takes the item for `lease`. `None` if somebody else has it or it is settled.
     pub async fn claim(&self, entry: &Entry, lease: Duration) -> Result<Option<Entry>, StoreError> {
+        self.claim_key(&entry.subject, &entry.event_key, lease).await
+    }
+
+    /// [`Outbox::claim`] of an item of which only the key is known.
+    pub async fn claim_key(
+        &self,
+        subject: &str,
+        event_key: &str,
+        lease: Duration,
+    ) -> Result<Option<Entry>, StoreError> {
         let now = self.clock.now();
         let until = now + SignedDuration::try_from(lease).unwrap_or(SignedDuration::from_mins(1));
         let answer = self
             .client
             .update_item()
             .table_name(&self.table)
-            .key("subject", string(&entry.subject))
-            .key("event_key", string(&entry.event_key))
+            .key("subject", string(subject))
+            .key("event_key", string(event_key))
             .update_expression("SET lease_until = :until")
             .condition_expression(
                 "#status = :pending AND (attribute_not_exists(lease_until) OR lease_until < :now)",
@@ -384,6 +407,64 @@ impl Outbox {
                     .is_some_and(aws_sdk_dynamodb::operation::update_item::UpdateItemError::is_conditional_check_failed_exception) =>
             {
                 Ok(None)
+            }
+            Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
+        }
+    }
+
+    /// Pending items of `subject` whose event keys lie between `from` and `to` (both included), in their order.
+    pub async fn pending(&self, subject: &str, from: &str, to: &str) -> Result<Vec<Entry>, StoreError> {
+        let items: Vec<Item> = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("subject = :subject AND event_key BETWEEN :from AND :to")
+            .filter_expression("#status = :pending")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":subject", string(subject))
+            .expression_attribute_values(":from", string(from))
+            .expression_attribute_values(":to", string(to))
+            .expression_attribute_values(":pending", string("pending"))
+            .consistent_read(true)
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<_, _>>()
+            .await
+            .map_err(|error| StoreError::sdk("Query", &error))?;
+        items.into_iter().map(Entry::read).collect()
+    }
+
+    /// Settles an item as done of which only the key is known, also if it was given up. Call only under the
+    /// lease of its subject.
+    pub async fn done_key(&self, subject: &str, event_key: &str) -> Result<(), StoreError> {
+        let expires = (self.clock.now() + KEEP_DONE).as_second();
+        let answer = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("subject", string(subject))
+            .key("event_key", string(event_key))
+            .update_expression(
+                "SET #status = :done, payload = :nothing, expires_at = :expires \
+                 REMOVE due_at, due_shard, lease_until, dead_lane, dead_at",
+            )
+            .condition_expression("attribute_exists(event_key)")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":done", string("done"))
+            .expression_attribute_values(":nothing", string("null"))
+            .expression_attribute_values(":expires", number(expires))
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(()),
+            // Removed long ago.
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(aws_sdk_dynamodb::operation::update_item::UpdateItemError::is_conditional_check_failed_exception) =>
+            {
+                Ok(())
             }
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
         }

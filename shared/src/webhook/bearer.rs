@@ -17,6 +17,12 @@ pub fn matches<'a>(headers: &HeaderMap, tokens: impl IntoIterator<Item = &'a Sec
     })
 }
 
+/// Whether somebody has filled in one of `tokens`.
+#[must_use]
+pub fn is_filled_in<'a>(tokens: impl IntoIterator<Item = &'a SecretString>) -> bool {
+    tokens.into_iter().any(|token| !token.expose_secret().is_empty())
+}
+
 fn token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

@@ -22,19 +22,23 @@ pub async fn answer(
     let (Some("subscribe"), Some(token)) = (query.first("hub.mode"), query.first("hub.verify_token")) else {
         return refuse("hub.mode or hub.verify_token is missing or wrong");
     };
-    let current = match secret.get().await {
-        Ok(current) => current,
+    let mut meta = match secret.get().await {
+        Ok(meta) => meta,
         Err(error) => return telemetry::secrets_unavailable(&error),
     };
-    let mut matches = same(expected(&current), token);
-    if !matches {
+    if !same(expected(&meta), token) {
         match secret.refresh().await {
-            Ok(Some(fresh)) => matches = same(expected(&fresh), token),
+            Ok(Some(fresh)) => meta = fresh,
             Ok(None) => {}
             Err(error) => return telemetry::secrets_unavailable(&error),
         }
     }
-    match (matches, challenge) {
+    let expected = expected(&meta);
+    if expected.expose_secret().is_empty() {
+        tracing::error!("the meta secret has no verify token yet: fill it in");
+        return ErrorCode::SecretsUnavailable.answer();
+    }
+    match (same(expected, token), challenge) {
         (false, _) => refuse("hub.verify_token does not match the meta secret"),
         (true, None | Some("")) => ErrorCode::ChallengeMissing.answer(),
         (true, Some(challenge)) => {
@@ -49,8 +53,6 @@ fn refuse(reason: &'static str) -> Answer {
     ErrorCode::VerifyTokenInvalid.answer()
 }
 
-// An empty token is one that nobody has filled in yet, and must open nothing.
 fn same(expected: &SecretString, given: &str) -> bool {
-    let expected = expected.expose_secret().as_bytes();
-    !expected.is_empty() && bool::from(expected.ct_eq(given.as_bytes()))
+    expected.expose_secret().as_bytes().ct_eq(given.as_bytes()).into()
 }

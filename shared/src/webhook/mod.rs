@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod meta;
 pub mod receive;
 pub mod signature;
+pub mod standard;
 
 pub use answer::{Answer, ErrorCode};
 pub use signature::{Received, Verified};

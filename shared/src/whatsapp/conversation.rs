@@ -147,6 +147,9 @@ pub enum TurnStatus {
     Pending,
     /// The external system has it.
     HandedOver,
+    /// The external system refuses it. Later messages go without it; it goes once more if its outbox item is
+    /// redriven.
+    GivenUp,
 }
 
 /// Something that was said in a conversation.

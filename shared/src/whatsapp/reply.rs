@@ -60,7 +60,8 @@ impl ReplyPayload {
 }
 
 /// The event key of a conversation's send number `number`: sorts as the numbers do.
-pub(super) fn event_key(number: u64) -> String {
+#[must_use]
+pub fn event_key(number: u64) -> String {
     format!("reply#{number:010}")
 }
 

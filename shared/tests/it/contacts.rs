@@ -168,7 +168,7 @@ async fn the_lease_keeps_others_away_and_what_was_told_survives_new_facts() {
     let tables = Tables::create().await;
     tables.contacts.write(&[unit(1, 1, "sync#a")]).await.unwrap();
     let name = key(1).to_string();
-    let lease = Duration::from_secs(60);
+    let lease = Duration::from_mins(1);
     let Claim::Leased(leased) = tables.contacts.claim(&name, lease).await.unwrap() else {
         panic!("free")
     };
@@ -248,7 +248,11 @@ async fn user_refs_live_beside_contacts() {
         outbox: vec![],
     };
     tables.contacts.write(&[unit]).await.unwrap();
-    let known = tables.contacts.read(&[key(1)], &[name.clone()]).await.unwrap();
+    let known = tables
+        .contacts
+        .read(&[key(1)], std::slice::from_ref(&name))
+        .await
+        .unwrap();
     assert_eq!(known.user_refs.get(&name), Some(&record));
     assert!(known.contacts.is_empty());
 }

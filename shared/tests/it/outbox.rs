@@ -95,7 +95,7 @@ async fn of_many_claims_one_wins_until_its_lease_ends() {
     tables.outbox.add(&item("a", "1")).await.unwrap();
     let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
     let claims =
-        futures_util::future::join_all((0..8).map(|_| tables.outbox.claim(&entry, Duration::from_secs(60))))
+        futures_util::future::join_all((0..8).map(|_| tables.outbox.claim(&entry, Duration::from_mins(1))))
             .await;
     assert_eq!(
         claims
@@ -108,7 +108,7 @@ async fn of_many_claims_one_wins_until_its_lease_ends() {
     assert!(
         tables
             .outbox
-            .claim(&entry, Duration::from_secs(60))
+            .claim(&entry, Duration::from_mins(1))
             .await
             .unwrap()
             .is_some()
@@ -118,7 +118,7 @@ async fn of_many_claims_one_wins_until_its_lease_ends() {
     assert!(
         tables
             .outbox
-            .claim(&entry, Duration::from_secs(60))
+            .claim(&entry, Duration::from_mins(1))
             .await
             .unwrap()
             .is_none()
@@ -133,7 +133,11 @@ async fn what_was_not_understood_is_kept_once() {
         reason: "not_json",
         raw: "{".into(),
     };
-    tables.outbox.quarantine(&[one.clone()]).await.unwrap();
+    tables
+        .outbox
+        .quarantine(std::slice::from_ref(&one))
+        .await
+        .unwrap();
     tables.outbox.quarantine(&[one]).await.unwrap();
     let scan = tables
         .aws

@@ -1,10 +1,12 @@
 //! What was asked of the embedded AWS, and what is to go wrong with it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+
+use crate::template::Power;
 
 /// Something that goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,7 @@ struct State {
     calls: HashMap<Service, Calls>,
     faults: HashMap<String, VecDeque<Fault>>,
     hooks: HashMap<String, VecDeque<Hook>>,
+    powers: HashMap<String, BTreeSet<Power>>,
 }
 
 impl Ledger {
@@ -80,6 +83,16 @@ impl Ledger {
             fault = state.faults.get_mut("*").and_then(VecDeque::pop_front);
         }
         (hook, fault)
+    }
+
+    /// Notes what a caller's role has to allow.
+    pub(super) fn note_powers(&self, caller: &str, powers: BTreeSet<Power>) {
+        let mut state = self.state();
+        state.powers.entry(caller.to_owned()).or_default().extend(powers);
+    }
+
+    pub(super) fn powers_of(&self, caller: &str) -> BTreeSet<Power> {
+        self.state().powers.get(caller).cloned().unwrap_or_default()
     }
 
     pub(super) fn calls(&self, service: Service) -> Calls {

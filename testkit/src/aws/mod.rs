@@ -6,10 +6,12 @@
 //! credentials are accepted, and all of them see the same tables and secrets.
 
 mod ledger;
+mod power;
 mod secrets;
 mod server;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use ledger::{Calls, Fault};
 
-use crate::template::Template;
+use crate::template::{Power, Template};
 use ledger::{Ledger, Service};
 
 /// The region that [`EmbeddedAws::sdk_config`] names.
@@ -113,6 +115,18 @@ impl EmbeddedAws {
     #[must_use]
     pub fn sdk_config(&self) -> SdkConfig {
         sdk_config(&self.endpoint_url())
+    }
+
+    /// The same for one of several callers, who are told apart by their access key id: letters and digits.
+    #[must_use]
+    pub fn sdk_config_of(&self, caller: &str) -> SdkConfig {
+        config_with(&self.endpoint_url(), caller)
+    }
+
+    /// What a caller's role would have had to allow for the requests it made so far. Not reset with the counts.
+    #[must_use]
+    pub fn powers_of(&self, caller: &str) -> BTreeSet<Power> {
+        self.ledger.powers_of(caller)
     }
 
     /// A DynamoDB client.
@@ -239,7 +253,11 @@ impl Drop for EmbeddedAws {
 /// A configuration for AWS clients of an embedded AWS at `endpoint_url`, in this process or another.
 #[must_use]
 pub fn sdk_config(endpoint_url: &str) -> SdkConfig {
-    let credentials = Credentials::new("embedded", "embedded", None, None, "embedded");
+    config_with(endpoint_url, "embedded")
+}
+
+fn config_with(endpoint_url: &str, access_key_id: &str) -> SdkConfig {
+    let credentials = Credentials::new(access_key_id, "embedded", None, None, "embedded");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))

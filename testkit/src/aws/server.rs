@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Fault, Ledger, Service};
+use super::power;
 use super::secrets::SecretsManager;
 
 /// DynamoDB's own limit of a request.
@@ -82,6 +83,14 @@ async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Resp
     };
     let operation = operation.to_owned();
 
+    if let Some(caller) = access_key_id(&head.headers) {
+        let powers = power::needed(
+            service,
+            &operation,
+            &serde_json::from_slice(&body).unwrap_or_default(),
+        );
+        endpoint.ledger.note_powers(caller, powers);
+    }
     let (hook, fault) = endpoint.ledger.enter(service, &operation);
     if let Some(hook) = hook {
         hook(serde_json::from_slice(&body).unwrap_or_default()).await;
@@ -102,6 +111,13 @@ async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Resp
             (response.status(), Body::from_stream(cut)).into_response()
         }
     }
+}
+
+/// Of `AWS4-HMAC-SHA256 Credential=<id>/<date>/…`. What signs nothing has none.
+fn access_key_id(headers: &HeaderMap) -> Option<&str> {
+    let authorization = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (_, credential) = authorization.split_once("Credential=")?;
+    Some(credential.split_once('/')?.0).filter(|id| *id != "embedded")
 }
 
 fn parse_target(target: &str) -> Option<(Service, &str)> {

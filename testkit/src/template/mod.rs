@@ -1,15 +1,17 @@
 //! `template.yaml`, read: the tables and functions that the local stack and the tests use are the deployed
 //! ones, from the one place that defines them.
 
+mod grant;
 mod intrinsic;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use grant::Power;
 use intrinsic::{Resolver, strings};
 
 /// What is decided at deployment: the name of the stack and its parameters.
@@ -113,6 +115,8 @@ pub struct Function {
     pub streams: Vec<Stream>,
     /// The schedules that invoke it.
     pub schedules: Vec<Schedule>,
+    /// What its role may do, by the role's own policies.
+    pub grants: BTreeSet<Power>,
 }
 
 /// A route of the HTTP API.
@@ -343,6 +347,7 @@ fn function(
         routes: Vec::new(),
         streams: Vec::new(),
         schedules: Vec::new(),
+        grants: grant::of_role(resolver, root, own.get("Role"))?,
     };
     for (name, event) in own.get("Events").and_then(Value::as_object).into_iter().flatten() {
         add_event(&mut function, resolver, event).with_context(|| format!("event {name}"))?;

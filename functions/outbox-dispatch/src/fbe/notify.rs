@@ -1,7 +1,7 @@
 //! Tells the business what is on and off now, and why: a custom event on its Braze profile.
 
 use serde_json::{Value, json};
-use shared::clients::braze::track;
+use shared::clients::braze::TrackBody;
 use shared::fbe::plan::Notice;
 use shared::outbox::dispatch::Outcome;
 use shared::store::outbox::Entry;
@@ -24,14 +24,16 @@ impl Visit<'_> {
         if claimed.map_err(|error| Outcome::from(&error))?.is_none() {
             return Err(Outcome::Busy);
         }
-        let user = track::User {
+        let body = TrackBody {
             attributes: Vec::new(),
             events: vec![event(self.id(), &notice)],
         };
-        let mut sent = track::send(&self.worker.braze, &[user]).await;
-        match sent.pop() {
-            Some(Err(error)) => Err(contacts::outcome(&error)),
-            _ => Ok(()),
+        match self.worker.braze.track(&body).await {
+            Ok(taken) if taken.errors.is_empty() => Ok(()),
+            Ok(_) => Err(Outcome::Dead {
+                reason: "braze_object_rejected".to_owned(),
+            }),
+            Err(error) => Err(contacts::outcome(&error)),
         }
     }
 }

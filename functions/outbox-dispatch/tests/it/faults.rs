@@ -195,7 +195,7 @@ async fn a_dispatcher_that_died_after_the_call_does_no_harm() {
     // The process dies between Braze's answer and the settling: the answer never arrives.
     house
         .braze
-        .script(Endpoint::Track, Fault::Silence(Duration::from_secs(60)));
+        .script(Endpoint::Track, Fault::Silence(Duration::from_mins(1)));
     house.later(SignedDuration::from_secs(31));
     let died = tokio::time::timeout(
         Duration::from_secs(2),

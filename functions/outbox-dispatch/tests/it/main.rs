@@ -1,6 +1,7 @@
 //! From a signed webhook to the fake Braze, through the embedded DynamoDB.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "tests fail by panicking"
 )]

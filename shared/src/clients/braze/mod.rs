@@ -6,7 +6,7 @@
 //! The status codes are read as Braze's API error page describes them
 //! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
 
-mod rate_limit;
+pub(crate) mod rate_limit;
 pub mod track;
 
 use std::fmt;
@@ -27,8 +27,8 @@ pub const MAX_TRACK_OBJECTS: usize = 75;
 /// At most this many users in `/users/identify`.
 pub const MAX_IDENTIFY: usize = 50;
 
-/// Braze's client library advises 30 s and more; longer, and a batch would outlive its invocation.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// Braze's integration partners use 30 s and more; longer, and a batch would outlive its invocation.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Braze's REST API under one endpoint.
 #[derive(Clone, Debug)]
@@ -246,9 +246,9 @@ fn pick<'a>(secret: &'a BrazeSecret, key: &Key) -> &'a SecretString {
 fn network(error: &reqwest::Error) -> BrazeError {
     // The error's own text holds the URL; its kind says enough.
     let reason = if error.is_timeout() {
-        "braze_timeout"
+        TIMED_OUT
     } else if error.is_connect() {
-        "braze_unreachable"
+        UNREACHABLE
     } else {
         "braze_connection_lost"
     };
@@ -276,6 +276,25 @@ fn known_reason(message: &str) -> Option<String> {
         .find(|known| message.starts_with(*known))
         .map(|known| format!("braze_400: {known}"))
 }
+
+impl BrazeError {
+    /// Whether other requests would meet the same: Braze throttles, is out of reach, or refuses the key. A 5xx
+    /// does not say so; it may be about the one request.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Configuration { .. } | Self::Transient { wait: Some(_), .. } => true,
+            Self::Transient { reason, wait: None } => {
+                matches!(reason.as_str(), TIMED_OUT | UNREACHABLE | THROTTLED)
+            }
+            Self::Rejected { .. } | Self::TooLarge => false,
+        }
+    }
+}
+
+const TIMED_OUT: &str = "braze_timeout";
+const UNREACHABLE: &str = "braze_unreachable";
+const THROTTLED: &str = "braze_429";
 
 impl fmt::Display for BrazeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

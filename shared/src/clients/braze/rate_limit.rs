@@ -15,7 +15,7 @@ const EARLIEST_EPOCH_SECOND: i64 = 1_000_000_000;
 const LONGEST: Duration = Duration::from_hours(1);
 
 /// The wait that the headers ask for, at most an hour; `None` if they do not.
-pub(super) fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(crate) fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
     let seconds = number("x-ratelimit-retry-after")
         .or_else(|| number(RETRY_AFTER.as_str()))

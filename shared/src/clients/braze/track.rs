@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Braze, BrazeError, MAX_TRACK_OBJECTS, ObjectError, Taken, TrackBody};
 
@@ -43,14 +44,14 @@ impl User {
 /// Sends all users' objects. The result has one entry a user, in the same order.
 ///
 /// A user with more than [`MAX_TRACK_OBJECTS`] objects is split; then the requests are sent one after the
-/// other. Once Braze throttles or refuses the key, requests that have not started are not sent, and their users
-/// get the same error.
-pub async fn send(braze: &Braze, users: &[User]) -> Vec<Result<(), BrazeError>> {
+/// other. Once Braze throttles, is out of reach or refuses the key, requests that have not started are not
+/// sent, and their users get the same error; likewise after `last_start`.
+pub async fn send(braze: &Braze, users: &[User], last_start: Instant) -> Vec<Result<(), BrazeError>> {
     let fates: Vec<Mutex<Result<(), BrazeError>>> = users.iter().map(|_| Mutex::new(Ok(()))).collect();
     let stop: Mutex<Option<BrazeError>> = Mutex::new(None);
     stream::iter(batches(users))
         .for_each_concurrent(CONCURRENCY, |batch| {
-            send_batch(braze, users, batch, &fates, &stop)
+            send_batch(braze, users, batch, &fates, &stop, last_start)
         })
         .await;
     fates
@@ -92,6 +93,7 @@ async fn send_batch(
     batch: Vec<usize>,
     fates: &[Mutex<Result<(), BrazeError>>],
     stop: &Mutex<Option<BrazeError>>,
+    last_start: Instant,
 ) {
     let settle = |positions: &[usize], error: &BrazeError| {
         for position in positions {
@@ -102,7 +104,13 @@ async fn send_batch(
     };
     let mut open = vec![batch];
     while let Some(batch) = open.pop() {
-        let stopped = lock(stop).clone();
+        let late = || BrazeError::Transient {
+            reason: "out_of_time".to_owned(),
+            wait: None,
+        };
+        let stopped = lock(stop)
+            .clone()
+            .or_else(|| (Instant::now() > last_start).then(late));
         if let Some(error) = stopped {
             settle(&batch, &error);
             continue;
@@ -158,10 +166,7 @@ async fn send_batch(
                 }
             }
             Some((error, _)) => {
-                if matches!(
-                    error,
-                    BrazeError::Configuration { .. } | BrazeError::Transient { wait: Some(_), .. }
-                ) {
+                if error.is_outage() {
                     *lock(stop) = Some(error.clone());
                 }
                 settle(&batch, &error);

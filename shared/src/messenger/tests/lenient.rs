@@ -1,5 +1,7 @@
 //! What Meta might send, and what nobody should: nothing of it may panic or cost a neighbour.
 
+use std::fmt::Write;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -369,7 +371,7 @@ fn debug_shows_nobody_and_nothing_said() {
     let mut derived = Vec::new();
     for events in user_refs.values() {
         let plan = super::super::decide_user_ref(None, events, &link_keys());
-        shown += &format!("{plan:?}");
+        write!(shown, "{plan:?}").unwrap();
         derived.extend(plan.derived);
     }
     for (key, events) in &people {
@@ -377,7 +379,7 @@ fn debug_shows_nobody_and_nothing_said() {
         let contact = plan.contact.as_ref().unwrap();
         assert_eq!(contact.user_id(), Some("user-secret"));
         let sync = super::super::sync::plan(contact, &super::super::sync::Synced::default(), &settings(&[]));
-        shown += &format!("{key:?} {:?} {sync:?}", plan.contact);
+        write!(shown, "{key:?} {:?} {sync:?}", plan.contact).unwrap();
     }
     for secret in [
         "5275811702",

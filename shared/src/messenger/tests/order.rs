@@ -48,9 +48,6 @@ fn an_item() -> impl Strategy<Value = Value> {
             };
             item["timestamp"] = time.as_millisecond().into();
             let echo = item["message"]["is_echo"] == true;
-            if item.get("message").is_some_and(|message| message.is_null()) {
-                item.as_object_mut().unwrap().remove("message");
-            }
             if item.get("sender").is_none() {
                 item["sender"] = json!({ "id": if echo { PAGE } else { PSID } });
             }

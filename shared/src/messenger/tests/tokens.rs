@@ -221,13 +221,7 @@ fn a_token_that_was_touched_proves_nothing() {
         link_keys().verify(&parts.join("."), now()),
         Err(LinkError::BadSignature)
     );
-    assert_eq!(
-        link_keys()
-            .verify(&token[..token.len() - 1], now())
-            .map(drop)
-            .is_err(),
-        true
-    );
+    assert!(link_keys().verify(&token[..token.len() - 1], now()).is_err());
 }
 
 #[test]

@@ -1,0 +1,145 @@
+//! Braze, Graph and the external system, played on this machine where no real one is named.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use shared::secrets::{BrazeSecret, MetaSecret, RelaySecret};
+use testkit::braze::{self, FakeBraze};
+use testkit::external_system::{self, ExternalSystem};
+use testkit::graph::{self, FakeGraph};
+
+use crate::output::usage;
+
+/// Requests that a fake remembers: enough to look at, and no leak in a stack that runs for days.
+const HISTORY: usize = 10_000;
+
+/// The fakes that run; `None` where a real service is configured.
+pub struct Fakes {
+    /// Braze.
+    pub braze: Option<FakeBraze>,
+    /// Meta's Graph API.
+    pub graph: Option<FakeGraph>,
+    /// The brand's chatbot or agent desk. It echoes.
+    pub external_system: Option<ExternalSystem>,
+}
+
+impl Fakes {
+    /// Starts a fake for every address that `settings` does not name, and names it there. The fakes take the
+    /// credentials of `secrets` and no others.
+    ///
+    /// # Errors
+    ///
+    /// When a secret lacks what the real service needs too, or no port is free.
+    pub(crate) async fn start(
+        secrets: &BTreeMap<String, Value>,
+        settings: &mut BTreeMap<String, String>,
+    ) -> anyhow::Result<Self> {
+        let mut fakes = Self {
+            braze: None,
+            graph: None,
+            external_system: None,
+        };
+        let missing = |settings: &BTreeMap<String, String>, name: &str| !settings.contains_key(name);
+        if missing(settings, "BRAZE_REST_ENDPOINT") {
+            let secret: BrazeSecret = read(secrets, "braze")?;
+            let mut options = braze::Options::new(secret.api_key.expose_secret())
+                .history(HISTORY)
+                .drained(false);
+            if let Some(key) = &secret.trigger_api_key {
+                options = options.trigger_api_key(key.expose_secret());
+            }
+            let fake = FakeBraze::start(options).await?;
+            settings.insert("BRAZE_REST_ENDPOINT".to_owned(), fake.url());
+            fakes.braze = Some(fake);
+        }
+        if missing(settings, "GRAPH_API_URL") {
+            let secret: MetaSecret = read(secrets, "meta")?;
+            let (app_id, app_secret) = secret.fbe_app();
+            let mut options = graph::Options::new(app_id, app_secret.expose_secret())
+                .any_token(true)
+                .history(HISTORY)
+                .drained(false);
+            if let Some(token) = &secret.partner_system_user_token {
+                options = options.partner_token(token.expose_secret());
+            }
+            let fake = FakeGraph::start(options).await?;
+            settings.insert("GRAPH_API_URL".to_owned(), fake.url());
+            fakes.graph = Some(fake);
+        }
+        if missing(settings, "EXTERNAL_SYSTEM_URL") {
+            let secret: RelaySecret = read(secrets, "relay")?;
+            let mut options = external_system::Options::new(secret.signing_secret.expose_secret())
+                .history(HISTORY)
+                .drained(false);
+            if let Some(token) = &secret.external_system_token {
+                options = options.bearer_token(token.expose_secret());
+            }
+            if let Some(key) = &secret.openai_api_key {
+                options = options.openai_api_key(key.expose_secret());
+            }
+            let fake = ExternalSystem::start(options).await?;
+            let openai = settings
+                .get("EXTERNAL_SYSTEM_KIND")
+                .is_some_and(|kind| kind == "openai");
+            let url = if openai { fake.openai_url() } else { fake.url() };
+            settings.insert("EXTERNAL_SYSTEM_URL".to_owned(), url);
+            if openai {
+                default(settings, "OPENAI_MODEL", "local-model");
+                default(settings, "OPENAI_SYSTEM_PROMPT", "You answer customers.");
+            }
+            fakes.external_system = Some(fake);
+        }
+        if fakes.braze.is_some() {
+            // To the fake every campaign id is a live campaign.
+            default(settings, "REPLY_CAMPAIGN_ID", "local-reply-campaign");
+        }
+        Ok(fakes)
+    }
+
+    /// What the fakes refused since this was last asked: a request that the real service would refuse too.
+    #[must_use]
+    pub fn take_refusals(&self) -> Vec<String> {
+        let of = |name: &str, refusals: Option<Vec<String>>| {
+            refusals
+                .into_iter()
+                .flatten()
+                .map(|refusal| format!("the fake {name} refused a request: {refusal}"))
+                .collect::<Vec<_>>()
+        };
+        [
+            of("Braze", self.braze.as_ref().map(FakeBraze::take_refusals)),
+            of("Graph", self.graph.as_ref().map(FakeGraph::take_refusals)),
+            of(
+                "external system",
+                self.external_system.as_ref().map(ExternalSystem::take_refusals),
+            ),
+        ]
+        .concat()
+    }
+}
+
+fn default(settings: &mut BTreeMap<String, String>, name: &str, value: &str) {
+    settings
+        .entry(name.to_owned())
+        .or_insert_with(|| value.to_owned());
+}
+
+/// A secret as the functions read it.
+fn read<T: DeserializeOwned>(secrets: &BTreeMap<String, Value>, name: &str) -> anyhow::Result<T> {
+    let value = secrets
+        .get(name)
+        .with_context(|| format!("the secret {name} is missing"))?;
+    // serde_json's own message may quote a value; its first words name the field at fault.
+    serde_json::from_value(value.clone()).map_err(|error| {
+        let text = error.to_string();
+        let field = text
+            .strip_prefix("missing field ")
+            .map_or_else(String::new, |field| format!(": missing field {field}"));
+        usage(format!(
+            "the secret {name} does not have the expected fields{field}"
+        ))
+    })
+}

@@ -1,0 +1,407 @@
+//! `template.yaml` against the code: what a function is given in settings and powers is what it uses.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use testkit::aws::{EmbeddedAws, Fault};
+use testkit::braze::{self, Endpoint, FakeBraze, faults};
+use testkit::external_system::{self, Behaviour, ExternalSystem};
+use testkit::graph::{self, FakeGraph};
+use testkit::lambda::{StreamDriver, StreamSource};
+use testkit::signer;
+use testkit::template::{Function, Power, Template};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::secrets;
+
+/// Read by every function before its own settings, in `telemetry::init`.
+const COMMON: [&str; 2] = ["LOG_LEVEL", "METRICS_NAMESPACE"];
+
+/// What Lambda does in a function's name, without the function's code: it writes the logs and traces, reads the stream
+/// of an event source, and sends what failed to the failure destination.
+const LAMBDAS_OWN: [&str; 7] = [
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "dynamodb:DescribeStream",
+    "dynamodb:GetRecords",
+    "dynamodb:GetShardIterator",
+    "dynamodb:ListStreams",
+    "sqs:SendMessage",
+];
+
+/// Powers that the code needs and the run below does not use, each with its reason: (function, power, reason).
+const NOT_SEEN: &[(&str, &str, &str)] = &[];
+
+/// Functions whose code is not complete: they may be given what they do not use yet.
+const INCOMPLETE: &[&str] = &[
+    "FbeInstallWebhookFunction",
+    "WhatsAppRelayFunction",
+    "DispatchSyncFunction",
+    "DispatchRelayFunction",
+];
+
+fn template() -> Template {
+    Template::of_the_repository().unwrap()
+}
+
+/// The environment as deployed, with a value for what has no default.
+fn environment(function: &Function) -> BTreeMap<String, String> {
+    let mut environment = function.environment.clone();
+    environment
+        .entry("BRAZE_REST_ENDPOINT".to_owned())
+        .or_insert_with(|| "https://rest.iad-01.braze.com".to_owned());
+    environment
+}
+
+/// Every variable that the functions' own code knows, so that a function that gets one it does not read is found.
+#[test]
+fn every_setting_that_a_function_reads_is_passed_and_no_other() {
+    let aws = testkit::aws::sdk_config("http://127.0.0.1:9");
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml")).unwrap();
+    let mut problems = Vec::new();
+    for function in template().functions() {
+        let environment = environment(function);
+        let read = RefCell::new(BTreeSet::new());
+        let wiring = Wiring {
+            function,
+            environment: &environment,
+            aws: &aws,
+        };
+        let made = make_from(&wiring, &|name| {
+            read.borrow_mut().insert(name.to_owned());
+            environment.get(name).cloned()
+        });
+        let name = &function.logical_id;
+        match made {
+            Err(error) => problems.push(format!(
+                "{name} does not start with the template's defaults: {error}"
+            )),
+            Ok(None) if !INCOMPLETE.contains(&name.as_str()) => problems.push(format!("{name} has no code")),
+            Ok(_) => {}
+        }
+        let read = read.into_inner();
+        // A variable whose parameter has no default is not in the template's environment as it is read here.
+        let passed = passed(&text, name);
+        for missing in read.difference(&passed) {
+            problems.push(format!(
+                "{name} reads {missing}, which the template does not pass"
+            ));
+        }
+        if !INCOMPLETE.contains(&name.as_str()) {
+            for unused in passed.difference(&read) {
+                problems.push(format!("{name} is passed {unused}, which it does not read"));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// The names under a function's own `Environment`, whatever their values are.
+fn passed(template: &str, function: &str) -> BTreeSet<String> {
+    let start = template.find(&format!("\n  {function}:\n")).unwrap();
+    let (_, variables) = template[start + 1..].split_once("        Variables:\n").unwrap();
+    let names = variables
+        .lines()
+        .map_while(|line| line.strip_prefix("          "));
+    let names = names.filter_map(|line| Some(line.split_once(':')?.0.to_owned()));
+    let names: BTreeSet<String> = names.collect();
+    assert!(!names.is_empty() && COMMON.iter().all(|common| !names.contains(*common)));
+    names
+}
+
+/// The whole system: every function with an identity of its own at the embedded AWS.
+struct Stack {
+    aws: EmbeddedAws,
+    braze: FakeBraze,
+    external_system: ExternalSystem,
+    _graph: FakeGraph,
+    template: Template,
+    handlers: BTreeMap<String, Handler>,
+    outbox: String,
+}
+
+impl Stack {
+    async fn start() -> Self {
+        let template = template();
+        let aws = EmbeddedAws::in_memory().await.unwrap();
+        aws.create_tables(&template).await.unwrap();
+        let development = secrets::development();
+        for (name, value) in development.as_object().unwrap() {
+            aws.put_secret(&format!("local/{name}"), value).await.unwrap();
+        }
+        let secret = |path: &str| development.pointer(path).and_then(Value::as_str).unwrap();
+        let braze = braze::Options::new(secret("/braze/api_key")).drained(false);
+        let braze = FakeBraze::start(braze).await.unwrap();
+        let graph = graph::Options::new(secret("/meta/app_id"), secret("/meta/app_secret"));
+        let graph = FakeGraph::start(graph.any_token(true).drained(false))
+            .await
+            .unwrap();
+        let options = external_system::Options::new(secret("/relay/signing_secret"))
+            .bearer_token(secret("/relay/external_system_token"))
+            .drained(false);
+        let external_system = ExternalSystem::start(options).await.unwrap();
+
+        let mut handlers = BTreeMap::new();
+        for function in template.functions() {
+            let mut environment = environment(function);
+            for (name, value) in [
+                ("BRAZE_REST_ENDPOINT", braze.url()),
+                ("GRAPH_API_URL", graph.url()),
+                ("EXTERNAL_SYSTEM_URL", external_system.url()),
+                ("REPLY_CAMPAIGN_ID", "reply".to_owned()),
+                ("MESSENGER_EVENTS", "message,postback".to_owned()),
+                ("RETRY_BASE_SECONDS", "1".to_owned()),
+            ] {
+                if let Some(variable) = environment.get_mut(name) {
+                    *variable = value;
+                }
+            }
+            let wiring = Wiring {
+                function,
+                environment: &environment,
+                aws: &aws.sdk_config_of(&function.logical_id),
+            };
+            if let Some(handler) = make(&wiring).unwrap() {
+                handlers.insert(function.logical_id.clone(), handler);
+            }
+        }
+        let outbox = template.table("OutboxTable").unwrap().name.clone();
+        Self {
+            aws,
+            braze,
+            external_system,
+            _graph: graph,
+            template,
+            handlers,
+            outbox,
+        }
+    }
+
+    /// The event of a request to the function that has its route. `None` if that function is not there.
+    async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Option<u64> {
+        let routed = |function: &&Function| {
+            let mut routes = function.routes.iter();
+            routes.any(|route| route.method == method && route.path == path)
+        };
+        let function = self.template.functions().iter().find(routed).unwrap();
+        let handler = self.handlers.get(&function.logical_id)?;
+        let event = signer::gateway_event(method, path, query, headers, body, false);
+        let answer = handler(event).await.unwrap();
+        Some(answer["statusCode"].as_u64().unwrap())
+    }
+
+    /// Delivers a payload as its sender does, with the development secrets.
+    async fn deliver(&self, sender: &str, body: &[u8]) -> Option<u64> {
+        let json = ("content-type", "application/json");
+        if sender == "whatsapp" {
+            let token = ("authorization", "Bearer development-inbound-token");
+            return self
+                .request("POST", "/whatsapp/inbound", "", &[json, token], body)
+                .await;
+        }
+        let path = if sender == "fbe" {
+            "/fbe/webhook"
+        } else {
+            "/messenger/webhook"
+        };
+        let signature = signer::meta_signature("development-app-secret", body);
+        let headers = [json, ("x-hub-signature-256", signature.as_str())];
+        self.request("POST", path, "", &headers, body).await
+    }
+
+    /// One tick of every schedule.
+    async fn tick(&self) {
+        for function in self.template.functions() {
+            let Some(handler) = self.handlers.get(&function.logical_id) else {
+                continue;
+            };
+            for schedule in &function.schedules {
+                let input = serde_json::from_str(schedule.input.as_deref().unwrap_or("{}")).unwrap();
+                handler(input).await.unwrap();
+            }
+        }
+    }
+
+    async fn pending(&self) -> usize {
+        let scan = self.aws.dynamodb().scan().table_name(&self.outbox);
+        let scan = scan
+            .filter_expression("#status = :pending AND lane = :lane")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":pending", AttributeValue::S("pending".to_owned()))
+            .expression_attribute_values(":lane", AttributeValue::S("sync".to_owned()));
+        let items = scan
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>();
+        items.await.unwrap().len()
+    }
+
+    /// Lets the streams and the schedule work for a while, or until nothing is pending.
+    async fn settle(&self, at_most: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < at_most {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            self.tick().await;
+            if self.pending().await == 0 {
+                return;
+            }
+        }
+    }
+
+    async fn streams(&self, stop: &CancellationToken) -> Vec<StreamDriver> {
+        let mut drivers = Vec::new();
+        for function in self.template.functions() {
+            let Some(handler) = self.handlers.get(&function.logical_id) else {
+                continue;
+            };
+            for mapping in &function.streams {
+                let mut mapping = mapping.clone();
+                mapping.batching_window_seconds = 0;
+                let source = StreamSource {
+                    table: self.template.table(&mapping.table).unwrap().clone(),
+                    mapping,
+                    poll: Duration::from_millis(50),
+                    handler: handler.clone(),
+                    timeout: None,
+                };
+                let driver = StreamDriver::start(self.aws.streams(), source, stop.clone());
+                drivers.push(driver.await.unwrap());
+            }
+        }
+        drivers
+    }
+}
+
+/// Recorded bodies with their senders, by sender and name.
+fn payloads() -> Vec<(String, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events/payloads");
+    let mut payloads = Vec::new();
+    for sender in ["messenger", "instagram", "fbe", "whatsapp"] {
+        let files = std::fs::read_dir(root.join(sender)).unwrap();
+        payloads.extend(files.map(|file| (sender.to_owned(), file.unwrap().path())));
+    }
+    payloads.sort();
+    assert!(payloads.len() > 100, "{}", payloads.len());
+    payloads
+}
+
+/// A message of a person who was never seen before, just now.
+fn message(psid: &str) -> Vec<u8> {
+    let now = Timestamp::now().as_millisecond();
+    let body = json!({"object": "page", "entry": [{"id": "1001", "time": now, "messaging": [{
+        "sender": {"id": psid}, "recipient": {"id": "1001"}, "timestamp": now,
+        "message": {"mid": format!("m_{psid}_{now}"), "text": "hello"},
+    }]}]});
+    body.to_string().into_bytes()
+}
+
+async fn drive(stack: &Stack) {
+    for path in ["/messenger/webhook", "/fbe/webhook"] {
+        for token in ["development-verify-token", "wrong"] {
+            let query = format!("hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}");
+            stack.request("GET", path, &query, &[], b"").await;
+        }
+        stack
+            .request("POST", path, "", &[("x-hub-signature-256", "sha256=00")], b"{}")
+            .await;
+    }
+    let stop = CancellationToken::new();
+    let streams = stack.streams(&stop).await;
+
+    // Everything that was ever recorded, and everything again: redeliveries, reinstallations, known people.
+    for _ in 0..2 {
+        for (sender, path) in payloads() {
+            let status = stack.deliver(&sender, &std::fs::read(&path).unwrap()).await;
+            assert!(
+                status.is_none_or(|status| status < 300),
+                "{status:?} for {}",
+                path.display()
+            );
+        }
+        stack.settle(Duration::from_secs(5)).await;
+    }
+    // What passes, what does not pass, and what somebody has to mend.
+    let braze = &stack.braze;
+    braze.script(Endpoint::Track, faults::unavailable(503));
+    braze.script(Endpoint::Track, faults::unauthorized());
+    braze.script(Endpoint::TriggerSend, faults::unavailable(503));
+    stack.external_system.script(Behaviour::failing(503));
+    assert!(
+        stack
+            .deliver("messenger", &message("7001"))
+            .await
+            .is_none_or(|status| status == 200)
+    );
+    stack.settle(Duration::from_secs(8)).await;
+    braze.poison("7002");
+    stack.deliver("messenger", &message("7002")).await;
+    stack.settle(Duration::from_secs(5)).await;
+    braze.clear_script();
+    // Two transactions that meet.
+    stack.aws.fail_next("TransactWriteItems", 4, Fault::Conflict);
+    stack.deliver("messenger", &message("7003")).await;
+    stack.aws.clear_faults();
+    stack.settle(Duration::from_secs(5)).await;
+
+    stop.cancel();
+    for stream in streams {
+        stream.stopped().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_power_that_a_role_grants_is_used_and_no_other() {
+    let stack = Stack::start().await;
+    drive(&stack).await;
+    let mut problems = Vec::new();
+    for function in stack.template.functions() {
+        let name = function.logical_id.as_str();
+        let used = stack.aws.powers_of(name);
+        if stack.handlers.contains_key(name) {
+            assert!(!used.is_empty(), "{name} did nothing");
+        }
+        let grants: Vec<&Power> = function.grants.iter().collect();
+        for power in used
+            .iter()
+            .filter(|power| !grants.iter().any(|grant| grant.covers(power)))
+        {
+            problems.push(format!("{name} needs {power}, which its role does not grant"));
+        }
+        let mut excused: BTreeSet<&str> = NOT_SEEN
+            .iter()
+            .filter(|(of, ..)| *of == name)
+            .map(|(_, power, _)| *power)
+            .collect();
+        for grant in grants {
+            let text = grant.to_string();
+            let is_used = used.iter().any(|power| grant.covers(power));
+            match (is_used, excused.remove(text.as_str())) {
+                (true, true) => problems.push(format!("{name} does use {text}: strike it from NOT_SEEN")),
+                (false, false) if LAMBDAS_OWN.contains(&grant.action.as_str()) => {}
+                (false, false) if INCOMPLETE.contains(&name) => {}
+                (false, false) => problems.push(format!("{name} is granted {text}, which it does not use")),
+                _ => {}
+            }
+        }
+        for power in excused {
+            problems.push(format!(
+                "{name} is not granted {power} at all: strike it from NOT_SEEN"
+            ));
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}

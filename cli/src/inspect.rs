@@ -1,0 +1,150 @@
+//! What the tables of a local stack hold, in full.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Map, Value};
+
+use crate::stack::LocalStack;
+
+/// Logical id of the table of contacts.
+pub const CONTACTS: &str = "ContactsTable";
+/// Logical id of the outbox.
+pub const OUTBOX: &str = "OutboxTable";
+
+/// All tables at one moment.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Snapshot {
+    tables: BTreeMap<String, BTreeMap<String, Value>>,
+}
+
+/// An item that is new or was changed.
+#[derive(Debug)]
+pub(crate) struct Change<'a> {
+    /// The table's logical id.
+    pub(crate) table: &'a str,
+    pub(crate) key: &'a str,
+    /// As it is now.
+    pub(crate) item: &'a Value,
+    pub(crate) is_new: bool,
+}
+
+impl Snapshot {
+    /// Reads all tables, consistently item by item.
+    ///
+    /// # Errors
+    ///
+    /// When a table cannot be read.
+    pub async fn take(stack: &LocalStack) -> anyhow::Result<Self> {
+        let mut tables = BTreeMap::new();
+        for table in stack.template().tables() {
+            let items = scan(stack, &table.name).await?;
+            let mut by_key = BTreeMap::new();
+            for item in items {
+                let key: Vec<&str> = table
+                    .key
+                    .iter()
+                    .filter_map(|key| item.get(&key.name)?.as_s().ok())
+                    .map(String::as_str)
+                    .collect();
+                by_key.insert(key.join("\n"), plain_item(&item));
+            }
+            tables.insert(table.logical_id.clone(), by_key);
+        }
+        Ok(Self { tables })
+    }
+
+    /// The items of one table, by their keys' parts joined with a line break.
+    #[must_use]
+    pub fn table(&self, logical_id: &str) -> &BTreeMap<String, Value> {
+        static EMPTY: BTreeMap<String, Value> = BTreeMap::new();
+        self.tables.get(logical_id).unwrap_or(&EMPTY)
+    }
+
+    /// What is new or changed since `before`. Nothing is ever removed but by its time to live.
+    pub(crate) fn since<'a>(&'a self, before: &Self) -> Vec<Change<'a>> {
+        let mut changes = Vec::new();
+        for (table, items) in &self.tables {
+            let known = before.table(table);
+            for (key, item) in items {
+                let was = known.get(key);
+                if was != Some(item) {
+                    changes.push(Change {
+                        table,
+                        key,
+                        item,
+                        is_new: was.is_none(),
+                    });
+                }
+            }
+        }
+        changes
+    }
+}
+
+/// Waits until no outbox item is pending. Says whether that came to pass within `limit`.
+///
+/// # Errors
+///
+/// When the outbox cannot be read.
+pub async fn drained(stack: &LocalStack, limit: Duration) -> anyhow::Result<bool> {
+    let table = stack
+        .template()
+        .table(OUTBOX)
+        .context("the template has no outbox")?;
+    let start = Instant::now();
+    loop {
+        let items = scan(stack, &table.name).await?;
+        let pending = |item: &HashMap<String, AttributeValue>| {
+            status_of(item).is_some_and(|status| status == "pending")
+        };
+        if !items.iter().any(pending) {
+            return Ok(true);
+        }
+        if start.elapsed() > limit {
+            return Ok(false);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn status_of(item: &HashMap<String, AttributeValue>) -> Option<&str> {
+    item.get("status")?.as_s().ok().map(String::as_str)
+}
+
+async fn scan(stack: &LocalStack, table: &str) -> anyhow::Result<Vec<HashMap<String, AttributeValue>>> {
+    stack
+        .dynamodb()
+        .scan()
+        .table_name(table)
+        .consistent_read(true)
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .with_context(|| format!("the table {table} cannot be read"))
+}
+
+/// An item as plain JSON.
+fn plain_item(item: &HashMap<String, AttributeValue>) -> Value {
+    item.iter()
+        .map(|(name, value)| (name.clone(), plain(value)))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn plain(value: &AttributeValue) -> Value {
+    match value {
+        AttributeValue::S(text) => text.as_str().into(),
+        AttributeValue::N(number) => serde_json::from_str(number).unwrap_or_else(|_| number.as_str().into()),
+        AttributeValue::Bool(value) => (*value).into(),
+        AttributeValue::M(members) => plain_item(members),
+        AttributeValue::L(values) => values.iter().map(plain).collect::<Vec<_>>().into(),
+        AttributeValue::Ss(texts) | AttributeValue::Ns(texts) => texts.clone().into(),
+        AttributeValue::B(bytes) => format!("{} bytes", bytes.as_ref().len()).into(),
+        _ => Value::Null,
+    }
+}

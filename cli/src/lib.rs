@@ -1,0 +1,71 @@
+//! meta-braze-bridge on one machine, and its operations.
+//!
+//! The `bridge` command is a thin shell around this library, so that tests run the very stack that
+//! `bridge local` serves and look inside it:
+//!
+//! * [`stack`]: the functions of `template.yaml` around an embedded AWS and the [`fakes`].
+//! * [`payloads`]: the recorded webhooks, and what their senders put on a request.
+//! * [`inspect`]: what the tables hold; [`check`]: whether it agrees with what Braze holds.
+//! * [`function_events`]: the files of `events/<function>/`.
+
+pub mod check;
+mod commands;
+pub mod fakes;
+pub mod function_events;
+mod functions;
+pub mod inspect;
+mod output;
+pub mod payloads;
+pub mod secrets;
+pub mod stack;
+mod story;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use commands::Command;
+use output::UsageError;
+
+/// Meta and WhatsApp webhooks to Braze: run the whole system on this machine, send it signed events, make link
+/// tokens, look after what was given up.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bridge",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Start with `bridge demo`, which needs nothing, or `bridge local`, which keeps serving.\n\
+                  Exit codes: 0 = fine, 1 = failed, 2 = used wrongly."
+)]
+struct Cli {
+    /// Say more on standard error; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Runs the command that the process was called with, to its end.
+pub async fn run() -> ExitCode {
+    let cli = Cli::parse();
+    output::init_log(cli.verbose, cli.command.is_quiet());
+    match commands::run(cli.command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,249 @@
+//! What happened, in lines that people read: what changed in the tables and what left the stack.
+
+use serde_json::{Map, Value};
+use testkit::braze::{FakeBraze, Request};
+use testkit::external_system::ExternalSystem;
+use testkit::graph::FakeGraph;
+
+use crate::fakes::Fakes;
+use crate::inspect::{CONTACTS, Change, OUTBOX};
+
+/// How many requests each fake has seen: what comes after is new.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Mark {
+    braze: usize,
+    graph: usize,
+    external_system: usize,
+}
+
+impl Mark {
+    /// Now.
+    pub(crate) fn of(fakes: &Fakes) -> Self {
+        Self {
+            braze: fakes.braze.as_ref().map_or(0, FakeBraze::request_count),
+            graph: fakes.graph.as_ref().map_or(0, FakeGraph::call_count),
+            external_system: fakes
+                .external_system
+                .as_ref()
+                .map_or(0, ExternalSystem::handover_count),
+        }
+    }
+
+    /// What reached the fakes since then, one line each; from now on that is old.
+    pub(crate) fn news(&mut self, fakes: &Fakes) -> Vec<String> {
+        let now = Self::of(fakes);
+        let mut lines = Vec::new();
+        if let Some(fake) = &fakes.external_system {
+            let handovers = fake.handovers();
+            for handover in newest(&handovers, now.external_system - self.external_system) {
+                lines.push(format!(
+                    "handed  to the external system: {}",
+                    quoted(&handover.texts().join(" / "))
+                ));
+            }
+        }
+        if let Some(fake) = &fakes.graph {
+            let calls = fake.calls();
+            for call in newest(&calls, now.graph - self.graph) {
+                lines.push(format!("graph   {} → {}", call.path, status(call.status)));
+            }
+        }
+        if let Some(fake) = &fakes.braze {
+            let requests = fake.requests();
+            for request in newest(&requests, now.braze - self.braze) {
+                lines.extend(braze_request(request));
+            }
+        }
+        *self = now;
+        lines
+    }
+}
+
+fn newest<T>(all: &[T], count: usize) -> &[T] {
+    all.get(all.len().saturating_sub(count)..).unwrap_or_default()
+}
+
+fn status(status: Option<u16>) -> String {
+    status.map_or_else(|| "connection closed".to_owned(), |status| status.to_string())
+}
+
+/// One line for each object of a request to Braze.
+fn braze_request(request: &Request) -> Vec<String> {
+    let head = format!("braze   {} → {}", request.path, status(request.status));
+    let objects = |name: &str| {
+        request
+            .body
+            .get(name)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
+    let mut lines: Vec<String> = Vec::new();
+    for object in objects("attributes") {
+        lines.push(format!("{head}: {}", attributes(object)));
+    }
+    for event in objects("events") {
+        let name = event.get("name").and_then(Value::as_str).unwrap_or_default();
+        lines.push(format!("{head}: {} did {name}", who(event)));
+    }
+    for pair in objects("aliases_to_identify") {
+        let user = pair
+            .get("external_id")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        lines.push(format!("{head}: {} is user {user}", alias(pair)));
+    }
+    for recipient in objects("recipients") {
+        let properties = recipient
+            .get("trigger_properties")
+            .map(Value::to_string)
+            .unwrap_or_default();
+        lines.push(format!("{head}: to {} {properties}", who(recipient)));
+    }
+    if lines.is_empty() {
+        lines.push(head);
+    }
+    lines
+}
+
+fn attributes(object: &Value) -> String {
+    let written: Vec<String> = object
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| {
+            !matches!(
+                name.as_str(),
+                "external_id" | "user_alias" | "_update_existing_only"
+            )
+        })
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
+    format!("{}: {}", who(object), written.join(", "))
+}
+
+fn who(object: &Value) -> String {
+    let text = |name: &str| object.get(name).and_then(Value::as_str);
+    if let Some(user) = text("external_id").or_else(|| text("external_user_id")) {
+        return format!("user {user}");
+    }
+    if let Some(id) = text("braze_id") {
+        return format!("braze id {id}");
+    }
+    if let Some(phone) = text("phone") {
+        return format!("phone {phone}");
+    }
+    alias(object)
+}
+
+fn alias(object: &Value) -> String {
+    let text = |name: &str| {
+        let pointer = format!("/user_alias/{name}");
+        object
+            .pointer(&pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    format!("alias {} {}", text("alias_label"), text("alias_name"))
+}
+
+/// What was written for a payload, one line each.
+pub(crate) fn changes(changes: &[Change<'_>]) -> Vec<String> {
+    let mut lines: Vec<String> = changes
+        .iter()
+        .filter(|change| change.table != OUTBOX)
+        .map(|change| {
+            let word = if change.is_new { "new    " } else { "changed" };
+            match change.table {
+                CONTACTS => format!("{word} {}", contact(change)),
+                other => format!("{word} {}", record(other, change)),
+            }
+        })
+        .collect();
+    for change in changes.iter().filter(|change| change.table == OUTBOX) {
+        let text = |name: &str| change.item.get(name).and_then(Value::as_str).unwrap_or_default();
+        lines.push(match text("status") {
+            "quarantined" => format!("kept    not understood: {}", text("reason")),
+            status => {
+                let reason = match text("reason") {
+                    "" => String::new(),
+                    reason => format!(" ({reason})"),
+                };
+                format!("outbox  {} {status}{reason}", text("kind"))
+            }
+        });
+    }
+    lines
+}
+
+/// The facts of a contact, in short.
+fn contact(change: &Change<'_>) -> String {
+    let name = change.key.replace('#', " ");
+    let empty = Map::new();
+    let facts = change
+        .item
+        .get("facts")
+        .and_then(Value::as_object)
+        .unwrap_or(&empty);
+    let text = |pointer: &str| {
+        change
+            .item
+            .pointer(&format!("/facts/{pointer}"))
+            .and_then(Value::as_str)
+    };
+    let mut said = Vec::new();
+    if facts.contains_key("link") {
+        said.push(match text("link/value/user_id") {
+            Some(user) => format!(
+                "is user {user} (by {})",
+                text("link/value/via").unwrap_or_default()
+            ),
+            None => "no longer linked".to_owned(),
+        });
+    }
+    if let Some(closes) = text("window_closes_at") {
+        said.push(format!("window until {closes}"));
+    }
+    match change.item.pointer("/facts/opted_out/value") {
+        Some(Value::Bool(true)) => said.push("opted out".to_owned()),
+        Some(Value::Bool(false)) => said.push("opted in again".to_owned()),
+        _ => {}
+    }
+    if let Some(source) = text("referral/value/source") {
+        said.push(format!("came from {source}"));
+    }
+    if said.is_empty() {
+        return format!("contact {name}");
+    }
+    format!("contact {name}: {}", said.join(", "))
+}
+
+/// An item of another table: its key and its short texts.
+fn record(table: &str, change: &Change<'_>) -> String {
+    const LONGEST: usize = 40;
+    let name = table
+        .trim_end_matches("Table")
+        .trim_end_matches('s')
+        .to_lowercase();
+    let key = change.key.replace('\n', " ");
+    let said: Vec<String> = change
+        .item
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| value.as_str().is_some_and(|text| text.len() < LONGEST) || value.is_boolean())
+        .filter(|(_, value)| value.as_str().is_none_or(|text| !change.key.contains(text)))
+        .take(6)
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
+    format!("{name} {key}: {}", said.join(", "))
+}
+
+/// A text in quotes, cut where it gets long.
+fn quoted(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let short: String = text.chars().take(LONGEST).collect();
+    let more = if short.len() < text.len() { "…" } else { "" };
+    format!("{:?}", format!("{short}{more}"))
+}

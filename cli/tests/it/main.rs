@@ -1,0 +1,10 @@
+//! The whole house through its HTTP API, and the command as people and scripts use it.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod crash;
+mod dead;
+mod events;
+mod house;
+mod order;
+mod process;
+mod usage;

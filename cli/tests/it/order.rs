@@ -1,0 +1,77 @@
+//! Meta delivers at least once and in any order. Whatever it does, the same contacts and the same profiles
+//! come of it.
+
+use testkit::braze::faults;
+
+use crate::house::{House, all};
+
+/// A small generator, so that a failing seed is a failing seed everywhere (Knuth's constants).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+/// While Braze is down nothing leaves, so that only the end of the story is told, and that must be the same.
+/// (Told as it goes, a person who was linked and unlinked has another past at Braze than one of whom we learn
+/// both at once.)
+#[tokio::test(flavor = "multi_thread")]
+async fn twice_and_shuffled_is_once_and_in_order() {
+    let settings = [("MESSENGER_EVENTS", "message,postback,referral,optin")];
+    let once = House::start(&settings).await;
+    once.braze().begin_outage(faults::unavailable(503));
+    once.deliver_all(&all(), 1).await;
+    once.braze().end_outage();
+    once.drain().await;
+    assert_eq!(once.problems().await, Vec::<String>::new());
+    let (facts, profiles) = (once.facts().await, once.profiles());
+    assert!(facts.len() > 50 && profiles.len() > 50);
+    once.stack.stop().await;
+
+    for seed in 1..=3 {
+        let house = House::start(&settings).await;
+        let mut payloads = [all(), all()].concat();
+        Random(seed).shuffle(&mut payloads);
+        house.braze().begin_outage(faults::unavailable(503));
+        house.deliver_all(&payloads, 8).await;
+        house.braze().end_outage();
+        house.drain().await;
+        assert_eq!(house.problems().await, Vec::<String>::new(), "seed {seed}");
+        assert_eq!(house.facts().await, facts, "seed {seed}");
+        assert_eq!(house.profiles(), profiles, "seed {seed}");
+        house.stack.stop().await;
+    }
+}
+
+/// With Braze up, everybody's past differs with the order, but where it ends does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn told_as_it_goes_braze_ends_with_what_the_contacts_say() {
+    let once = House::start(&[]).await;
+    once.deliver_all(&all(), 1).await;
+    once.drain().await;
+    let facts = once.facts().await;
+    once.stack.stop().await;
+
+    for seed in [11, 12] {
+        let house = House::start(&[]).await;
+        let mut payloads = [all(), all()].concat();
+        Random(seed).shuffle(&mut payloads);
+        house.deliver_all(&payloads, 8).await;
+        house.drain().await;
+        assert_eq!(house.problems().await, Vec::<String>::new(), "seed {seed}");
+        assert_eq!(house.facts().await, facts, "seed {seed}");
+        house.stack.stop().await;
+    }
+}

@@ -1,0 +1,80 @@
+//! From a body that Braze posts to a message that is stored.
+
+use bytes::Bytes;
+use lambda_http::http::HeaderMap;
+use lambda_http::http::header::CONTENT_TYPE;
+use shared::store::StoreError;
+use shared::store::conversations::{Changes, Committed};
+use shared::store::outbox::Quarantined;
+use shared::webhook::Answer;
+use shared::whatsapp::decide::decide_inbound;
+use shared::whatsapp::duplicate::message_id;
+use shared::whatsapp::{Inbound, InboundMessage, parse};
+
+use crate::{App, ROUNDS, accepted, access, pause, store_unavailable};
+
+impl App {
+    /// Whatever the body is, it is answered 202 once it is kept: Braze does not repeat what gets a 4xx.
+    pub(crate) async fn inbound(&self, headers: &HeaderMap, body: Bytes) -> Result<Answer, Answer> {
+        self.admit(|secret| access::inbound(headers, secret)).await?;
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        match parse(&body, content_type, self.clock.now()) {
+            Inbound::Message(message) if message.is_keyword(&self.settings.ignored_keywords) => {
+                Ok(accepted("ignored", None, Some("keyword")))
+            }
+            Inbound::Message(message) => {
+                let id = message_id(&message, &uuid::Uuid::new_v4().to_string());
+                let new = self
+                    .store(&message, &id)
+                    .await
+                    .map_err(|error| store_unavailable(&error))?;
+                let (status, reason) = if new {
+                    ("accepted", None)
+                } else {
+                    ("duplicate", Some("seen_before"))
+                };
+                Ok(accepted(status, Some(&id), reason))
+            }
+            Inbound::Ignored(reason) => Ok(accepted("ignored", None, Some(reason))),
+            Inbound::Quarantined(reason) => {
+                let kept = Quarantined {
+                    source: "whatsapp",
+                    reason,
+                    raw: body,
+                };
+                self.outbox
+                    .quarantine(&[kept])
+                    .await
+                    .map_err(|error| store_unavailable(&error))?;
+                Ok(accepted("quarantined", None, Some(reason)))
+            }
+        }
+    }
+
+    /// `false` if it has been here before.
+    async fn store(&self, message: &InboundMessage, message_id: &str) -> Result<bool, StoreError> {
+        let id = &message.conversation_id;
+        for round in 0..ROUNDS {
+            if round > 0 {
+                pause(round).await;
+            }
+            let stored = self.conversations.read(id).await?;
+            let plan = decide_inbound(
+                stored.as_ref(),
+                message,
+                message_id,
+                &self.settings,
+                &self.routes,
+                self.clock.now(),
+            );
+            match self.conversations.commit(id, Changes::from(&plan)).await? {
+                Committed::Yes => return Ok(true),
+                Committed::Duplicate => return Ok(false),
+                Committed::Stale | Committed::HandedOver => {}
+            }
+        }
+        Err(StoreError::conflict(
+            "a conversation is written too often to keep up with",
+        ))
+    }
+}

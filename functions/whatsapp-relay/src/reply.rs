@@ -1,0 +1,63 @@
+//! From an answer that comes later to replies that are on their way.
+
+use lambda_http::http::{HeaderMap, StatusCode};
+use serde_json::json;
+use shared::store::StoreError;
+use shared::store::conversations::{Changes, Committed};
+use shared::webhook::{Answer, ErrorCode, answer, standard};
+use shared::whatsapp::answer::parse_reply;
+use shared::whatsapp::duplicate::reply_guard;
+use shared::whatsapp::route::ReplyRules;
+use shared::whatsapp::settle::{decide_answer, unsendable};
+
+use crate::{App, ROUNDS, access, pause, store_unavailable};
+
+impl App {
+    /// An answer is taken once: `webhook-id` tells a repetition, which is answered as such.
+    pub(crate) async fn reply(&self, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Answer> {
+        self.admit(|secret| access::reply(headers, body, secret)).await?;
+        let (id, reply) =
+            parse_reply(body).map_err(|error| answer::field_invalid(&error.field, error.problem))?;
+        let rules = ReplyRules::from(&self.settings);
+        let guard = reply_guard(standard::id(headers), body, self.clock.now());
+        let failed = |error: StoreError| store_unavailable(&error);
+        for round in 0..ROUNDS {
+            if round > 0 {
+                pause(round).await;
+            }
+            let (stored, seen) = self
+                .conversations
+                .read_guarded(&id, &guard)
+                .await
+                .map_err(failed)?;
+            let Some(stored) = stored else {
+                return Err(ErrorCode::ConversationUnknown.answer());
+            };
+            // Before anything else: what was accepted stays so, also after the window has closed.
+            if seen {
+                return Ok(status("duplicate"));
+            }
+            let now = self.clock.now();
+            if unsendable(&stored, &reply, rules, now).is_some() {
+                return Err(ErrorCode::WindowClosed.answer());
+            }
+            let plan = decide_answer(&stored, &[], &reply, rules, now);
+            let changes = Changes {
+                guards: std::slice::from_ref(&guard),
+                ..Changes::from(&plan)
+            };
+            match self.conversations.commit(&id, changes).await.map_err(failed)? {
+                Committed::Yes => return Ok(status("accepted")),
+                Committed::Duplicate => return Ok(status("duplicate")),
+                Committed::Stale | Committed::HandedOver => {}
+            }
+        }
+        Err(failed(StoreError::conflict(
+            "a conversation is written too often to keep up with",
+        )))
+    }
+}
+
+fn status(status: &str) -> Answer {
+    answer::json(StatusCode::ACCEPTED, &json!({ "status": status }))
+}
