@@ -7,6 +7,7 @@
 )]
 
 mod faults;
+mod fbe;
 mod house;
 mod journey;
 mod load;
