@@ -10,3 +10,7 @@ mod faults;
 mod house;
 mod journey;
 mod load;
+mod relay;
+mod relay_burst;
+mod relay_faults;
+mod relay_house;
