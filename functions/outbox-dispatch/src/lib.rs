@@ -200,7 +200,10 @@ impl App {
                 // A catalog takes minutes, and the shard would wait with it: the schedule's.
                 Ok(entry) if entry.kind == Kind::FbeCatalogPush => {}
                 // What is not yet due is the schedule's, except where the worker waits for the rest of a burst.
-                Ok(entry) if entry.not_before().is_some_and(|at| at > now + waited_for(entry.lane)) => {}
+                Ok(entry)
+                    if entry
+                        .not_before()
+                        .is_some_and(|at| at > now + waited_for(entry.lane)) => {}
                 Ok(entry) => {
                     entries.push(entry);
                     sequence_numbers.push(change.sequence_number);

@@ -296,7 +296,6 @@ impl Dispatcher {
         metrics::counter!(telemetry::OUTBOX_DEAD).increment(report.dead as u64);
         report
     }
-
 }
 
 impl Settler {

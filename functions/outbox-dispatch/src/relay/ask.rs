@@ -19,7 +19,7 @@ use shared::whatsapp::settle::{
 };
 
 use super::LONGEST_WAIT;
-use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, message_key, signed};
+use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, message_key, persist, signed};
 
 /// How often an answer is decided anew because the conversation changed in between.
 const ROUNDS: usize = 20;
@@ -170,7 +170,9 @@ impl Drain<'_> {
         let (outcome, given_up) = match error {
             ExternalSystemError::Transient { wait, .. } => (Outcome::Retry { reason, wait: *wait }, false),
             ExternalSystemError::Malformed(_) => (Outcome::retry(reason), false),
-            ExternalSystemError::Configuration { .. } => (Outcome::Misconfigured { reason, wait: None }, false),
+            ExternalSystemError::Configuration { .. } => {
+                (Outcome::Misconfigured { reason, wait: None }, false)
+            }
             ExternalSystemError::Rejected { .. } => (Outcome::Dead { reason }, true),
         };
         let failures = if given_up {
@@ -180,9 +182,7 @@ impl Drain<'_> {
         };
         let settings = &self.worker.settings;
         let said = self
-            .commit(|drain| {
-                decide_fallback(&drain.leased.conversation, failures, settings, drain.now())
-            })
+            .commit(|drain| decide_fallback(&drain.leased.conversation, failures, settings, drain.now()))
             .await?;
         if given_up {
             let id = self.leased.conversation.id.clone();
@@ -219,8 +219,8 @@ impl Drain<'_> {
             let Some(plan) = decide(self) else {
                 return Ok(false);
             };
-            let id = self.leased.conversation.id.clone();
-            match self.worker.conversations.commit(&id, Changes::from(&plan)).await? {
+            let (id, conversations) = (self.leased.conversation.id.clone(), &self.worker.conversations);
+            match persist(async || conversations.commit(&id, Changes::from(&plan)).await).await? {
                 Committed::Yes => {
                     self.leased.conversation = plan.conversation;
                     self.turns.extend(plan.turns);

@@ -239,7 +239,12 @@ impl<'a> Drain<'a> {
     }
 
     pub(super) async fn renew(&mut self, limit: Duration) -> Result<(), Stop> {
-        match self.worker.conversations.renew(&self.leased, limit + BEYOND).await? {
+        match self
+            .worker
+            .conversations
+            .renew(&self.leased, limit + BEYOND)
+            .await?
+        {
             Claim::Leased(leased) => {
                 self.outdated |= leased.conversation.version != self.leased.conversation.version;
                 self.leased = *leased;
@@ -253,7 +258,8 @@ impl<'a> Drain<'a> {
     pub(super) async fn note(&mut self, entry: &Entry, outcome: Outcome) -> Result<(), Stop> {
         let moved = match outcome {
             Outcome::Done => {
-                self.worker.outbox.done([entry.clone()]).await?;
+                let outbox = &self.worker.outbox;
+                persist(async || outbox.done([entry.clone()]).await).await?;
                 Moved::Done
             }
             outcome => self.worker.settler.settle(entry, outcome).await?,
@@ -279,6 +285,25 @@ impl<'a> Drain<'a> {
                     return;
                 }
             }
+        }
+    }
+}
+
+/// How often something is written that cannot be taken back outside.
+const PERSISTENCE: u32 = 5;
+
+/// Writes what follows from a call that was made: were it lost, the call would be made again. So it is tried
+/// for some seconds, beyond what the SDK tries.
+pub(super) async fn persist<T>(write: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let mut tries = 0;
+    loop {
+        match write().await {
+            Err(error) if tries < PERSISTENCE => {
+                tracing::warn!(%error, "what a call led to is not written yet");
+                tokio::time::sleep(Duration::from_millis(100 << tries)).await;
+                tries += 1;
+            }
+            written => return written,
         }
     }
 }

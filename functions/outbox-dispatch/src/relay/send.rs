@@ -111,7 +111,11 @@ impl Drain<'_> {
     /// The first of the waiting replies waits no longer.
     fn passed(&mut self, event_key: &str) {
         self.replies.pop_front();
-        if self.settled_sends.as_deref().is_none_or(|settled| settled < event_key) {
+        if self
+            .settled_sends
+            .as_deref()
+            .is_none_or(|settled| settled < event_key)
+        {
             self.settled_sends = Some(event_key.to_owned());
         }
     }
