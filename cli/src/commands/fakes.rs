@@ -11,7 +11,7 @@ use testkit::external_system::{self, ExternalSystem};
 use testkit::graph::{self, FakeGraph};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::output;
+use crate::output::{self, usage};
 use crate::secrets;
 
 /// How often what has arrived is printed.
@@ -24,6 +24,10 @@ pub(crate) struct Args {
     /// The secrets of the stack: {"meta":{…},"braze":{…},"relay":{…}} [default: the development values]
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
+
+    /// A business that Graph knows, as the body of its install webhook; repeatable
+    #[arg(long = "install", value_name = "FILE")]
+    installs: Vec<PathBuf>,
 
     /// Where Braze listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4100")]
@@ -52,6 +56,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let options = graph::Options::new(required("/meta/app_id")?, required("/meta/app_secret")?);
     let options = options.any_token(true).address(args.graph_addr).drained(false);
     let graph = FakeGraph::start(options).await?;
+    for file in &args.installs {
+        let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let webhook: Value = serde_json::from_slice(&text)
+            .map_err(|error| usage(format!("{} is not JSON: {error}", file.display())))?;
+        let value = webhook.pointer("/entry/0/changes/0/value");
+        let install = value.and_then(graph::Install::from_webhook);
+        graph.set_install(install.ok_or_else(|| usage(format!("{} is no install webhook", file.display())))?);
+    }
     let mut options = external_system::Options::new(required("/relay/signing_secret")?);
     if let Some(token) = secret("/relay/external_system_token") {
         options = options.bearer_token(token);

@@ -151,6 +151,12 @@ impl Visit<'_> {
             if self.is_late() {
                 return Err(continues());
             }
+            if batch.items().len() > run.push.progress.batch_limit.max(1) {
+                let (first, second) = batch.halves();
+                open.extend(second);
+                open.push(first);
+                continue;
+            }
             let catalog = run.push.progress.catalog_id.clone();
             let call = self
                 .worker
@@ -174,9 +180,7 @@ impl Visit<'_> {
                     ErrorKind::SentAnyway => run.progress().accepted(&batch, &[]),
                     ErrorKind::ReduceData => {
                         if run.progress().reduce(&batch) {
-                            let (first, second) = batch.halves();
-                            open.extend(second);
-                            open.push(first);
+                            open.push(batch);
                         }
                     }
                     _ => return Err(self.graph_failed(error).await),

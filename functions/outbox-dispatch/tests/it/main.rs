@@ -7,6 +7,11 @@
 )]
 
 mod faults;
+mod fbe;
 mod house;
 mod journey;
 mod load;
+mod relay;
+mod relay_burst;
+mod relay_faults;
+mod relay_house;

@@ -1,0 +1,243 @@
+//! The functions of the FBE job, wired to the embedded AWS, the fake Graph and the fake Braze.
+
+use fbe_install_webhook::App as Webhook;
+use jiff::SignedDuration;
+use lambda_http::{Body, Request};
+use outbox_dispatch::App as Dispatch;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::config::{Env, FbeSecretSettings};
+use shared::fbe::install::Install;
+use shared::store::business_secrets::BusinessSecrets;
+use shared::store::installs::{Installs, Push};
+use shared::store::outbox::Outbox;
+use shared::webhook::signature::sign;
+use testkit::aws::EmbeddedAws;
+use testkit::braze::{self, FakeBraze};
+use testkit::graph::{self, FakeGraph};
+use testkit::template::Template;
+
+pub(crate) const SHOP: &str = "shop-42-unique-id";
+pub(crate) const CATALOG: &str = "726635365295186";
+pub(crate) const PARTNER: &str = "EAAB-partner";
+const APP_SECRET: &str = "app-secret-of-the-tests";
+
+pub(crate) struct House {
+    pub(crate) aws: EmbeddedAws,
+    pub(crate) graph: FakeGraph,
+    pub(crate) braze: FakeBraze,
+    pub(crate) webhook: Webhook,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) installs: Installs,
+    pub(crate) secrets: BusinessSecrets,
+    pub(crate) outbox: Outbox,
+    pub(crate) clock: Clock,
+    pub(crate) outbox_table: String,
+}
+
+impl House {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[], None).await
+    }
+
+    pub(crate) async fn with(settings: &[(&str, &str)], partner: Option<&str>) -> Self {
+        let aws = EmbeddedAws::in_memory().await.unwrap();
+        let template = Template::parse(include_str!("../../../../../template.yaml")).unwrap();
+        aws.create_tables(&template).await.unwrap();
+        let meta = json!({
+            "app_id": "1", "app_secret": APP_SECRET, "verify_token": "v", "partner_system_user_token": partner,
+        });
+        aws.put_secret("meta", &meta).await.unwrap();
+        aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
+        let options = graph::Options::new("1", APP_SECRET)
+            .partner_token(PARTNER)
+            .proof_everywhere(true);
+        let graph = FakeGraph::start(options).await.unwrap();
+        let braze = FakeBraze::start(braze::Options::new("key")).await.unwrap();
+
+        let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
+        let tables = ["ContactsTable", "InstallsTable", "OutboxTable"].map(name);
+        let (graph_url, braze_url) = (graph.url(), braze.url());
+        let mut pairs = vec![
+            ("META_SECRET_ID", "meta"),
+            ("BRAZE_SECRET_ID", "braze"),
+            ("FBE_SECRET_PREFIX", "stack/fbe/"),
+            ("CONTACTS_TABLE", tables[0].as_str()),
+            ("INSTALLS_TABLE", tables[1].as_str()),
+            ("OUTBOX_TABLE", tables[2].as_str()),
+            ("BRAZE_REST_ENDPOINT", braze_url.as_str()),
+            ("GRAPH_API_URL", graph_url.as_str()),
+            ("LANE", "sync"),
+        ];
+        pairs.splice(0..0, settings.iter().copied());
+        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
+        let webhook_settings = Env::from_pairs(&pairs)
+            .finish(fbe_install_webhook::Settings::read)
+            .unwrap();
+        let dispatch_settings = Env::from_pairs(&pairs)
+            .finish(outbox_dispatch::Settings::read)
+            .unwrap();
+        let webhook = Webhook::new(webhook_settings, &secrets, &dynamodb, clock.clone());
+        let dispatch = Dispatch::new(dispatch_settings, &secrets, &dynamodb, clock.clone());
+        let outbox = Outbox::new(dynamodb.clone(), tables[2].clone(), clock.clone());
+        let installs = Installs::new(dynamodb, tables[1].clone(), outbox.clone(), clock.clone());
+        let own = FbeSecretSettings {
+            prefix: "stack/fbe/".to_owned(),
+            encryption_key: None,
+        };
+        aws.reset_calls();
+        Self {
+            secrets: BusinessSecrets::new(secrets, own),
+            aws,
+            graph,
+            braze,
+            webhook,
+            dispatch,
+            installs,
+            outbox,
+            clock,
+            outbox_table: tables[2].clone(),
+        }
+    }
+
+    /// Meta installs or changes the app, says so at Graph, and delivers the webhook.
+    pub(crate) async fn happen(&self, case: &str) {
+        if let Some(install) = graph::Install::from_webhook(&value(case)) {
+            self.graph.set_install(install);
+        } else {
+            self.graph.change_install(SHOP, None);
+        }
+        assert_eq!(self.deliver(case).await, 200, "{case}");
+    }
+
+    /// The webhook alone.
+    pub(crate) async fn deliver(&self, case: &str) -> u16 {
+        let body = payload(case);
+        let request: Request = lambda_http::http::Request::post("/fbe/webhook")
+            .header(
+                "x-hub-signature-256",
+                sign(&SecretString::from(APP_SECRET), &body),
+            )
+            .body(Body::Binary(body))
+            .unwrap();
+        self.webhook.handle(request).await.status().as_u16()
+    }
+
+    pub(crate) fn later(&self, duration: SignedDuration) {
+        self.clock.set(self.clock.now() + duration);
+    }
+
+    /// The schedule's tick, once new items are its own.
+    pub(crate) async fn tick(&self) -> Value {
+        self.later(SignedDuration::from_secs(31));
+        let until = self.clock.now() + SignedDuration::from_secs(115);
+        self.dispatch
+            .handle_until(json!({"task": "due"}), until)
+            .await
+            .unwrap()
+    }
+
+    /// Ticks until nothing is pending, an hour apart.
+    pub(crate) async fn drain(&self) {
+        for _ in 0..40 {
+            self.tick().await;
+            if self.rows("pending").await == 0 {
+                return;
+            }
+            self.later(SignedDuration::from_hours(1));
+        }
+        panic!("the outbox is not drained: {:?}", self.reasons().await);
+    }
+
+    /// The daily schedule.
+    pub(crate) async fn plan_the_day(&self) -> Value {
+        let until = self.clock.now() + SignedDuration::from_secs(115);
+        self.dispatch
+            .handle_until(json!({"task": "reconcile"}), until)
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn install(&self) -> Install {
+        self.installs.read(SHOP).await.unwrap().unwrap().install
+    }
+
+    pub(crate) async fn push(&self) -> Push {
+        self.installs.read(SHOP).await.unwrap().unwrap().push.unwrap()
+    }
+
+    /// The token that calls would be made with.
+    pub(crate) async fn token(&self) -> Option<String> {
+        let secret = self.secrets.current(SHOP).await.unwrap()?;
+        Some(secret.token()?.expose_secret().to_owned())
+    }
+
+    /// The notices that the business got: change, enabled, disabled.
+    pub(crate) fn notices(&self) -> Vec<(String, Value, Value)> {
+        let events = self.braze.profile(SHOP).map(|profile| profile.events);
+        events
+            .unwrap_or_default()
+            .into_iter()
+            .map(|event| {
+                assert_eq!(event.name, "fbe_install_updated");
+                let change = event.properties["change"].as_str().unwrap().to_owned();
+                (
+                    change,
+                    event.properties["enabled"].clone(),
+                    event.properties["disabled"].clone(),
+                )
+            })
+            .collect()
+    }
+
+    pub(crate) fn changes(&self) -> Vec<String> {
+        self.notices().into_iter().map(|(change, ..)| change).collect()
+    }
+
+    async fn scan(&self) -> Vec<std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>> {
+        let scan = self.aws.dynamodb().scan().table_name(&self.outbox_table).send();
+        scan.await.unwrap().items.unwrap_or_default()
+    }
+
+    pub(crate) async fn rows(&self, status: &str) -> usize {
+        let rows = self.scan().await;
+        rows.iter()
+            .filter(|row| row["status"].as_s().unwrap() == status)
+            .count()
+    }
+
+    /// Kind, status and reason of what is not done.
+    pub(crate) async fn reasons(&self) -> Vec<(String, String, String)> {
+        let text = |value: Option<&aws_sdk_dynamodb::types::AttributeValue>| {
+            value
+                .and_then(|value| value.as_s().ok())
+                .cloned()
+                .unwrap_or_default()
+        };
+        self.scan()
+            .await
+            .iter()
+            .map(|row| {
+                (
+                    text(row.get("kind")),
+                    text(row.get("status")),
+                    text(row.get("reason")),
+                )
+            })
+            .filter(|(_, status, _)| status != "done")
+            .collect()
+    }
+}
+
+pub(crate) fn payload(case: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/payloads/fbe");
+    std::fs::read(format!("{folder}/{case}.json")).unwrap()
+}
+
+/// What the webhook says.
+pub(crate) fn value(case: &str) -> Value {
+    let body: Value = serde_json::from_slice(&payload(case)).unwrap();
+    body["entry"][0]["changes"][0]["value"].clone()
+}

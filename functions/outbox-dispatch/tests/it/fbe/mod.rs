@@ -1,0 +1,7 @@
+//! From a signed install webhook to Graph, Braze and the catalog.
+
+mod catalog;
+mod crash;
+mod house;
+mod life;
+mod token;

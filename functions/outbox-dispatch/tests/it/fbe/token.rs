@@ -1,0 +1,196 @@
+//! Tokens: kinds, refusals, and what waits for the next one.
+
+use jiff::SignedDuration;
+use serde_json::json;
+use shared::fbe::install::Status;
+use shared::fbe::plan::reconcile_item;
+use testkit::graph::{Edge, GraphError, Install, TokenKind, faults};
+
+use super::house::{House, PARTNER, SHOP, value};
+
+#[tokio::test]
+async fn a_system_users_token_is_not_exchanged() {
+    let house = House::start().await;
+    house.happen("install_instagram").await;
+    house.drain().await;
+    assert!(house.graph.calls_of(Edge::AccessToken).is_empty());
+    let shop = house.installs.read("ig-shop").await.unwrap().unwrap().install;
+    assert!(shop.reconciled_at.is_some());
+    assert_eq!(house.braze.events().len(), 1);
+}
+
+#[tokio::test]
+async fn the_partner_asks_on_behalf_of_a_business_that_came_without_a_token() {
+    let house = House::with(&[], Some(PARTNER)).await;
+    let mut install = value("install_without_token");
+    install["access_token"] = json!("EAAB-never-sent");
+    house.graph.set_install(Install::from_webhook(&install).unwrap());
+    house.deliver("install_without_token").await;
+    house.drain().await;
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
+    let install = house.install().await;
+    assert!(install.token.is_some() && install.reconciled_at.is_some());
+    assert_eq!(house.changes()[0], "installed");
+}
+
+#[tokio::test]
+async fn without_any_token_the_install_is_kept_and_nothing_waits() {
+    let house = House::start().await;
+    house.deliver("install_without_token").await;
+    house.drain().await;
+    assert_eq!(
+        (house.changes(), house.rows("dead").await),
+        (vec!["installed".to_owned()], 0)
+    );
+    assert_eq!(house.graph.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_told_once_and_its_items_wait_for_the_next() {
+    let house = House::start().await;
+    house.happen("install").await;
+    house.drain().await;
+    house.graph.invalidate_token("EAAB-system-user-1", 460);
+    house.graph.forget_calls();
+    for name in ["a", "b"] {
+        let item = reconcile_item(SHOP, name, house.clock.now(), None);
+        assert!(house.outbox.add(&item).await.unwrap());
+    }
+    house.tick().await;
+    assert_eq!(house.install().await.status, Status::TokenInvalid);
+    assert_eq!(house.graph.calls().len(), 1, "the second item does not try again");
+    house.tick().await;
+    assert_eq!(house.changes(), ["installed", "token_invalid"]);
+    let (_, enabled, disabled) = house.notices().pop().unwrap();
+    assert_eq!(enabled, json!([]));
+    assert!(
+        disabled
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|one| one["missing"] == "access_token")
+    );
+
+    // One try an hour, for as long as it takes.
+    house.graph.forget_calls();
+    for _ in 0..59 {
+        house.later(SignedDuration::from_mins(30));
+        house.tick().await;
+    }
+    let tries = house.graph.calls().len();
+    assert!((25..=30).contains(&tries), "{tries} in 30 hours");
+    assert_eq!((house.rows("pending").await, house.rows("dead").await), (2, 0));
+    assert_eq!(house.changes(), ["installed", "token_invalid"], "told once");
+
+    // The next token wakes them.
+    house.happen("update_removes_pixel").await;
+    house.tick().await;
+    house.tick().await;
+    house.tick().await;
+    assert_eq!(house.rows("pending").await, 0, "{:?}", house.reasons().await);
+    assert_eq!(house.install().await.status, Status::Active);
+    assert_eq!(house.changes(), ["installed", "token_invalid", "updated"]);
+}
+
+#[tokio::test]
+async fn a_token_that_comes_back_to_life_is_told_too() {
+    let house = House::start().await;
+    house.happen("install").await;
+    house.drain().await;
+    house.graph.script(Edge::Installs, faults::token_invalid(459));
+    house.plan_the_day().await;
+    house.later(SignedDuration::from_hours(24));
+    house.tick().await;
+    assert_eq!(house.install().await.status, Status::TokenInvalid);
+    house.later(SignedDuration::from_hours(1));
+    house.tick().await;
+    house.drain().await;
+    assert_eq!(house.install().await.status, Status::Active);
+    assert_eq!(house.changes(), ["installed", "token_invalid", "updated"]);
+    let (_, enabled, _) = house.notices().pop().unwrap();
+    assert_eq!(enabled, json!(["ads", "catalog", "fb_shop", "pixel"]));
+}
+
+#[tokio::test]
+async fn a_persons_token_that_is_dead_on_arrival_is_told() {
+    let house = House::start().await;
+    house.graph.script(Edge::AccessToken, faults::token_invalid(460));
+    house.happen("install").await;
+    house.tick().await;
+    assert_eq!(house.install().await.status, Status::TokenInvalid);
+    house.tick().await;
+    assert_eq!(house.changes(), ["installed", "token_invalid"]);
+}
+
+#[tokio::test]
+async fn a_missing_permission_waits_for_somebody_to_grant_it() {
+    let house = House::start().await;
+    let refused = GraphError::new(10, "(#10) Application does not have permission for this action");
+    house.graph.script(Edge::AccessToken, faults::error(&refused));
+    house.happen("install").await;
+    house.tick().await;
+    assert_eq!((house.rows("pending").await, house.rows("dead").await), (1, 0));
+    house.drain().await;
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
+}
+
+#[tokio::test]
+async fn what_can_never_succeed_is_given_up_alone() {
+    let house = House::start().await;
+    let refused = GraphError::new(100, "(#100) Unsupported post request").subcode(33);
+    house.graph.script(Edge::AccessToken, faults::error(&refused));
+    house.happen("install").await;
+    house.drain().await;
+    assert_eq!(
+        house.reasons().await,
+        [("fbe_exchange_token".into(), "dead".into(), "graph_100_33".into())]
+    );
+    // The person's own token still serves.
+    assert!(house.install().await.reconciled_at.is_some());
+    assert_eq!(house.changes(), ["installed"]);
+}
+
+#[tokio::test]
+async fn a_removal_during_the_exchange_leaves_no_token_behind() {
+    let house = std::sync::Arc::new(House::start().await);
+    house.happen("install").await;
+    let other = house.clone();
+    house.aws.before_next("PutSecretValue", move |_| {
+        Box::pin(async move { assert_eq!(other.deliver("uninstall").await, 200) })
+    });
+    house.drain().await;
+    assert_eq!(house.install().await.status, Status::Uninstalled);
+    assert_eq!(house.token().await, None);
+    house.aws.clear_faults();
+}
+
+#[tokio::test]
+async fn a_secret_that_a_late_deletion_took_is_restored() {
+    let house = House::start().await;
+    house.happen("install").await;
+    house.drain().await;
+    // A removal's deletion that was overtaken by the next install.
+    house.secrets.schedule_deletion(SHOP).await.unwrap();
+    house.plan_the_day().await;
+    house.later(SignedDuration::from_hours(24));
+    house.drain().await;
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
+}
+
+#[tokio::test]
+async fn graph_without_the_token_kinds_it_knows_stays_within_its_business() {
+    // The fake refuses a token of another business; so a mix-up would show as a refusal.
+    let house = House::start().await;
+    house
+        .graph
+        .add_token("EAAB-foreign", TokenKind::User, Some("another"));
+    house.happen("install").await;
+    house.drain().await;
+    let used: Vec<String> = house
+        .graph
+        .calls()
+        .iter()
+        .map(|call| secrecy::ExposeSecret::expose_secret(&call.access_token).to_owned())
+        .collect();
+    assert_eq!(used, ["EAAB_install_token", "EAAB-system-user-1"]);
+}
