@@ -3,6 +3,7 @@
 mod dead;
 mod demo;
 mod events;
+mod fbe;
 mod link;
 mod local;
 mod send;
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Smoke(smoke::Args),
     /// Look at what was given up, and try it again
     Dead(dead::Args),
+    /// Look after businesses that installed the app
+    Fbe(fbe::Args),
     /// Keep the function events of `sam local invoke` up to date
     Events(events::Args),
 }
@@ -49,6 +52,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Link(args) => link::run(args).await,
         Command::Smoke(args) => smoke::run(args).await,
         Command::Dead(args) => dead::run(args).await,
+        Command::Fbe(args) => fbe::run(args).await,
         Command::Events(args) => events::run(&args),
     }
 }

@@ -8,7 +8,7 @@ use shared::{clients, clock::Clock, config::Env, telemetry};
 async fn main() -> Result<(), Error> {
     telemetry::init("fbe-install-webhook");
     let settings = Env::process().finish(Settings::read)?;
-    let aws = clients::aws::config().await;
+    let aws = clients::aws::config(clients::aws::Patience::Webhook).await;
     let (secrets, dynamodb) = (
         aws_sdk_secretsmanager::Client::new(&aws),
         aws_sdk_dynamodb::Client::new(&aws),
