@@ -1,6 +1,7 @@
 //! Braze, Graph and the external system, played on this machine where no real one is named.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
@@ -21,7 +22,7 @@ pub struct Fakes {
     /// Braze.
     pub braze: Option<FakeBraze>,
     /// Meta's Graph API.
-    pub graph: Option<FakeGraph>,
+    pub graph: Option<Arc<FakeGraph>>,
     /// The brand's chatbot or agent desk. It echoes.
     pub external_system: Option<ExternalSystem>,
 }
@@ -67,7 +68,7 @@ impl Fakes {
             }
             let fake = FakeGraph::start(options).await?;
             settings.insert("GRAPH_API_URL".to_owned(), fake.url());
-            fakes.graph = Some(fake);
+            fakes.graph = Some(Arc::new(fake));
         }
         if missing(settings, "EXTERNAL_SYSTEM_URL") {
             let secret: RelaySecret = read(secrets, "relay")?;
@@ -111,7 +112,7 @@ impl Fakes {
         };
         [
             of("Braze", self.braze.as_ref().map(FakeBraze::take_refusals)),
-            of("Graph", self.graph.as_ref().map(FakeGraph::take_refusals)),
+            of("Graph", self.graph.as_ref().map(|fake| fake.take_refusals())),
             of(
                 "external system",
                 self.external_system.as_ref().map(ExternalSystem::take_refusals),

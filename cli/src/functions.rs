@@ -59,6 +59,24 @@ fn make_from(
                 async move { app.handle(request).await }
             })
         }
+        "fbe-install-webhook" => {
+            let settings = env().finish(fbe_install_webhook::Settings::read)?;
+            let app = Arc::new(fbe_install_webhook::App::new(
+                settings, &secrets, &dynamodb, clock,
+            ));
+            http(move |request| {
+                let app = app.clone();
+                async move { app.handle(request).await }
+            })
+        }
+        "whatsapp-relay" => {
+            let settings = env().finish(whatsapp_relay::Settings::read)?;
+            let app = Arc::new(whatsapp_relay::App::new(settings, &secrets, &dynamodb, clock));
+            http(move |request| {
+                let app = app.clone();
+                async move { app.handle(request).await }
+            })
+        }
         "outbox-dispatch" => {
             let settings = env().finish(outbox_dispatch::Settings::read)?;
             let app = Arc::new(outbox_dispatch::App::new(

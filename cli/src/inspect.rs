@@ -11,6 +11,10 @@ use crate::stack::LocalStack;
 
 /// Logical id of the table of contacts.
 pub const CONTACTS: &str = "ContactsTable";
+/// Logical id of the table of FBE installs.
+pub const INSTALLS: &str = "InstallsTable";
+/// Logical id of the table of conversations and their turns.
+pub const CONVERSATIONS: &str = "ConversationsTable";
 /// Logical id of the outbox.
 pub const OUTBOX: &str = "OutboxTable";
 

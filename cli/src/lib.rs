@@ -14,6 +14,7 @@ pub mod fakes;
 pub mod function_events;
 mod functions;
 pub mod inspect;
+mod meta;
 mod output;
 pub mod payloads;
 pub mod secrets;

@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fakes::Fakes;
 use crate::functions::{self, Wiring};
+use crate::meta;
 use crate::output::usage;
+use crate::payloads::Sender;
 use crate::secrets;
 
 /// The name of the local stack: its secrets are `local/meta` and so on.
@@ -108,11 +110,19 @@ impl LocalStack {
             .await
             .with_context(|| format!("cannot listen on {}; try another --port", options.http))?;
         let url = format!("http://{}", listener.local_addr()?);
-        let functions = plug(&template, &aws, &url, &settings, &options.clock)?;
+        let mut functions = plug(&template, &aws, &url, &settings, &options.clock)?;
 
         let stop = CancellationToken::new();
         let (mut routes, mut streams, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
-        for (function, handler) in &functions {
+        for (function, handler) in &mut functions {
+            let from_meta = |route: &testkit::template::Route| route.path == Sender::Fbe.path();
+            if let Some(graph) = fakes
+                .graph
+                .clone()
+                .filter(|_| function.routes.iter().any(from_meta))
+            {
+                *handler = meta::learning(handler.clone(), graph);
+            }
             let timeout = Some(Duration::from_secs(function.timeout_seconds));
             routes.extend(function.routes.iter().map(|route| GatewayRoute {
                 method: route.method.clone(),

@@ -3,10 +3,9 @@
 use serde_json::{Map, Value};
 use testkit::braze::{FakeBraze, Request};
 use testkit::external_system::ExternalSystem;
-use testkit::graph::FakeGraph;
 
 use crate::fakes::Fakes;
-use crate::inspect::{CONTACTS, Change, OUTBOX};
+use crate::inspect::{CONTACTS, CONVERSATIONS, Change, OUTBOX};
 
 /// How many requests each fake has seen: what comes after is new.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,7 +20,7 @@ impl Mark {
     pub(crate) fn of(fakes: &Fakes) -> Self {
         Self {
             braze: fakes.braze.as_ref().map_or(0, FakeBraze::request_count),
-            graph: fakes.graph.as_ref().map_or(0, FakeGraph::call_count),
+            graph: fakes.graph.as_ref().map_or(0, |fake| fake.call_count()),
             external_system: fakes
                 .external_system
                 .as_ref()
@@ -152,12 +151,13 @@ fn alias(object: &Value) -> String {
 pub(crate) fn changes(changes: &[Change<'_>]) -> Vec<String> {
     let mut lines: Vec<String> = changes
         .iter()
-        .filter(|change| change.table != OUTBOX)
-        .map(|change| {
+        .filter_map(|change| {
             let word = if change.is_new { "new    " } else { "changed" };
             match change.table {
-                CONTACTS => format!("{word} {}", contact(change)),
-                other => format!("{word} {}", record(other, change)),
+                OUTBOX => None,
+                CONTACTS => Some(format!("{word} {}", contact(change))),
+                CONVERSATIONS => turn(change),
+                other => Some(format!("{word} {}", record(other, change))),
             }
         })
         .collect();
@@ -219,6 +219,23 @@ fn contact(change: &Change<'_>) -> String {
     format!("contact {name}: {}", said.join(", "))
 }
 
+/// A message or an answer; `None` for the bookkeeping of a conversation.
+fn turn(change: &Change<'_>) -> Option<String> {
+    let (conversation, name) = change.key.split_once('\n')?;
+    if !change.is_new || !name.starts_with("turn#") {
+        return None;
+    }
+    let text = |name: &str| change.item.get(name).and_then(Value::as_str);
+    let word = match text("role") {
+        Some("assistant") => "answer ",
+        _ => "message",
+    };
+    Some(format!(
+        "{word} {conversation}: {}",
+        quoted(text("text").unwrap_or_default())
+    ))
+}
+
 /// An item of another table: its key and its short texts.
 fn record(table: &str, change: &Change<'_>) -> String {
     const LONGEST: usize = 40;
@@ -245,5 +262,8 @@ fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     let short: String = text.chars().take(LONGEST).collect();
     let more = if short.len() < text.len() { "…" } else { "" };
+    if short.is_empty() {
+        return "(no text)".to_owned();
+    }
     format!("{:?}", format!("{short}{more}"))
 }

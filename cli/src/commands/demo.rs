@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 use shared::clients::http;
+use shared::messenger::key::ContactKey;
 
 use crate::check;
 use crate::inspect::{self, Snapshot};
@@ -51,6 +53,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         before: Snapshot::take(&stack).await?,
         stack,
         quiet: args.quiet,
+        accepted: 0,
         off: 0,
     };
     demo.refusals().await?;
@@ -67,12 +70,12 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
 
 fn choose(only: &[String]) -> anyhow::Result<Vec<Payload>> {
     if only.is_empty() {
-        return Ok(Sender::ALL.into_iter().flat_map(payloads::recorded).collect());
+        return Ok(Sender::ALL.into_iter().flat_map(in_order).collect());
     }
     let mut chosen = Vec::new();
     for name in only {
         match Sender::ALL.into_iter().find(|sender| sender.name() == name) {
-            Some(sender) => chosen.extend(payloads::recorded(sender)),
+            Some(sender) => chosen.extend(in_order(sender)),
             None if std::path::Path::new(name).is_file() => {
                 return Err(usage(format!(
                     "the demo plays recorded payloads; for the file {name} there is `bridge send`"
@@ -84,11 +87,35 @@ fn choose(only: &[String]) -> anyhow::Result<Vec<Payload>> {
     Ok(chosen)
 }
 
+/// In the order in which they happened, so that they tell a story; what has no time happens now.
+fn in_order(sender: Sender) -> Vec<Payload> {
+    let mut payloads = payloads::recorded(sender);
+    payloads.sort_by_cached_key(|payload| {
+        let body: Value = serde_json::from_slice(&payload.body).unwrap_or_default();
+        body.pointer("/entry/0/time")
+            .and_then(seconds)
+            .unwrap_or(i64::MAX)
+    });
+    payloads
+}
+
+/// Meta's times are in seconds here and in milliseconds there, and may be texts.
+fn seconds(time: &Value) -> Option<i64> {
+    const FIRST_IN_MILLISECONDS: i64 = 100_000_000_000;
+    let number = time.as_i64().or_else(|| time.as_str()?.parse().ok())?;
+    Some(if number < FIRST_IN_MILLISECONDS {
+        number
+    } else {
+        number / 1000
+    })
+}
+
 struct Demo {
     stack: LocalStack,
     client: reqwest::Client,
     before: Snapshot,
     quiet: bool,
+    accepted: usize,
     off: usize,
 }
 
@@ -180,6 +207,9 @@ impl Demo {
             Sender::Whatsapp => 202,
             _ => 200,
         };
+        if payload.sender == Sender::Whatsapp {
+            self.relayed(payload, &text);
+        }
         if status != expected {
             self.is_off(format_args!("{}: {status} instead of {expected}", payload.name));
         }
@@ -194,18 +224,44 @@ impl Demo {
         Ok(())
     }
 
+    /// What is named so must be quarantined, and nothing else; what is accepted is answered once by the echo.
+    fn relayed(&mut self, payload: &Payload, text: &str) {
+        let answer: Value = serde_json::from_str(text).unwrap_or_default();
+        let status = answer.get("status").and_then(Value::as_str).unwrap_or_default();
+        self.accepted += usize::from(status == "accepted");
+        if payload.name.contains("/quarantined_") != (status == "quarantined") {
+            self.is_off(format_args!("{}: it is {status}", payload.name));
+        }
+    }
+
     async fn finish(mut self, played: usize, start: Instant) -> anyhow::Result<()> {
         for problem in check::problems(&self.stack, &self.before)? {
             self.is_off(problem);
         }
+        let replies = self
+            .stack
+            .fakes()
+            .braze
+            .as_ref()
+            .map_or(0, |braze| braze.sent_messages().len());
+        if replies != self.accepted {
+            self.is_off(format_args!(
+                "{} WhatsApp messages were accepted, but {replies} replies were sent",
+                self.accepted
+            ));
+        }
         let rows = |table: &str| self.before.table(table).len();
-        let contacts = rows(inspect::CONTACTS);
+        // The same table holds what is known of a `user_ref`.
+        let keys = self.before.table(inspect::CONTACTS).keys();
+        let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
         let (profiles, points) = match &self.stack.fakes().braze {
             Some(braze) => (braze.profiles().len(), braze.data_points()),
             None => (0, 0),
         };
         output::line(format_args!(
-            "\n{played} payloads, {contacts} people and user_refs, {profiles} Braze profiles, {points} data points, {} off, {:.1} s",
+            "\n{played} payloads: {contacts} contacts, {} installs, {replies} WhatsApp replies; \
+             {profiles} Braze profiles, {points} data points; {} off; {:.1} s",
+            rows(inspect::INSTALLS),
             self.off,
             start.elapsed().as_secs_f64()
         ));

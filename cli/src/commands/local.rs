@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use testkit::braze::FakeBraze;
 use testkit::external_system::ExternalSystem;
-use testkit::graph::FakeGraph;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fakes::Fakes;
@@ -143,7 +142,7 @@ fn greet(stack: &LocalStack) {
     let fakes = stack.fakes();
     let fakes = [
         ("Braze", fakes.braze.as_ref().map(FakeBraze::url)),
-        ("Graph", fakes.graph.as_ref().map(FakeGraph::url)),
+        ("Graph", fakes.graph.as_ref().map(|fake| fake.url())),
         (
             "external system",
             fakes.external_system.as_ref().map(ExternalSystem::url),

@@ -49,9 +49,7 @@ async fn every_event_gets_the_answer_that_its_case_promises() {
     let house = House::start(&[]).await;
     let mut played = 0;
     for event in function_events::all().unwrap() {
-        let Some(function) = house.stack.function(&event.function) else {
-            continue;
-        };
+        let function = house.stack.function(&event.function).unwrap();
         let answer: Value = function(event.event).await.unwrap();
         let name = format!("{}/{}: {answer}", event.function, event.case);
         match event.status {
@@ -63,7 +61,7 @@ async fn every_event_gets_the_answer_that_its_case_promises() {
         }
         played += 1;
     }
-    assert!(played >= 13, "{played}");
+    assert!(played > 20, "{played}");
     house.drain().await;
     assert_eq!(house.problems().await, Vec::<String>::new());
     // The kept stream batch is about the person of the kept message.

@@ -68,7 +68,7 @@ impl House {
     pub(crate) async fn deliver(&self, payload: &Payload) {
         for _ in 0..10 {
             match self.post(payload).await {
-                200 => return,
+                200 | 202 => return,
                 503 => tokio::time::sleep(Duration::from_millis(50)).await,
                 status => panic!("{}: {status}", payload.name),
             }

@@ -1,6 +1,11 @@
 //! Meta delivers at least once and in any order. Whatever it does, the same contacts and the same profiles
 //! come of it.
 
+use std::collections::BTreeMap;
+
+use bridge::inspect::{INSTALLS, Snapshot};
+use bridge::payloads::{Sender, recorded};
+use serde_json::Value;
 use testkit::braze::faults;
 
 use crate::house::{House, all};
@@ -74,4 +79,59 @@ async fn told_as_it_goes_braze_ends_with_what_the_contacts_say() {
         assert_eq!(house.facts().await, facts, "seed {seed}");
         house.stack.stop().await;
     }
+}
+
+/// Braze repeats a webhook, and may do so while the first is still being answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_whatsapp_message_twice_at_once_is_handed_over_and_answered_once() {
+    let payloads = recorded(Sender::Whatsapp);
+    let once = House::start(&[]).await;
+    once.deliver_all(&payloads, 1).await;
+    once.drain().await;
+    let house = House::start(&[]).await;
+    for payload in &payloads {
+        house.deliver_all(&[payload.clone(), payload.clone()], 2).await;
+    }
+    house.drain().await;
+    let told = |house: &House| {
+        let system = house.stack.fakes().external_system.as_ref().unwrap();
+        let handovers = system.handovers();
+        let mut texts: Vec<String> = handovers
+            .iter()
+            .flat_map(|handover| handover.texts().into_iter().map(str::to_owned))
+            .collect();
+        texts.sort();
+        texts
+    };
+    assert!(told(&once).len() > 15);
+    assert_eq!(told(&house), told(&once));
+    assert_eq!(house.problems().await, Vec::<String>::new());
+    once.stack.stop().await;
+    house.stack.stop().await;
+}
+
+/// Meta repeats what businesses do, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fbe_webhook_twice_at_once_ends_in_the_same_installs() {
+    let payloads = recorded(Sender::Fbe);
+    let once = House::start(&[]).await;
+    once.deliver_all(&payloads, 1).await;
+    once.drain().await;
+    let house = House::start(&[]).await;
+    for payload in &payloads {
+        house.deliver_all(&[payload.clone(), payload.clone()], 2).await;
+    }
+    house.drain().await;
+    let (first, second) = (once.snapshot().await, house.snapshot().await);
+    assert!(first.table(INSTALLS).len() > 5);
+    let status = |snapshot: &Snapshot| -> BTreeMap<String, [Value; 3]> {
+        let items = snapshot.table(INSTALLS).iter();
+        let said = |item: &Value| ["status", "pixel_id", "facts"].map(|name| item[name].clone());
+        items.map(|(key, item)| (key.clone(), said(item))).collect()
+    };
+    assert_eq!(status(&second), status(&first));
+    assert_eq!(house.outbox().await, once.outbox().await);
+    assert_eq!(house.problems().await, Vec::<String>::new());
+    once.stack.stop().await;
+    house.stack.stop().await;
 }

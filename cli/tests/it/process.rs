@@ -247,7 +247,10 @@ fn the_demo_is_in_order() {
         "is user user-43 (by ref)",
         "outbox  contact_sync done",
         "braze   /users/track → 201: user user-43: messenger_id = \"5275811715949972\"",
-        ", 0 off, ",
+        "fbe_exchange_token done",
+        "message user:42: \"where is my order?\"",
+        "/campaigns/trigger/send → 201: to user 42 {\"external_system_msg_body\":\"You said: where is my order?\"}",
+        "; 0 off; ",
     ] {
         assert!(told.contains(line), "{line}\n{told}");
     }

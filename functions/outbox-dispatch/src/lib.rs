@@ -4,6 +4,7 @@
 
 pub mod contacts;
 mod fbe;
+pub mod relay;
 
 use std::sync::Arc;
 
@@ -13,16 +14,18 @@ use lambda_runtime::{Error, LambdaEvent};
 use serde_json::{Value, json};
 use shared::clients::braze::Braze;
 use shared::clock::Clock;
-use shared::config::{ContactSettings, Env, RetrySettings, Tables, braze_rest_endpoint};
+use shared::config::{ContactSettings, Env, RelaySettings, RetrySettings, Tables, braze_rest_endpoint};
 use shared::outbox::backoff::Backoff;
-use shared::outbox::dispatch::{Dispatcher, Worker};
+use shared::outbox::dispatch::{Dispatcher, Settler, Worker};
 use shared::outbox::{Kind, Lane};
 use shared::secrets::Secret;
 use shared::store::contacts::Contacts;
+use shared::store::conversations::Conversations;
 use shared::store::outbox::{Entry, Outbox};
 
 use self::contacts::ContactWorker;
 use self::fbe::FbeWorker;
+use self::relay::RelayWorker;
 
 /// What is left of an invocation when workers have to be back.
 const MARGIN: SignedDuration = SignedDuration::from_secs(5);
@@ -36,6 +39,14 @@ pub struct Settings {
     braze_rest_endpoint: String,
     braze_secret_id: String,
     sync: Option<SyncSettings>,
+    relay: Option<RelayLane>,
+}
+
+#[derive(Debug)]
+struct RelayLane {
+    relay_secret_id: String,
+    conversations_table: String,
+    relay: RelaySettings,
 }
 
 #[derive(Debug)]
@@ -67,6 +78,11 @@ impl Settings {
                 contacts: ContactSettings::read(env),
                 fbe: fbe::Settings::read(env),
             }),
+            relay: (lane == Lane::Relay).then(|| RelayLane {
+                relay_secret_id: env.required("RELAY_SECRET_ID"),
+                conversations_table: Tables::conversations(env),
+                relay: RelaySettings::read(env),
+            }),
         }
     }
 }
@@ -90,7 +106,27 @@ impl App {
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
+        let backoff = Backoff::new(settings.retry);
         let mut workers: Vec<Arc<dyn Worker>> = Vec::new();
+        if let Some(lane) = settings.relay {
+            let conversations = Conversations::new(
+                dynamodb.clone(),
+                lane.conversations_table,
+                outbox.clone(),
+                clock.clone(),
+            );
+            let settler = Settler::new(outbox.clone(), backoff, clock.clone());
+            let secret = Secret::new(secrets.clone(), &lane.relay_secret_id, clock.clone());
+            let worker = RelayWorker::new(
+                conversations,
+                (outbox.clone(), settler),
+                braze.clone(),
+                secret,
+                lane.relay,
+                clock.clone(),
+            );
+            workers.push(Arc::new(worker));
+        }
         let mut fbe = None;
         if let Some(sync) = settings.sync {
             let contacts = Contacts::new(
@@ -116,7 +152,6 @@ impl App {
             workers.push(worker.clone());
             fbe = Some(worker);
         }
-        let backoff = Backoff::new(settings.retry);
         Self {
             dispatcher: Dispatcher::new(settings.lane, outbox, workers, backoff, clock.clone()),
             fbe,
@@ -162,10 +197,13 @@ impl App {
         for record in event.records {
             let change = record.change;
             match Entry::read(change.new_image.into()) {
-                // What is not yet due is the schedule's.
-                // A catalog takes minutes, and the shard would wait with it: the schedule's, too.
+                // A catalog takes minutes, and the shard would wait with it: the schedule's.
                 Ok(entry) if entry.kind == Kind::FbeCatalogPush => {}
-                Ok(entry) if entry.not_before().is_some_and(|at| at > now) => {}
+                // What is not yet due is the schedule's, except where the worker waits for the rest of a burst.
+                Ok(entry)
+                    if entry
+                        .not_before()
+                        .is_some_and(|at| at > now + waited_for(entry.lane)) => {}
                 Ok(entry) => {
                     entries.push(entry);
                     sequence_numbers.push(change.sequence_number);
@@ -182,5 +220,13 @@ impl App {
             .map(|number| json!({"itemIdentifier": number}))
             .collect();
         Ok(json!({"batchItemFailures": failures}))
+    }
+}
+
+/// Of what the stream brings, what falls due within this time is not left to the schedule.
+fn waited_for(lane: Lane) -> SignedDuration {
+    match lane {
+        Lane::Sync => SignedDuration::ZERO,
+        Lane::Relay => relay::LONGEST_WAIT,
     }
 }

@@ -35,6 +35,8 @@ pub enum Outcome {
     Done,
     /// The worker has settled the item itself, in a transaction with other writes.
     Settled,
+    /// The worker has written down itself what became of the item, by a [`Settler`].
+    Noted(Moved),
     /// Somebody else is at it; it stays as it is.
     Busy,
     /// It failed and may succeed later.
@@ -110,6 +112,27 @@ pub struct Report {
     pub unwritten: Vec<usize>,
 }
 
+/// Where an item has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It is settled.
+    Done,
+    /// It is tried again later.
+    Retried,
+    /// It is given up.
+    Dead,
+    /// It stays as it is.
+    Left,
+}
+
+/// Writes down what became of an item.
+#[derive(Clone, Debug)]
+pub struct Settler {
+    outbox: Outbox,
+    backoff: Backoff,
+    clock: Clock,
+}
+
 impl Report {
     fn add(&mut self, other: Self) {
         self.done += other.done;
@@ -125,7 +148,7 @@ pub struct Dispatcher {
     lane: Lane,
     outbox: Outbox,
     workers: Vec<Arc<dyn Worker>>,
-    backoff: Backoff,
+    settler: Settler,
     clock: Clock,
 }
 
@@ -141,9 +164,9 @@ impl Dispatcher {
     ) -> Self {
         Self {
             lane,
+            settler: Settler::new(outbox.clone(), backoff, clock.clone()),
             outbox,
             workers,
-            backoff,
             clock,
         }
     }
@@ -251,7 +274,7 @@ impl Dispatcher {
                 let Some(entry) = entries.get(position) else {
                     return (position, Ok(Moved::Left));
                 };
-                (position, self.write(entry, outcome).await)
+                (position, self.settler.settle(entry, outcome).await)
             })
             .buffer_unordered(CONCURRENCY)
             .collect::<Vec<_>>()
@@ -273,11 +296,29 @@ impl Dispatcher {
         metrics::counter!(telemetry::OUTBOX_DEAD).increment(report.dead as u64);
         report
     }
+}
 
-    async fn write(&self, entry: &Entry, outcome: Outcome) -> Result<Moved, StoreError> {
+impl Settler {
+    /// Items that fail are tried again as `backoff` says.
+    #[must_use]
+    pub fn new(outbox: Outbox, backoff: Backoff, clock: Clock) -> Self {
+        Self {
+            outbox,
+            backoff,
+            clock,
+        }
+    }
+
+    /// Writes `outcome` down, except [`Outcome::Done`], which the dispatcher writes for many items at once.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be written.
+    pub async fn settle(&self, entry: &Entry, outcome: Outcome) -> Result<Moved, StoreError> {
         let subject = telemetry::pseudonym(&entry.subject);
         let (reason, wait, misconfigured) = match outcome {
             Outcome::Done | Outcome::Settled => return Ok(Moved::Done),
+            Outcome::Noted(moved) => return Ok(moved),
             Outcome::Busy => return Ok(Moved::Left),
             Outcome::Dead { reason } => {
                 tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item is dead");
@@ -320,11 +361,4 @@ impl Dispatcher {
         self.outbox.dead(entry, &reason).await?;
         Ok(Moved::Dead)
     }
-}
-
-enum Moved {
-    Done,
-    Retried,
-    Dead,
-    Left,
 }

@@ -11,3 +11,7 @@ mod fbe;
 mod house;
 mod journey;
 mod load;
+mod relay;
+mod relay_burst;
+mod relay_faults;
+mod relay_house;

@@ -1,0 +1,329 @@
+//! The functions of the WhatsApp relay, wired to the embedded AWS, the fake Braze and a fake external system.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::{SignedDuration, Timestamp};
+use lambda_http::request::LambdaRequest;
+use lambda_http::tower::ServiceExt as _;
+use lambda_http::{Adapter, Body, Context, Error, LambdaEvent, Request, service_fn};
+use outbox_dispatch::App as Dispatch;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::config::Env;
+use testkit::aws::EmbeddedAws;
+use testkit::braze::{FakeBraze, Options};
+use testkit::external_system::{ExternalSystem, Options as SystemOptions};
+use testkit::lambda::{Gateway, GatewayRoute, StreamDriver, StreamSource, handler};
+use testkit::signer::standard_webhooks_headers;
+use testkit::template::Template;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use whatsapp_relay::App as Relay;
+
+pub(crate) const SIGNING_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+pub(crate) const TOKEN: &str = "inbound-token";
+pub(crate) const EXTERNAL_TOKEN: &str = "external-token";
+
+pub(crate) struct RelayHouse {
+    pub(crate) aws: EmbeddedAws,
+    pub(crate) braze: FakeBraze,
+    pub(crate) system: ExternalSystem,
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) clock: Clock,
+    pub(crate) reply_url: String,
+    outbox_table: String,
+    template: Template,
+    dispatches: std::cell::Cell<u64>,
+    _stop: DropGuard,
+    _gateway: Gateway,
+    streams: Vec<StreamDriver>,
+}
+
+impl RelayHouse {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A house whose clock stands still, where somebody has to tick.
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        Self::build(settings, clock).await
+    }
+
+    /// A house on this machine's clock, whose dispatcher is woken by the table's stream.
+    pub(crate) async fn live(settings: &[(&str, &str)]) -> Self {
+        let mut house = Self::build(settings, Clock::system()).await;
+        let function = house.template.function("DispatchRelayFunction").unwrap();
+        let dispatch = house.dispatch.clone();
+        let source = StreamSource {
+            table: house.template.table("OutboxTable").unwrap().clone(),
+            mapping: function.streams[0].clone(),
+            poll: Duration::from_millis(30),
+            handler: handler(move |event| {
+                let dispatch = dispatch.clone();
+                async move {
+                    let until = Timestamp::now() + SignedDuration::from_mins(4);
+                    dispatch
+                        .handle_until(event, until)
+                        .await
+                        .map_err(anyhow::Error::from_boxed)
+                }
+            }),
+            timeout: None,
+        };
+        let stream = StreamDriver::start(house.aws.streams(), source, CancellationToken::new());
+        house.streams.push(stream.await.unwrap());
+        house
+    }
+
+    async fn build(settings: &[(&str, &str)], clock: Clock) -> Self {
+        let aws = EmbeddedAws::in_memory().await.unwrap();
+        let template = Template::parse(include_str!("../../../../template.yaml")).unwrap();
+        aws.create_tables(&template).await.unwrap();
+        aws.put_secret("relay", &relay_secret(TOKEN, None)).await.unwrap();
+        aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
+        let braze = FakeBraze::start(Options::new("key")).await.unwrap();
+        let options = SystemOptions::new(SIGNING_SECRET)
+            .bearer_token(EXTERNAL_TOKEN)
+            .openai_api_key("openai-key")
+            .any_time(true);
+        let system = ExternalSystem::start(options).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let reply_url = format!("{base}/whatsapp/reply");
+
+        let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
+        let (conversations, outbox_table) = (name("ConversationsTable"), name("OutboxTable"));
+        let (braze_url, system_url) = (braze.url(), system.url());
+        let openai = settings.contains(&("EXTERNAL_SYSTEM_KIND", "openai"));
+        let openai_url = system.openai_url();
+        let mut pairs = settings.to_vec();
+        pairs.extend([
+            ("RELAY_SECRET_ID", "relay"),
+            ("BRAZE_SECRET_ID", "braze"),
+            ("CONVERSATIONS_TABLE", conversations.as_str()),
+            ("OUTBOX_TABLE", outbox_table.as_str()),
+            ("BRAZE_REST_ENDPOINT", braze_url.as_str()),
+            (
+                "EXTERNAL_SYSTEM_URL",
+                if openai {
+                    openai_url.as_str()
+                } else {
+                    system_url.as_str()
+                },
+            ),
+            ("EXTERNAL_SYSTEM_TIMEOUT_SECONDS", "5"),
+            ("REPLY_CAMPAIGN_ID", "reply-campaign"),
+            ("OPENAI_MODEL", "model"),
+            ("OPENAI_SYSTEM_PROMPT", "You answer for a shop."),
+            ("REPLY_URL", reply_url.as_str()),
+            ("LANE", "relay"),
+        ]);
+        let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
+        let settings = Env::from_pairs(&pairs)
+            .finish(whatsapp_relay::Settings::read)
+            .unwrap();
+        let relay = Arc::new(Relay::new(settings, &secrets, &dynamodb, clock.clone()));
+        let settings = Env::from_pairs(&pairs)
+            .finish(outbox_dispatch::Settings::read)
+            .unwrap();
+        let dispatch = Arc::new(Dispatch::new(settings, &secrets, &dynamodb, clock.clone()));
+        let stop = CancellationToken::new();
+        let gateway = Gateway::serve(listener, vec![reply_route(relay.clone())], stop.clone()).unwrap();
+        aws.reset_calls();
+        Self {
+            aws,
+            braze,
+            system,
+            relay,
+            dispatch,
+            clock,
+            reply_url,
+            outbox_table,
+            template,
+            dispatches: 0.into(),
+            _stop: stop.drop_guard(),
+            _gateway: gateway,
+            streams: Vec::new(),
+        }
+    }
+
+    pub(crate) fn later(&self, duration: SignedDuration) {
+        self.clock.set(self.clock.now() + duration);
+    }
+
+    /// Makes the profile that Braze has of whoever writes.
+    pub(crate) fn knows(&self, user: &str) {
+        self.braze.add_user(user, &json!({}));
+    }
+
+    /// Somebody writes, and Braze forwards it once.
+    pub(crate) async fn says(&self, user: &str, text: &str) -> Value {
+        self.dispatches.set(self.dispatches.get() + 1);
+        let dispatch_id = format!("dispatch-{}", self.dispatches.get());
+        let (status, answer) = self.forwards(user, text, &dispatch_id).await;
+        assert_eq!(status, 202, "{answer}");
+        answer
+    }
+
+    /// Braze forwards what somebody wrote.
+    pub(crate) async fn forwards(&self, user: &str, text: &str, dispatch_id: &str) -> (u16, Value) {
+        self.inbound(&body(user, text, dispatch_id), Some(TOKEN)).await
+    }
+
+    pub(crate) async fn inbound(&self, body: &str, token: Option<&str>) -> (u16, Value) {
+        self.handle(inbound_request(body, token)).await
+    }
+
+    /// The external system answers later, with these headers.
+    pub(crate) async fn answers(&self, body: &Value, headers: &[(&str, String)]) -> (u16, Value) {
+        let mut request = lambda_http::http::Request::post("/whatsapp/reply");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request: Request = request.body(Body::Text(body.to_string())).unwrap();
+        self.handle(request).await
+    }
+
+    pub(crate) async fn answers_signed(&self, body: &Value, webhook_id: &str) -> (u16, Value) {
+        let now = Timestamp::now();
+        let headers = standard_webhooks_headers(SIGNING_SECRET, webhook_id, now, body.to_string().as_bytes());
+        self.answers(body, &headers.unwrap()).await
+    }
+
+    async fn handle(&self, request: Request) -> (u16, Value) {
+        let answer = self.relay.handle(request).await;
+        let Body::Text(body) = answer.body() else {
+            panic!("not a text")
+        };
+        (answer.status().as_u16(), serde_json::from_str(body).unwrap())
+    }
+
+    /// The schedule's tick, once new items are its own.
+    pub(crate) async fn tick(&self) -> Value {
+        self.later(SignedDuration::from_secs(31));
+        self.dispatch.handle_until(json!({}), self.until()).await.unwrap()
+    }
+
+    pub(crate) fn until(&self) -> Timestamp {
+        self.clock.now() + SignedDuration::from_mins(15)
+    }
+
+    /// Ticks until nothing is pending, an hour apart.
+    pub(crate) async fn drain(&self) {
+        for _ in 0..45 {
+            self.tick().await;
+            if self.rows("pending").await.is_empty() {
+                return;
+            }
+            self.later(SignedDuration::from_hours(1));
+        }
+        panic!("the outbox is not drained");
+    }
+
+    /// Event keys and reasons of the outbox items in a status.
+    pub(crate) async fn rows(&self, status: &str) -> Vec<(String, String)> {
+        let items = self
+            .aws
+            .dynamodb()
+            .scan()
+            .table_name(&self.outbox_table)
+            .filter_expression("#status = :status")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":status", AttributeValue::S(status.into()))
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>()
+            .await
+            .unwrap();
+        let text = |item: &std::collections::HashMap<String, AttributeValue>, name: &str| {
+            item.get(name)
+                .and_then(|value| value.as_s().ok())
+                .cloned()
+                .unwrap_or_default()
+        };
+        let mut rows: Vec<_> = items
+            .iter()
+            .map(|item| (text(item, "event_key"), text(item, "reason")))
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    pub(crate) fn outbox(&self) -> shared::store::outbox::Outbox {
+        shared::store::outbox::Outbox::new(self.aws.dynamodb(), self.outbox_table.clone(), self.clock.clone())
+    }
+
+    /// What a person got, in order.
+    pub(crate) fn got(&self, user: &str) -> Vec<String> {
+        let Some(profile) = self.braze.profile(user) else {
+            return Vec::new();
+        };
+        let messages = self.braze.sent_messages();
+        let own = messages
+            .iter()
+            .filter(|message| message.braze_id == profile.braze_id);
+        own.map(|message| {
+            message.trigger_properties["external_system_msg_body"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
+    }
+
+    pub(crate) fn attribute(&self, user: &str, name: &str) -> Option<Value> {
+        self.braze.profile(user)?.attribute(name).cloned()
+    }
+}
+
+/// What Braze posts.
+pub(crate) fn body(user: &str, text: &str, dispatch_id: &str) -> String {
+    json!({
+        "user_id": user, "phone_number": "+15551234567", "message": text, "dispatch_id": dispatch_id,
+    })
+    .to_string()
+}
+
+pub(crate) fn inbound_request(body: &str, token: Option<&str>) -> Request {
+    let mut request =
+        lambda_http::http::Request::post("/whatsapp/inbound").header("content-type", "application/json");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    request.body(Body::Text(body.to_owned())).unwrap()
+}
+
+pub(crate) fn relay_secret(token: &str, previous: Option<&str>) -> Value {
+    json!({
+        "inbound_token": token, "previous_inbound_token": previous, "signing_secret": SIGNING_SECRET,
+        "external_system_token": EXTERNAL_TOKEN, "openai_api_key": "openai-key",
+    })
+}
+
+/// `/whatsapp/reply` over HTTP, as API Gateway calls the function.
+fn reply_route(relay: Arc<Relay>) -> GatewayRoute {
+    let function = handler(move |event: Value| {
+        let relay = relay.clone();
+        async move {
+            let request: LambdaRequest = serde_json::from_value(event)?;
+            let service = service_fn(move |request: Request| {
+                let relay = relay.clone();
+                async move { Ok::<_, Error>(relay.handle(request).await) }
+            });
+            let event = LambdaEvent::new(request, Context::default());
+            let answer = Adapter::from(service).oneshot(event).await;
+            Ok(serde_json::to_value(answer.map_err(anyhow::Error::from_boxed)?)?)
+        }
+    });
+    GatewayRoute {
+        method: "POST".to_owned(),
+        path: "/whatsapp/reply".to_owned(),
+        handler: function,
+        timeout: None,
+    }
+}
