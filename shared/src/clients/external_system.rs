@@ -123,7 +123,7 @@ impl ExternalSystemClient {
             body,
             webhook_id,
         };
-        let secret = self.secret.get().await.map_err(unreadable)?;
+        let secret = self.secret.get().await.map_err(|error| unreadable(&error))?;
         let answer = self.attempt(&prepared, &secret).await;
         // A credential may have been rotated; an expected side effect of that must not raise an alarm.
         if let Err(ExternalSystemError::Configuration { .. }) = answer
@@ -210,7 +210,7 @@ async fn read(mut answer: reqwest::Response) -> Result<Vec<u8>, ExternalSystemEr
     Ok(body)
 }
 
-fn unreadable(error: crate::secrets::SecretError) -> ExternalSystemError {
+fn unreadable(error: &crate::secrets::SecretError) -> ExternalSystemError {
     ExternalSystemError::Configuration {
         reason: error.to_string(),
     }
