@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod chat;
 mod dead;
 mod demo;
 mod events;
@@ -19,6 +20,8 @@ pub(crate) enum Command {
     Demo(demo::Args),
     /// Serve the whole system on this machine until stopped
     Local(local::Args),
+    /// Talk to the WhatsApp relay as somebody on WhatsApp does
+    Chat(chat::Args),
     /// Sign a payload and post it, to the local or a deployed stack
     Send(send::Args),
     /// Print the X-Hub-Signature-256 of a payload
@@ -47,6 +50,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo(args) => demo::run(&args).await,
         Command::Local(args) => local::run(args).await,
+        Command::Chat(args) => chat::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Link(args) => link::run(args).await,

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::message::InboundMessage;
+use super::conversation::Turn;
+use super::message::{ConversationId, InboundMessage};
 
 /// The dispatch id of previews and test sends, always the same, so it says nothing about duplicates.
 const PREVIEW_DISPATCH_ID: &str = "dispatch_id_for_unsent_campaign";
@@ -78,6 +79,19 @@ pub fn reply_guard(webhook_id: Option<&str>, body: &[u8], now: Timestamp) -> Dup
         key: format!("seen#{kind}#{}", short(&digest)),
         expires_at: now.saturating_add(hold).unwrap_or(Timestamp::MAX),
     }
+}
+
+/// The `webhook-id` of a handover: the same whenever the same messages of a conversation are handed over, so
+/// that the receiver can tell a repetition.
+#[must_use]
+pub fn handover_id(conversation: &ConversationId, messages: &[Turn]) -> String {
+    let mut hash = Sha256::new();
+    let ids = messages.iter().map(|message| message.id.as_str());
+    for part in std::iter::once(conversation.as_str()).chain(ids) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    format!("msg_{}", short(&hash.finalize()))
 }
 
 fn digest(kind: &str, message: &InboundMessage, detail: &str) -> String {

@@ -2,7 +2,6 @@
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use shared::clients::external_system::ExternalSystemError;
 use shared::config::ExternalSystemKind;
 use shared::outbox::Kind;
@@ -12,6 +11,7 @@ use shared::store::conversations::{Changes, Committed};
 use shared::whatsapp::answer::{Answer, ExternalRequest, Outcome as Answered};
 use shared::whatsapp::conversation::{Turn, TurnStatus};
 use shared::whatsapp::decide::{is_asked, wait_for_burst};
+use shared::whatsapp::duplicate::handover_id;
 use shared::whatsapp::openai::ChatRequest;
 use shared::whatsapp::route::{ExternalSystem, ReplyRules, external_system};
 use shared::whatsapp::settle::{
@@ -109,7 +109,7 @@ impl Drain<'_> {
             .collect();
         match system.kind {
             ExternalSystemKind::Webhook => {
-                let id = webhook_id(self.subject, messages);
+                let id = handover_id(&conversation.id, messages);
                 let reply_url = settings.reply_url.as_deref();
                 let request = ExternalRequest::new(conversation, messages, &history, reply_url);
                 client.hand_over(system.url, &id, &request).await
@@ -219,8 +219,9 @@ impl Drain<'_> {
             let Some(plan) = decide(self) else {
                 return Ok(false);
             };
-            let (id, conversations) = (self.leased.conversation.id.clone(), &self.worker.conversations);
-            match persist(async || conversations.commit(&id, Changes::from(&plan)).await).await? {
+            let (id, conversations) = (&plan.conversation.id, &self.worker.conversations);
+            let changes = Changes::from(&plan);
+            match persist(move || conversations.commit(id, changes)).await? {
                 Committed::Yes => {
                     self.leased.conversation = plan.conversation;
                     self.turns.extend(plan.turns);
@@ -238,20 +239,4 @@ impl Drain<'_> {
             "a conversation is written too often to keep up with",
         )))
     }
-}
-
-/// The same whenever the same messages are handed over.
-fn webhook_id(subject: &str, messages: &[Turn]) -> String {
-    let mut hash = Sha256::new();
-    for part in std::iter::once(subject).chain(messages.iter().map(|message| message.id.as_str())) {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    let digest: String = hash
-        .finalize()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("msg_{digest}")
 }

@@ -259,7 +259,7 @@ impl<'a> Drain<'a> {
         let moved = match outcome {
             Outcome::Done => {
                 let outbox = &self.worker.outbox;
-                persist(async || outbox.done([entry.clone()]).await).await?;
+                persist(move || outbox.done([entry.clone()])).await?;
                 Moved::Done
             }
             outcome => self.worker.settler.settle(entry, outcome).await?,
@@ -277,9 +277,8 @@ impl<'a> Drain<'a> {
     async fn let_go(&mut self) {
         for _ in 0..2 {
             match self.worker.conversations.release(&self.leased, None).await {
-                Ok(true) => return,
                 Ok(false) if self.renew(BRAZE_TIMEOUT).await.is_ok() => {}
-                Ok(false) => return,
+                Ok(_) => return,
                 Err(error) => {
                     tracing::warn!(%error, "a conversation's lease runs out by itself");
                     return;
@@ -294,7 +293,10 @@ const PERSISTENCE: u32 = 5;
 
 /// Writes what follows from a call that was made: were it lost, the call would be made again. So it is tried
 /// for some seconds, beyond what the SDK tries.
-pub(super) async fn persist<T>(write: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) async fn persist<T, Writing>(write: impl Fn() -> Writing) -> Result<T, StoreError>
+where
+    Writing: Future<Output = Result<T, StoreError>>,
+{
     let mut tries = 0;
     loop {
         match write().await {

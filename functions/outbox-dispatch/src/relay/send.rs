@@ -11,7 +11,7 @@ use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, dead};
 use crate::contacts;
 
 /// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
-const CLAIM: std::time::Duration = std::time::Duration::from_secs(60);
+const CLAIM: std::time::Duration = std::time::Duration::from_mins(1);
 
 impl Drain<'_> {
     /// Sends the replies that wait, until one has to wait longer: none overtakes another.

@@ -1,0 +1,187 @@
+//! `bridge chat`
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::json;
+use shared::clients::http;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::inspect;
+use crate::output::{self, usage};
+use crate::payloads::Sender;
+use crate::secrets;
+use crate::stack::{LocalStack, StackOptions};
+
+/// How often it is looked for replies. An answer should feel immediate.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long the last answers are waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The trigger property unless the settings name another.
+const PROPERTY: &str = "external_system_msg_body";
+
+/// Talk to the WhatsApp relay as somebody on WhatsApp does
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Starts a stack of its own with a fake Braze. Every line is posted as Braze's webhook campaign posts a\n\
+    message; what the fake Braze is told to send is printed as it comes. Ends with the input.\n\n\
+    Examples:\n  \
+    bridge chat\n  \
+    printf 'hello\\nwhere is my order?\\n' | bridge chat\n  \
+    bridge chat --external-system-url https://bot.example/messages --secrets secrets.json\n  \
+    bridge chat --external-system-url http://127.0.0.1:11434/v1 --set EXTERNAL_SYSTEM_KIND=openai \\\n    \
+    --set OPENAI_MODEL=llama3 --set OPENAI_SYSTEM_PROMPT='You answer for a shop.'"
+)]
+pub(crate) struct Args {
+    /// Who writes: the external id in Braze
+    #[arg(long = "as", value_name = "USER", default_value = "you")]
+    user: String,
+
+    /// The system that answers [default: a fake one, which echoes]
+    #[arg(long, value_name = "URL")]
+    external_system_url: Option<url::Url>,
+
+    /// The secrets, as for `bridge local` [default: development values]
+    #[arg(long, value_name = "FILE")]
+    secrets: Option<PathBuf>,
+
+    /// A setting of the functions, by the name of its environment variable; repeatable
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expects NAME=VALUE".to_owned()),
+    }
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let given = args.secrets.as_deref().map(secrets::read_file).transpose()?;
+    let mut settings: BTreeMap<String, String> = args.settings.into_iter().collect();
+    if settings.contains_key("BRAZE_REST_ENDPOINT") {
+        return Err(usage(
+            "a chat is held through the fake Braze; a real one sends to telephones",
+        ));
+    }
+    if let Some(url) = &args.external_system_url {
+        let url = url.as_str().trim_end_matches('/').to_owned();
+        settings.insert("EXTERNAL_SYSTEM_URL".to_owned(), url);
+    }
+    let property = settings.get("TRIGGER_PROPERTY").cloned();
+    let stack = LocalStack::start(StackOptions {
+        settings,
+        secrets: given,
+        ..StackOptions::default()
+    })
+    .await?;
+    let mut chat = Chat {
+        http: http::client(Duration::from_secs(30)),
+        property: property.unwrap_or_else(|| PROPERTY.to_owned()),
+        user: args.user,
+        stack,
+        shown: 0,
+        said: 0,
+    };
+    let talked = chat.talk().await;
+    chat.stack.stop().await;
+    talked
+}
+
+struct Chat {
+    stack: LocalStack,
+    http: reqwest::Client,
+    property: String,
+    user: String,
+    /// Replies that were printed.
+    shown: usize,
+    /// Messages that were posted.
+    said: usize,
+}
+
+impl Chat {
+    async fn talk(&mut self) -> anyhow::Result<()> {
+        let braze = self
+            .stack
+            .fakes()
+            .braze
+            .as_ref()
+            .context("there is no fake Braze")?;
+        braze.add_user(&self.user, &json!({}));
+        output::note("write a line and press Enter; Ctrl-D ends");
+        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        loop {
+            tokio::select! {
+                line = lines.next_line() => match line.context("the input cannot be read")? {
+                    Some(line) => self.say(&line).await?,
+                    None => break,
+                },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            self.show();
+        }
+        let drained = inspect::drained(&self.stack, PATIENCE).await?;
+        self.show();
+        if !drained {
+            output::note("some messages are not answered yet, and are given up here");
+        }
+        Ok(())
+    }
+
+    async fn say(&mut self, text: &str) -> anyhow::Result<()> {
+        self.said += 1;
+        let token = self
+            .stack
+            .secrets()
+            .get("relay")
+            .and_then(|relay| relay.get("inbound_token")?.as_str())
+            .context("the relay secret has no inbound_token")?;
+        let body = json!({
+            "user_id": self.user,
+            "phone_number": "+15550100",
+            "message": text,
+            "dispatch_id": format!("chat-{}", self.said),
+        });
+        let url = format!("{}{}", self.stack.url(), Sender::Whatsapp.path());
+        let request = self.http.post(url).bearer_auth(token).json(&body);
+        let answer = request.send().await.context("the stack does not answer")?;
+        let status = answer.status();
+        let answer: serde_json::Value = answer.json().await.context("the stack's answer is not JSON")?;
+        match answer.get("status").and_then(serde_json::Value::as_str) {
+            Some("accepted") => {}
+            Some(other) => output::note(format_args!(
+                "({other}: {})",
+                answer
+                    .get("reason")
+                    .and_then(serde_json::Value::as_str)
+                    .unwrap_or_default()
+            )),
+            None => output::note(format_args!("({} {answer})", status.as_u16())),
+        }
+        Ok(())
+    }
+
+    /// Prints the replies that came since.
+    fn show(&mut self) {
+        let sent = self
+            .stack
+            .fakes()
+            .braze
+            .as_ref()
+            .map(testkit::braze::FakeBraze::sent_messages);
+        for message in sent.into_iter().flatten().skip(self.shown) {
+            self.shown += 1;
+            let text = message.trigger_properties.get(&self.property);
+            let text = text.and_then(serde_json::Value::as_str).unwrap_or_default();
+            output::line(format_args!("< {}", text.replace('\n', "\n  ")));
+        }
+        for refusal in self.stack.fakes().take_refusals() {
+            output::note(refusal);
+        }
+    }
+}
