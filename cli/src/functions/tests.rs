@@ -69,6 +69,7 @@ fn every_setting_that_a_function_reads_is_passed_and_no_other() {
         let environment = environment(function);
         let read = RefCell::new(BTreeSet::new());
         let wiring = Wiring {
+            clock: &Clock::system(),
             function,
             environment: &environment,
             aws: &aws,
@@ -163,6 +164,7 @@ impl Stack {
                 }
             }
             let wiring = Wiring {
+                clock: &Clock::system(),
                 function,
                 environment: &environment,
                 aws: &aws.sdk_config_of(&function.logical_id),
