@@ -5,6 +5,7 @@ mod dead;
 mod demo;
 mod events;
 mod fbe;
+mod fakes;
 mod link;
 mod local;
 mod send;
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     Dead(dead::Args),
     /// Look after businesses that installed the app
     Fbe(fbe::Args),
+    /// Serve the fake Braze, Graph and external system for a stack that runs elsewhere on this machine
+    #[command(hide = true)]
+    Fakes(fakes::Args),
     /// Keep the function events of `sam local invoke` up to date
     Events(events::Args),
 }
@@ -57,6 +61,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Smoke(args) => smoke::run(args).await,
         Command::Dead(args) => dead::run(args).await,
         Command::Fbe(args) => fbe::run(args).await,
+        Command::Fakes(args) => fakes::run(args).await,
         Command::Events(args) => events::run(&args),
     }
 }
