@@ -191,7 +191,13 @@ impl Demo {
         }
         let (status, text) = answer(request.body(payload.body.clone())).await?;
         let drained = inspect::drained(&self.stack, PATIENCE).await?;
-        let after = Snapshot::take(&self.stack).await?;
+        // What the sender's function and the dispatcher write to.
+        let table = match payload.sender {
+            Sender::Messenger | Sender::Instagram => inspect::CONTACTS,
+            Sender::Fbe => inspect::INSTALLS,
+            Sender::Whatsapp => inspect::CONVERSATIONS,
+        };
+        let after = self.before.with(&self.stack, &[table, inspect::OUTBOX]).await?;
 
         self.say(format_args!(
             "{:<52} {status} {}",

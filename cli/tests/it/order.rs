@@ -137,7 +137,9 @@ async fn every_fbe_webhook_twice_at_once_ends_in_the_same_installs() {
             facts.map(|facts| facts.remove("unknown_at_graph_since"));
             // Which of its numbered tokens Graph gave out, and so which version of the secret holds it.
             let token = said.last_mut().and_then(|facts| facts.get_mut("token"));
-            token.and_then(Value::as_object_mut).map(|token| token.remove("version"));
+            token
+                .and_then(Value::as_object_mut)
+                .map(|token| token.remove("version"));
             said
         };
         items.map(|(key, item)| (key.clone(), said(item))).collect()
