@@ -47,7 +47,7 @@ fn a_stale_event_fails_the_check_and_is_mended_by_writing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_event_gets_the_answer_that_its_case_promises() {
-    let house = House::with_clock(&[], Clock::system()).await;
+    let house = House::with_clock(&[("RETRY_BASE_SECONDS", "1")], Clock::system()).await;
     let mut played = 0;
     for event in function_events::all().unwrap() {
         let function = house.stack.function(&event.function).unwrap();
@@ -60,6 +60,8 @@ async fn every_event_gets_the_answer_that_its_case_promises() {
             assert!(failures.is_none_or(|failures| *failures == json!([])), "{name}");
             assert!(answer.get("dead").is_none_or(|dead| *dead == 0), "{name}");
         }
+        // One after the other, as a person would; what meets a lease waits for the schedule.
+        house.drain().await;
         played += 1;
     }
     assert!(played > 20, "{played}");

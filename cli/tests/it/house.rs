@@ -91,7 +91,7 @@ impl House {
 
     /// Lets time pass, so that everything which waits for another try is due, until nothing is pending.
     pub(crate) async fn drain(&self) {
-        for _ in 0..20 {
+        for _ in 0..50 {
             if inspect::drained(&self.stack, Duration::from_secs(3))
                 .await
                 .unwrap()
