@@ -244,10 +244,10 @@ impl Demo {
             .braze
             .as_ref()
             .map_or(0, |braze| braze.sent_messages().len());
-        if replies != self.accepted {
+        let accepted = self.accepted;
+        if replies != accepted {
             self.is_off(format_args!(
-                "{} WhatsApp messages were accepted, but {replies} replies were sent",
-                self.accepted
+                "{accepted} WhatsApp messages were accepted, but {replies} replies were sent"
             ));
         }
         let rows = |table: &str| self.before.table(table).len();
