@@ -3,15 +3,15 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use testkit::aws::{EmbeddedAws, Fault};
 use testkit::braze::{self, Endpoint, FakeBraze, faults};
 use testkit::external_system::{self, Behaviour, ExternalSystem};
-use testkit::graph::{self, FakeGraph};
+use testkit::graph::{self, Edge, FakeGraph, Install};
 use testkit::lambda::{StreamDriver, StreamSource};
 use testkit::signer;
 use testkit::template::{Function, Power, Template};
@@ -39,12 +39,7 @@ const LAMBDAS_OWN: [&str; 7] = [
 const NOT_SEEN: &[(&str, &str, &str)] = &[];
 
 /// Functions whose code is not complete: they may be given what they do not use yet.
-const INCOMPLETE: &[&str] = &[
-    "FbeInstallWebhookFunction",
-    "WhatsAppRelayFunction",
-    "DispatchSyncFunction",
-    "DispatchRelayFunction",
-];
+const INCOMPLETE: &[&str] = &[];
 
 fn template() -> Template {
     Template::of_the_repository().unwrap()
@@ -72,6 +67,7 @@ fn every_setting_that_a_function_reads_is_passed_and_no_other() {
             function,
             environment: &environment,
             aws: &aws,
+            clock: &Clock::system(),
         };
         let made = make_from(&wiring, &|name| {
             read.borrow_mut().insert(name.to_owned());
@@ -120,7 +116,8 @@ struct Stack {
     aws: EmbeddedAws,
     braze: FakeBraze,
     external_system: ExternalSystem,
-    _graph: FakeGraph,
+    graph: FakeGraph,
+    clock: Clock,
     template: Template,
     handlers: BTreeMap<String, Handler>,
     outbox: String,
@@ -131,7 +128,8 @@ impl Stack {
         let template = template();
         let aws = EmbeddedAws::in_memory().await.unwrap();
         aws.create_tables(&template).await.unwrap();
-        let development = secrets::development();
+        let mut development = secrets::development();
+        development["meta"]["partner_system_user_token"] = json!("EAAB_partner");
         for (name, value) in development.as_object().unwrap() {
             aws.put_secret(&format!("local/{name}"), value).await.unwrap();
         }
@@ -139,14 +137,16 @@ impl Stack {
         let braze = braze::Options::new(secret("/braze/api_key")).drained(false);
         let braze = FakeBraze::start(braze).await.unwrap();
         let graph = graph::Options::new(secret("/meta/app_id"), secret("/meta/app_secret"));
-        let graph = FakeGraph::start(graph.any_token(true).drained(false))
+        let graph = FakeGraph::start(graph.any_token(true).partner_token("EAAB_partner").drained(false))
             .await
             .unwrap();
         let options = external_system::Options::new(secret("/relay/signing_secret"))
             .bearer_token(secret("/relay/external_system_token"))
+            .any_time(true)
             .drained(false);
         let external_system = ExternalSystem::start(options).await.unwrap();
 
+        let clock = Clock::fixed("2026-11-21T12:00:00Z".parse().unwrap());
         let mut handlers = BTreeMap::new();
         for function in template.functions() {
             let mut environment = environment(function);
@@ -166,6 +166,7 @@ impl Stack {
                 function,
                 environment: &environment,
                 aws: &aws.sdk_config_of(&function.logical_id),
+                clock: &clock,
             };
             if let Some(handler) = make(&wiring).unwrap() {
                 handlers.insert(function.logical_id.clone(), handler);
@@ -176,7 +177,8 @@ impl Stack {
             aws,
             braze,
             external_system,
-            _graph: graph,
+            graph,
+            clock,
             template,
             handlers,
             outbox,
@@ -222,15 +224,20 @@ impl Stack {
         self.request("POST", path, "", &headers, body).await
     }
 
-    /// One tick of every schedule.
-    async fn tick(&self) {
+    /// What the schedules with this in their input send.
+    async fn tick(&self, task: &str) {
         for function in self.template.functions() {
             let Some(handler) = self.handlers.get(&function.logical_id) else {
                 continue;
             };
-            for schedule in &function.schedules {
-                let input = serde_json::from_str(schedule.input.as_deref().unwrap_or("{}")).unwrap();
-                handler(input).await.unwrap();
+            for input in function
+                .schedules
+                .iter()
+                .filter_map(|schedule| schedule.input.as_deref())
+            {
+                if input.contains(task) {
+                    handler(serde_json::from_str(input).unwrap()).await.unwrap();
+                }
             }
         }
     }
@@ -238,10 +245,9 @@ impl Stack {
     async fn pending(&self) -> usize {
         let scan = self.aws.dynamodb().scan().table_name(&self.outbox);
         let scan = scan
-            .filter_expression("#status = :pending AND lane = :lane")
+            .filter_expression("#status = :pending")
             .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":pending", AttributeValue::S("pending".to_owned()))
-            .expression_attribute_values(":lane", AttributeValue::S("sync".to_owned()));
+            .expression_attribute_values(":pending", AttributeValue::S("pending".to_owned()));
         let items = scan
             .into_paginator()
             .items()
@@ -250,12 +256,12 @@ impl Stack {
         items.await.unwrap().len()
     }
 
-    /// Lets the streams and the schedule work for a while, or until nothing is pending.
-    async fn settle(&self, at_most: Duration) {
-        let start = Instant::now();
-        while start.elapsed() < at_most {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            self.tick().await;
+    /// Lets the streams and the schedules work until nothing is pending, or half a day is over.
+    async fn settle(&self) {
+        for _ in 0..36 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            self.clock.set(self.clock.now() + SignedDuration::from_mins(20));
+            self.tick("due").await;
             if self.pending().await == 0 {
                 return;
             }
@@ -299,30 +305,72 @@ fn payloads() -> Vec<(String, PathBuf)> {
     payloads
 }
 
-/// A message of a person who was never seen before, just now.
-fn message(psid: &str) -> Vec<u8> {
-    let now = Timestamp::now().as_millisecond();
-    let body = json!({"object": "page", "entry": [{"id": "1001", "time": now, "messaging": [{
-        "sender": {"id": psid}, "recipient": {"id": "1001"}, "timestamp": now,
-        "message": {"mid": format!("m_{psid}_{now}"), "text": "hello"},
+fn recorded(sender: &str, case: &str) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events/payloads");
+    std::fs::read(root.join(sender).join(format!("{case}.json"))).unwrap()
+}
+
+/// A message of a person who was never seen before.
+fn message(psid: &str, at: Timestamp) -> Vec<u8> {
+    let at = at.as_millisecond();
+    let body = json!({"object": "page", "entry": [{"id": "1001", "time": at, "messaging": [{
+        "sender": {"id": psid}, "recipient": {"id": "1001"}, "timestamp": at,
+        "message": {"mid": format!("m_{psid}_{at}"), "text": "hello"},
     }]}]});
     body.to_string().into_bytes()
 }
 
-async fn drive(stack: &Stack) {
+async fn handshakes(stack: &Stack) {
     for path in ["/messenger/webhook", "/fbe/webhook"] {
         for token in ["development-verify-token", "wrong"] {
             let query = format!("hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}");
             stack.request("GET", path, &query, &[], b"").await;
         }
-        stack
-            .request("POST", path, "", &[("x-hub-signature-256", "sha256=00")], b"{}")
-            .await;
+        let signature = ("x-hub-signature-256", "sha256=00");
+        stack.request("POST", path, "", &[signature], b"{}").await;
     }
+}
+
+/// A business installs, leaves, comes back, loses its token, and brings another one.
+async fn installs(stack: &Stack) {
+    let body = recorded("fbe", "install");
+    let webhook: Value = serde_json::from_slice(&body).unwrap();
+    let value = &webhook["entry"][0]["changes"][0]["value"];
+    stack.graph.set_install(Install::from_webhook(value).unwrap());
+    for case in ["install", "uninstall", "reinstall"] {
+        stack.deliver("fbe", &recorded("fbe", case)).await;
+        stack.settle().await;
+    }
+    // Another one comes without a token, and the partner's own asks for one.
+    let tokenless = String::from_utf8(recorded("fbe", "install_without_token")).unwrap();
+    let tokenless = tokenless.replace("shop-42-unique-id", "shop-43");
+    stack
+        .graph
+        .set_install(Install::recorded("shop-43", "EAAB_shop_43"));
+    stack.deliver("fbe", tokenless.as_bytes()).await;
+    stack.settle().await;
+    stack
+        .graph
+        .script(Edge::Installs, graph::faults::token_invalid(460));
+    stack.tick("reconcile").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut again = webhook.clone();
+    again["entry"][0]["time"] = json!(stack.clock.now().as_second());
+    again["entry"][0]["changes"][0]["value"]["access_token"] = json!("EAAB_another_token");
+    stack.deliver("fbe", again.to_string().as_bytes()).await;
+    stack.settle().await;
+    // Graph knows nothing of it any more, and says so before Meta's webhook does.
+    stack.graph.change_install("shop-42-unique-id", None);
+    stack.tick("reconcile").await;
+    stack.settle().await;
+}
+
+async fn drive(stack: &Stack) {
     let stop = CancellationToken::new();
     let streams = stack.streams(&stop).await;
-
-    // Everything that was ever recorded, and everything again: redeliveries, reinstallations, known people.
+    handshakes(stack).await;
+    installs(stack).await;
+    // Everything that was ever recorded, and everything again: redeliveries and known people.
     for _ in 0..2 {
         for (sender, path) in payloads() {
             let status = stack.deliver(&sender, &std::fs::read(&path).unwrap()).await;
@@ -332,30 +380,39 @@ async fn drive(stack: &Stack) {
                 path.display()
             );
         }
-        stack.settle(Duration::from_secs(5)).await;
+        stack.settle().await;
     }
-    // What passes, what does not pass, and what somebody has to mend.
+    // The external system answers late.
+    let token = ("authorization", "Bearer development-external-system-token");
+    let late = json!({"conversation_id": "user:42", "replies": [{"text": "a late answer"}]}).to_string();
+    let json = ("content-type", "application/json");
+    stack
+        .request("POST", "/whatsapp/reply", "", &[json, token], late.as_bytes())
+        .await;
+    // What passes, and what somebody has to mend.
     let braze = &stack.braze;
     braze.script(Endpoint::Track, faults::unavailable(503));
     braze.script(Endpoint::Track, faults::unauthorized());
     braze.script(Endpoint::TriggerSend, faults::unavailable(503));
     stack.external_system.script(Behaviour::failing(503));
-    assert!(
-        stack
-            .deliver("messenger", &message("7001"))
-            .await
-            .is_none_or(|status| status == 200)
-    );
-    stack.settle(Duration::from_secs(8)).await;
+    stack
+        .deliver("messenger", &message("7001", stack.clock.now()))
+        .await;
+    stack.settle().await;
+    // What never passes.
     braze.poison("7002");
-    stack.deliver("messenger", &message("7002")).await;
-    stack.settle(Duration::from_secs(5)).await;
+    stack
+        .deliver("messenger", &message("7002", stack.clock.now()))
+        .await;
+    stack.settle().await;
     braze.clear_script();
     // Two transactions that meet.
     stack.aws.fail_next("TransactWriteItems", 4, Fault::Conflict);
-    stack.deliver("messenger", &message("7003")).await;
+    stack
+        .deliver("messenger", &message("7003", stack.clock.now()))
+        .await;
     stack.aws.clear_faults();
-    stack.settle(Duration::from_secs(5)).await;
+    stack.settle().await;
 
     stop.cancel();
     for stream in streams {

@@ -13,8 +13,14 @@ pub(super) fn needed(service: Service, operation: &str, request: &Value) -> BTre
         Service::DynamoDb => dynamodb(operation, request),
         Service::SecretsManager => {
             let name = text(request, "SecretId").or_else(|| text(request, "Name"));
-            let power = Power::new(&format!("secretsmanager:{operation}"), name.unwrap_or_default());
-            BTreeSet::from([power])
+            let power =
+                |action: &str| Power::new(&format!("secretsmanager:{action}"), name.unwrap_or_default());
+            let mut powers = BTreeSet::from([power(operation)]);
+            // <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html>
+            if operation == "CreateSecret" && request.get("Tags").is_some() {
+                powers.insert(power("TagResource"));
+            }
+            powers
         }
         // Lambda itself reads streams.
         Service::Streams => BTreeSet::new(),
@@ -97,6 +103,16 @@ mod tests {
             of(Service::DynamoDb, "Query", &query),
             ["dynamodb:Query on table/outbox/index/due"]
         );
+    }
+
+    #[test]
+    fn tags_on_a_new_secret_are_a_power_of_their_own() {
+        let request = json!({"Name": "local/fbe/shop", "Tags": [{"Key": "a", "Value": "b"}]});
+        let expected = [
+            "secretsmanager:CreateSecret on secret:local/fbe/shop",
+            "secretsmanager:TagResource on secret:local/fbe/shop",
+        ];
+        assert_eq!(of(Service::SecretsManager, "CreateSecret", &request), expected);
     }
 
     #[test]
