@@ -250,20 +250,22 @@ impl Events {
     /// event carries the token.
     fn replies(&mut self) -> anyhow::Result<()> {
         const PATH: &str = "/whatsapp/reply";
-        let body = json!({
-            "conversation_id": "user:42",
-            "replies": [{ "text": "It left our house this morning." }],
-        })
-        .to_string();
-        for (case, token, status) in [
-            // Nobody has written yet where the event is played alone.
+        for (case, conversation, token, status) in [
+            // It is known once `inbound.json` has been played.
+            ("reply", "user:42", "development-external-system-token", 202),
             (
                 "reply_unknown_conversation",
+                "user:nobody",
                 "development-external-system-token",
                 404,
             ),
-            ("reply_wrong_token", "guessed", 401),
+            ("reply_wrong_token", "user:42", "guessed", 401),
         ] {
+            let body = json!({
+                "conversation_id": conversation,
+                "replies": [{ "text": "It left our house this morning." }],
+            })
+            .to_string();
             let authorization = format!("Bearer {token}");
             let headers = [
                 ("content-type", "application/json"),

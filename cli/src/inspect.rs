@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, Select};
 use serde_json::{Map, Value};
 
 use crate::stack::LocalStack;
@@ -42,8 +42,22 @@ impl Snapshot {
     ///
     /// When a table cannot be read.
     pub async fn take(stack: &LocalStack) -> anyhow::Result<Self> {
-        let mut tables = BTreeMap::new();
+        let all: Vec<&str> = stack
+            .template()
+            .tables()
+            .iter()
+            .map(|table| table.logical_id.as_str())
+            .collect();
+        Self::default().with(stack, &all).await
+    }
+
+    /// The same with `logical_ids` read anew.
+    pub(crate) async fn with(&self, stack: &LocalStack, logical_ids: &[&str]) -> anyhow::Result<Self> {
+        let mut tables = self.tables.clone();
         for table in stack.template().tables() {
+            if !logical_ids.contains(&table.logical_id.as_str()) {
+                continue;
+            }
             let items = scan(stack, &table.name).await?;
             let mut by_key = BTreeMap::new();
             for item in items {
@@ -100,11 +114,7 @@ pub async fn drained(stack: &LocalStack, limit: Duration) -> anyhow::Result<bool
         .context("the template has no outbox")?;
     let start = Instant::now();
     loop {
-        let items = scan(stack, &table.name).await?;
-        let pending = |item: &HashMap<String, AttributeValue>| {
-            status_of(item).is_some_and(|status| status == "pending")
-        };
-        if !items.iter().any(pending) {
+        if pending(stack, &table.name).await? == 0 {
             return Ok(true);
         }
         if start.elapsed() > limit {
@@ -114,8 +124,26 @@ pub async fn drained(stack: &LocalStack, limit: Duration) -> anyhow::Result<bool
     }
 }
 
-fn status_of(item: &HashMap<String, AttributeValue>) -> Option<&str> {
-    item.get("status")?.as_s().ok().map(String::as_str)
+/// How many items are still to be settled. Asked often, so no item travels.
+async fn pending(stack: &LocalStack, table: &str) -> anyhow::Result<i32> {
+    let mut pages = stack
+        .dynamodb()
+        .scan()
+        .table_name(table)
+        .consistent_read(true)
+        .select(Select::Count)
+        .filter_expression("#status = :pending")
+        .expression_attribute_names("#status", "status")
+        .expression_attribute_values(":pending", AttributeValue::S("pending".to_owned()))
+        .into_paginator()
+        .send();
+    let mut pending = 0;
+    while let Some(page) = pages.next().await {
+        pending += page
+            .with_context(|| format!("the table {table} cannot be read"))?
+            .count();
+    }
+    Ok(pending)
 }
 
 async fn scan(stack: &LocalStack, table: &str) -> anyhow::Result<Vec<HashMap<String, AttributeValue>>> {

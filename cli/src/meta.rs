@@ -51,7 +51,9 @@ fn installs(event: &Value) -> Vec<(i64, Value)> {
     };
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let mut found = Vec::new();
-    find(&body, 0, &mut found);
+    // What names no time happens now.
+    let received = event.pointer("/requestContext/timeEpoch").and_then(Value::as_i64);
+    find(&body, received.unwrap_or_default() / 1000, &mut found);
     found
 }
 

@@ -191,7 +191,13 @@ impl Demo {
         }
         let (status, text) = answer(request.body(payload.body.clone())).await?;
         let drained = inspect::drained(&self.stack, PATIENCE).await?;
-        let after = Snapshot::take(&self.stack).await?;
+        // What the sender's function and the dispatcher write to.
+        let table = match payload.sender {
+            Sender::Messenger | Sender::Instagram => inspect::CONTACTS,
+            Sender::Fbe => inspect::INSTALLS,
+            Sender::Whatsapp => inspect::CONVERSATIONS,
+        };
+        let after = self.before.with(&self.stack, &[table, inspect::OUTBOX]).await?;
 
         self.say(format_args!(
             "{:<52} {status} {}",
@@ -242,12 +248,7 @@ impl Demo {
         // The same table holds what is known of a `user_ref`.
         let keys = self.before.table(inspect::CONTACTS).keys();
         let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
-        let replies = self
-            .stack
-            .fakes()
-            .braze
-            .as_ref()
-            .map_or(0, |braze| replies_to(braze));
+        let replies = self.stack.fakes().braze.as_ref().map_or(0, replies_to);
         let accepted = self.accepted;
         if replies != accepted {
             self.is_off(format_args!(

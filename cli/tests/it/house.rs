@@ -25,7 +25,12 @@ pub(crate) struct House {
 impl House {
     /// With a clock that stands still, so that two houses can be compared.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse::<Timestamp>().unwrap());
+        let at: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        Self::with_clock(settings, Clock::fixed(at)).await
+    }
+
+    /// With a clock of one's own choice.
+    pub(crate) async fn with_clock(settings: &[(&str, &str)], clock: Clock) -> Self {
         let settings = settings
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
