@@ -70,7 +70,12 @@ impl Fakes {
             settings.insert("GRAPH_API_URL".to_owned(), fake.url());
             fakes.graph = Some(Arc::new(fake));
         }
-        if missing(settings, "EXTERNAL_SYSTEM_URL") {
+        // Its answers go out through a campaign, and to the fake Braze every campaign id is a live one. A real
+        // Braze needs a real campaign.
+        if fakes.braze.is_some() {
+            default(settings, "REPLY_CAMPAIGN_ID", "local-reply-campaign");
+        }
+        if missing(settings, "EXTERNAL_SYSTEM_URL") && settings.contains_key("REPLY_CAMPAIGN_ID") {
             let secret: RelaySecret = read(secrets, "relay")?;
             let mut options = external_system::Options::new(secret.signing_secret.expose_secret())
                 .history(HISTORY)
@@ -92,10 +97,6 @@ impl Fakes {
                 default(settings, "OPENAI_SYSTEM_PROMPT", "You answer customers.");
             }
             fakes.external_system = Some(fake);
-        }
-        if fakes.braze.is_some() {
-            // To the fake every campaign id is a live campaign.
-            default(settings, "REPLY_CAMPAIGN_ID", "local-reply-campaign");
         }
         Ok(fakes)
     }

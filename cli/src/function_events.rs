@@ -252,7 +252,7 @@ impl Events {
         const PATH: &str = "/whatsapp/reply";
         let body = json!({
             "conversation_id": "user:42",
-            "messages": [{ "text": "It left our house this morning." }],
+            "replies": [{ "text": "It left our house this morning." }],
         })
         .to_string();
         for (case, token, status) in [

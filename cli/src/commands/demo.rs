@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 use shared::clients::http;
 use shared::messenger::key::ContactKey;
+use testkit::braze::{Endpoint, FakeBraze};
 
 use crate::check;
 use crate::inspect::{self, Snapshot};
@@ -238,22 +239,21 @@ impl Demo {
         for problem in check::problems(&self.stack, &self.before)? {
             self.is_off(problem);
         }
+        // The same table holds what is known of a `user_ref`.
+        let keys = self.before.table(inspect::CONTACTS).keys();
+        let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
         let replies = self
             .stack
             .fakes()
             .braze
             .as_ref()
-            .map_or(0, |braze| braze.sent_messages().len());
-        if replies != self.accepted {
+            .map_or(0, |braze| replies_to(braze));
+        let accepted = self.accepted;
+        if replies != accepted {
             self.is_off(format_args!(
-                "{} WhatsApp messages were accepted, but {replies} replies were sent",
-                self.accepted
+                "{accepted} WhatsApp messages were accepted, but {replies} replies were sent"
             ));
         }
-        let rows = |table: &str| self.before.table(table).len();
-        // The same table holds what is known of a `user_ref`.
-        let keys = self.before.table(inspect::CONTACTS).keys();
-        let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
         let (profiles, points) = match &self.stack.fakes().braze {
             Some(braze) => (braze.profiles().len(), braze.data_points()),
             None => (0, 0),
@@ -261,7 +261,7 @@ impl Demo {
         output::line(format_args!(
             "\n{played} payloads: {contacts} contacts, {} installs, {replies} WhatsApp replies; \
              {profiles} Braze profiles, {points} data points; {} off; {:.1} s",
-            rows(inspect::INSTALLS),
+            self.before.table(inspect::INSTALLS).len(),
             self.off,
             start.elapsed().as_secs_f64()
         ));
@@ -273,6 +273,13 @@ impl Demo {
         output::line("all in order: what Braze holds is what the contacts say, and nothing is left to send");
         Ok(())
     }
+}
+
+/// Replies that Braze took. Whom they reach is Braze's: the recorded people are no users of the fake.
+fn replies_to(braze: &FakeBraze) -> usize {
+    let requests = braze.requests_to(Endpoint::TriggerSend);
+    let taken = requests.iter().filter(|request| request.status == Some(201));
+    taken.count()
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<(u16, String)> {

@@ -4,6 +4,7 @@ mod chat;
 mod dead;
 mod demo;
 mod events;
+mod fbe;
 mod fakes;
 mod link;
 mod local;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Smoke(smoke::Args),
     /// Look at what was given up, and try it again
     Dead(dead::Args),
+    /// Look after businesses that installed the app
+    Fbe(fbe::Args),
     /// Serve the fake Braze, Graph and external system for a stack that runs elsewhere on this machine
     #[command(hide = true)]
     Fakes(fakes::Args),
@@ -57,6 +60,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Link(args) => link::run(args).await,
         Command::Smoke(args) => smoke::run(args).await,
         Command::Dead(args) => dead::run(args).await,
+        Command::Fbe(args) => fbe::run(args).await,
         Command::Fakes(args) => fakes::run(args).await,
         Command::Events(args) => events::run(&args),
     }

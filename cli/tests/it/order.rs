@@ -84,7 +84,9 @@ async fn told_as_it_goes_braze_ends_with_what_the_contacts_say() {
 /// Braze repeats a webhook, and may do so while the first is still being answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_whatsapp_message_twice_at_once_is_handed_over_and_answered_once() {
-    let payloads = recorded(Sender::Whatsapp);
+    let mut payloads = recorded(Sender::Whatsapp);
+    // Test sends of Braze's dashboard all carry the same dispatch id, and are never taken for duplicates.
+    payloads.retain(|payload| payload.name != "whatsapp/full_preview");
     let once = House::start(&[]).await;
     once.deliver_all(&payloads, 1).await;
     once.drain().await;
@@ -113,15 +115,14 @@ async fn every_whatsapp_message_twice_at_once_is_handed_over_and_answered_once()
 /// Meta repeats what businesses do, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fbe_webhook_twice_at_once_ends_in_the_same_installs() {
-    let payloads = recorded(Sender::Fbe);
-    let once = House::start(&[]).await;
-    once.deliver_all(&payloads, 1).await;
-    once.drain().await;
-    let house = House::start(&[]).await;
-    for payload in &payloads {
-        house.deliver_all(&[payload.clone(), payload.clone()], 2).await;
+    let (once, house) = (House::start(&[]).await, House::start(&[]).await);
+    // What follows from one is waited for, as what Graph says is looked up and changes with the next.
+    for payload in recorded(Sender::Fbe) {
+        once.deliver(&payload).await;
+        once.drain().await;
+        house.deliver_all(&[payload.clone(), payload], 2).await;
+        house.drain().await;
     }
-    house.drain().await;
     let (first, second) = (once.snapshot().await, house.snapshot().await);
     assert!(first.table(INSTALLS).len() > 5);
     let status = |snapshot: &Snapshot| -> BTreeMap<String, [Value; 3]> {
