@@ -242,12 +242,7 @@ impl Demo {
         // The same table holds what is known of a `user_ref`.
         let keys = self.before.table(inspect::CONTACTS).keys();
         let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
-        let replies = self
-            .stack
-            .fakes()
-            .braze
-            .as_ref()
-            .map_or(0, |braze| replies_to(braze));
+        let replies = self.stack.fakes().braze.as_ref().map_or(0, replies_to);
         let accepted = self.accepted;
         if replies != accepted {
             self.is_off(format_args!(
