@@ -479,3 +479,23 @@ async fn every_power_that_a_role_grants_is_used_and_no_other() {
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
+
+/// `events/env.json` leads `sam local invoke` to the local stack: its tables, secrets and settings, all of them known.
+#[test]
+fn the_variables_for_sam_local_are_those_of_the_local_stack() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events/env.json");
+    let file: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let template = template();
+    let mut given = file["Parameters"].as_object().unwrap().clone();
+    assert!(given.remove("AWS_ENDPOINT_URL").is_some());
+    for (name, value) in given {
+        let value = value.as_str().unwrap();
+        let functions = template.functions().iter().map(environment);
+        let mut values = functions.filter_map(|environment| environment.get(&name).cloned());
+        let deployed = values.next().unwrap_or_else(|| panic!("no function has {name}"));
+        assert!(
+            value == deployed || value.starts_with("http://host.docker.internal:"),
+            "{name} is {deployed} in the local stack"
+        );
+    }
+}
