@@ -19,7 +19,7 @@ use crate::stack::{LocalStack, StackOptions};
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How long the last answers are waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The trigger property unless the settings name another.
 const PROPERTY: &str = "external_system_msg_body";

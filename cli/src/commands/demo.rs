@@ -247,7 +247,7 @@ impl Demo {
             .fakes()
             .braze
             .as_ref()
-            .map_or(0, |braze| replies_to(braze));
+            .map_or(0, replies_to);
         let accepted = self.accepted;
         if replies != accepted {
             self.is_off(format_args!(

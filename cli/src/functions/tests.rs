@@ -64,7 +64,6 @@ fn every_setting_that_a_function_reads_is_passed_and_no_other() {
         let environment = environment(function);
         let read = RefCell::new(BTreeSet::new());
         let wiring = Wiring {
-            clock: &Clock::system(),
             function,
             environment: &environment,
             aws: &aws,
@@ -164,7 +163,6 @@ impl Stack {
                 }
             }
             let wiring = Wiring {
-                clock: &Clock::system(),
                 function,
                 environment: &environment,
                 aws: &aws.sdk_config_of(&function.logical_id),

@@ -44,7 +44,7 @@ impl FeedServer {
             "/{business}/{catalog}",
             get(async move || {
                 let turn = count.fetch_add(1, Ordering::SeqCst).min(feeds.len() - 1);
-                answer(feeds[turn].clone())
+                answer(&feeds[turn])
             }),
         );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,7 +61,7 @@ impl FeedServer {
     }
 }
 
-fn answer(feed: Feed) -> Response {
+fn answer(feed: &Feed) -> Response {
     let line = |n: usize| format!("{{\"id\":\"p{n}\",\"title\":\"Belt {n}\",\"price\":\"9.99 EUR\"}}\n");
     let chunks = move |items: usize| {
         stream::iter((0..items).step_by(100)).map(move |from| {
@@ -69,7 +69,7 @@ fn answer(feed: Feed) -> Response {
             Bytes::from(chunk)
         })
     };
-    let body = match feed {
+    let body = match *feed {
         Feed::Lines(items) => Body::from_stream(chunks(items).map(Ok::<_, std::convert::Infallible>)),
         Feed::Array(items) => {
             let items: Vec<String> = (0..items).map(line).collect();
