@@ -36,10 +36,11 @@ const LAMBDAS_OWN: [&str; 7] = [
 ];
 
 /// Powers that the code needs and the run below does not use, each with its reason: (function, power, reason).
-const NOT_SEEN: &[(&str, &str, &str)] = &[];
-
-/// Functions whose code is not complete: they may be given what they do not use yet.
-const INCOMPLETE: &[&str] = &[];
+const NOT_SEEN: &[(&str, &str, &str)] = &[(
+    "DispatchSyncFunction",
+    "dynamodb:GetItem on table/local-InstallsTable",
+    "an install is read again when a webhook was committed between its lease and its own commit",
+)];
 
 fn template() -> Template {
     Template::of_the_repository().unwrap()
@@ -78,8 +79,8 @@ fn every_setting_that_a_function_reads_is_passed_and_no_other() {
             Err(error) => problems.push(format!(
                 "{name} does not start with the template's defaults: {error}"
             )),
-            Ok(None) if !INCOMPLETE.contains(&name.as_str()) => problems.push(format!("{name} has no code")),
-            Ok(_) => {}
+            Ok(None) => problems.push(format!("{name} has no code")),
+            Ok(Some(_)) => {}
         }
         let read = read.into_inner();
         // A variable whose parameter has no default is not in the template's environment as it is read here.
@@ -89,10 +90,8 @@ fn every_setting_that_a_function_reads_is_passed_and_no_other() {
                 "{name} reads {missing}, which the template does not pass"
             ));
         }
-        if !INCOMPLETE.contains(&name.as_str()) {
-            for unused in passed.difference(&read) {
-                problems.push(format!("{name} is passed {unused}, which it does not read"));
-            }
+        for unused in passed.difference(&read) {
+            problems.push(format!("{name} is passed {unused}, which it does not read"));
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
@@ -258,9 +257,9 @@ impl Stack {
 
     /// Lets the streams and the schedules work until nothing is pending, or half a day is over.
     async fn settle(&self) {
-        for _ in 0..36 {
+        for _ in 0..12 {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            self.clock.set(self.clock.now() + SignedDuration::from_mins(20));
+            self.clock.set(self.clock.now() + SignedDuration::from_hours(1));
             self.tick("due").await;
             if self.pending().await == 0 {
                 return;
@@ -359,6 +358,25 @@ async fn installs(stack: &Stack) {
     again["entry"][0]["changes"][0]["value"]["access_token"] = json!("EAAB_another_token");
     stack.deliver("fbe", again.to_string().as_bytes()).await;
     stack.settle().await;
+    // What a removal leaves that was overtaken by the next install.
+    let secrets = stack.aws.secrets_manager();
+    let secret = secrets.delete_secret().secret_id("local/fbe/shop-42-unique-id");
+    secret.recovery_window_in_days(7).send().await.unwrap();
+    stack.tick("reconcile").await;
+    stack.settle().await;
+    // A removal while the comparison with Graph is still to come.
+    stack
+        .graph
+        .script(Edge::Installs, graph::faults::unavailable(503));
+    let (install, uninstall) = (recorded("fbe", "install"), recorded("fbe", "uninstall"));
+    for body in [install, uninstall] {
+        let body = String::from_utf8(body)
+            .unwrap()
+            .replace("shop-42-unique-id", "shop-44");
+        stack.deliver("fbe", body.as_bytes()).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    stack.settle().await;
     // Graph knows nothing of it any more, and says so before Meta's webhook does.
     stack.graph.change_install("shop-42-unique-id", None);
     stack.tick("reconcile").await;
@@ -449,7 +467,6 @@ async fn every_power_that_a_role_grants_is_used_and_no_other() {
             match (is_used, excused.remove(text.as_str())) {
                 (true, true) => problems.push(format!("{name} does use {text}: strike it from NOT_SEEN")),
                 (false, false) if LAMBDAS_OWN.contains(&grant.action.as_str()) => {}
-                (false, false) if INCOMPLETE.contains(&name) => {}
                 (false, false) => problems.push(format!("{name} is granted {text}, which it does not use")),
                 _ => {}
             }
@@ -461,4 +478,24 @@ async fn every_power_that_a_role_grants_is_used_and_no_other() {
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// `events/env.json` leads `sam local invoke` to the local stack: its tables, secrets and settings, all of them known.
+#[test]
+fn the_variables_for_sam_local_are_those_of_the_local_stack() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events/env.json");
+    let file: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let template = template();
+    let mut given = file["Parameters"].as_object().unwrap().clone();
+    assert!(given.remove("AWS_ENDPOINT_URL").is_some());
+    for (name, value) in given {
+        let value = value.as_str().unwrap();
+        let functions = template.functions().iter().map(environment);
+        let mut values = functions.filter_map(|environment| environment.get(&name).cloned());
+        let deployed = values.next().unwrap_or_else(|| panic!("no function has {name}"));
+        assert!(
+            value == deployed || value.starts_with("http://host.docker.internal:"),
+            "{name} is {deployed} in the local stack"
+        );
+    }
 }

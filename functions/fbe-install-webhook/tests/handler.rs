@@ -2,6 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "tests fail by panicking"
 )]
 
@@ -351,7 +352,7 @@ async fn a_secret_is_restored_inside_its_recovery_window() {
 #[tokio::test]
 async fn a_removal_that_comes_while_the_token_is_written_takes_the_token_too() {
     let house = Arc::new(House::start().await);
-    let other = House::rival(&house).await;
+    let other = House::rival(&house);
     house.aws.before_next("TransactWriteItems", move |_| {
         Box::pin(async move {
             let status = other.handle(signed("uninstall")).await.status();
@@ -376,7 +377,7 @@ fn signed(case: &str) -> Request {
 
 impl House {
     /// The function in another process.
-    async fn rival(house: &Self) -> App {
+    fn rival(house: &Self) -> App {
         let pairs = [
             ("META_SECRET_ID", "meta"),
             ("FBE_SECRET_PREFIX", "stack/fbe/"),

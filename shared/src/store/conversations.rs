@@ -198,12 +198,11 @@ impl Conversations {
                 "too many writes for one transaction",
             ));
         }
-        let (guards, outbox) = (changes.guards.len(), changes.outbox.len());
-        let (conversation, first_turn) = (guards, guards + 1);
-        let (first_outbox, first_new) = (
-            first_turn + changes.handed_over.len(),
-            writes.len().saturating_sub(outbox),
-        );
+        // In the order of the writes: guards, conversation, turns that are handed over, new turns, outbox items.
+        let conversation = changes.guards.len();
+        let handed_over = conversation + 1;
+        let new_turns = handed_over + changes.handed_over.len();
+        let outbox = new_turns + changes.turns.len();
         let mut tries = 0;
         loop {
             let answer = self
@@ -219,16 +218,16 @@ impl Conversations {
                 return Err(StoreError::sdk("TransactWriteItems", &error));
             };
             let any = |from: usize, to: usize| failed.iter().any(|at| (from..to).contains(at));
-            if any(0, guards) {
+            if any(0, conversation) {
                 return Ok(Committed::Duplicate);
             }
-            if any(first_turn, first_outbox) {
+            if any(handed_over, new_turns) {
                 return Ok(Committed::HandedOver);
             }
-            if any(conversation, first_turn) {
+            if any(conversation, handed_over) {
                 return Ok(Committed::Stale);
             }
-            if any(first_new, writes.len()) {
+            if any(outbox, writes.len()) {
                 return Ok(Committed::Duplicate);
             }
             tries += 1;
