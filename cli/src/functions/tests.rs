@@ -352,7 +352,7 @@ async fn installs(stack: &Stack) {
         .graph
         .script(Edge::Installs, graph::faults::token_invalid(460));
     stack.tick("reconcile").await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    stack.settle().await;
     let mut again = webhook.clone();
     again["entry"][0]["time"] = json!(stack.clock.now().as_second());
     again["entry"][0]["changes"][0]["value"]["access_token"] = json!("EAAB_another_token");
