@@ -431,32 +431,16 @@ async fn any_order_and_repetition_ends_in_the_state_of_the_newest() {
             "{order:?}"
         );
     }
-    // And all at once.
+    // And two at once. Not more: Secrets Manager keeps every version for a day, but the embedded one only the
+    // current and the previous, and of three tokens written together the one that counts may be neither.
     let house = House::start().await;
-    let answers = tokio::join!(
-        house.deliver("reinstall"),
-        house.deliver("uninstall"),
-        house.deliver("install"),
-        house.deliver("update_changes_catalog"),
-        house.deliver("update_older"),
-        house.deliver("update_removes_pixel"),
-    );
-    let answers = [answers.0, answers.1, answers.2, answers.3, answers.4, answers.5];
-    // Whoever loses too often is answered 503, and Meta comes again.
-    for (case, status) in [
-        "reinstall",
-        "uninstall",
-        "install",
-        "update_changes_catalog",
-        "update_older",
-        "update_removes_pixel",
-    ]
-    .iter()
-    .zip(answers)
-    {
-        if status != 200 {
-            assert_eq!(house.deliver(case).await, 200);
-        }
+    for (one, other) in [
+        ("reinstall", "uninstall"),
+        ("install", "update_changes_catalog"),
+        ("update_older", "update_removes_pixel"),
+    ] {
+        let answers = tokio::join!(house.deliver(one), house.deliver(other));
+        assert_eq!(answers, (200, 200));
     }
     assert_eq!(comparable(house.install(SHOP).await.unwrap()), expected);
     let install = house.install(SHOP).await.unwrap();
@@ -537,7 +521,9 @@ async fn no_token_reaches_a_table_or_a_log() {
             .with_env_filter(filter)
             .with_writer(move || writer.clone())
             .finish();
-        let _guard = tracing::subscriber::set_default(quiet);
+        // For the whole process: what is logged by the tests beside this one must not hold a token either, and a
+        // subscriber of one thread may miss what another thread registers.
+        tracing::subscriber::set_global_default(quiet).unwrap();
         for case in [
             "install",
             "update_removes_pixel",
