@@ -28,6 +28,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use testkit::aws::EmbeddedAws;
 use testkit::braze::{FakeBraze, Options};
+use testkit::external_system::{self, Behaviour, ExternalSystem};
 use testkit::template::Template;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc};
@@ -40,6 +41,7 @@ const FUNCTIONS: [&str; 5] = [
     "outbox-dispatch",
 ];
 const COLD_STARTS: usize = 20;
+const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const APP_SECRET: &str = "app-secret-of-the-benchmark";
 const PAGE: &str = "101332922643063";
 
@@ -124,6 +126,7 @@ async fn answer(
 struct Stack {
     aws: EmbeddedAws,
     braze: FakeBraze,
+    system: ExternalSystem,
     settings: BTreeMap<&'static str, String>,
 }
 
@@ -140,11 +143,15 @@ impl Stack {
         aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
         aws.put_secret(
             "relay",
-            &json!({"inbound_token": "t", "signing_secret": "whsec_AAAA"}),
+            &json!({"inbound_token": "t", "signing_secret": SIGNING_SECRET}),
         )
         .await
         .unwrap();
         let braze = FakeBraze::start(Options::new("key")).await.unwrap();
+        let system = ExternalSystem::start(external_system::Options::new(SIGNING_SECRET))
+            .await
+            .unwrap();
+        system.set_behaviour(Behaviour::slow(Duration::from_secs(3)));
         let table = |name: &str| template.table(name).unwrap().name.clone();
         let settings = BTreeMap::from([
             ("AWS_ENDPOINT_URL", aws.endpoint_url()),
@@ -165,8 +172,15 @@ impl Stack {
             ("OUTBOX_TABLE", table("OutboxTable")),
             ("BRAZE_REST_ENDPOINT", braze.url()),
             ("LANE", "sync".to_owned()),
+            ("EXTERNAL_SYSTEM_URL", system.url()),
+            ("REPLY_CAMPAIGN_ID", "reply".to_owned()),
         ]);
-        Self { aws, braze, settings }
+        Self {
+            aws,
+            braze,
+            system,
+            settings,
+        }
     }
 
     fn spawn(&self, function: &str, api: SocketAddr) -> Child {
@@ -220,6 +234,7 @@ async fn main() {
     one_contact(&stack).await;
     thousand_contacts(&stack).await;
     ten_thousand_syncs().await;
+    thousand_conversations().await;
 }
 
 /// Process start to the first poll of the runtime API.
@@ -290,6 +305,36 @@ async fn ten_thousand_syncs() {
         "10,000 queued contact syncs: {:.1} s, {} calls of /users/track, peak memory {:.1} MB, {answer}",
         took.as_secs_f64(),
         stack.braze.track_requests().len(),
+        peak_megabytes(&child),
+    );
+}
+
+/// One message in each of 1,000 conversations, and an external system that takes 3 s for each answer.
+async fn thousand_conversations() {
+    let mut stack = Stack::start().await;
+    let (mut relay, _child) = stack.warm("whatsapp-relay").await;
+    for user in 0..1000 {
+        stack.braze.add_user(&format!("user-{user}"), &json!({}));
+        let body =
+            json!({"user_id": format!("user-{user}"), "phone_number": "", "message": "hello"}).to_string();
+        let headers = [
+            ("authorization", "Bearer t"),
+            ("content-type", "application/json"),
+        ];
+        let event =
+            testkit::signer::gateway_event("POST", "/whatsapp/inbound", "", &headers, body.as_bytes(), false);
+        let (answer, _) = relay.invoke(event).await;
+        assert_eq!(answer["statusCode"], 202, "{answer}");
+    }
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    stack.settings.insert("LANE", "relay".to_owned());
+    let (mut dispatch, child) = stack.warm("outbox-dispatch").await;
+    let (answer, took) = dispatch.invoke(json!({})).await;
+    println!(
+        "1,000 conversations, 3 s an answer: {:.1} s, {} replies sent, {} conversations at once, peak memory {:.1} MB, {answer}",
+        took.as_secs_f64(),
+        stack.braze.sent_messages().len(),
+        stack.system.most_at_once(),
         peak_megabytes(&child),
     );
 }

@@ -15,8 +15,9 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::outbox::{Outbox, batch_get};
-use super::{Item, MAX_BATCH_GET, MAX_TRANSACT, StoreError, number, string};
+use super::batch::{MAX_BATCH_GET, batch_get};
+use super::outbox::Outbox;
+use super::{Item, MAX_TRANSACT, StoreError, number, string};
 use crate::clock::Clock;
 use crate::messenger::contact::Contact;
 use crate::messenger::key::{ContactKey, UserRefKey};

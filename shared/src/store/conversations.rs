@@ -20,7 +20,8 @@ use aws_sdk_dynamodb::types::{
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::outbox::{Entry, Outbox, batch_get};
+use super::batch::batch_get;
+use super::outbox::{Entry, Outbox};
 use super::{Item, MAX_TRANSACT, StoreError, number, string};
 use crate::clock::Clock;
 use crate::outbox::OutboxItem;

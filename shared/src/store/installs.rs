@@ -14,8 +14,9 @@ use aws_sdk_dynamodb::types::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::batch::batch_get;
 use super::contacts::{Reason, is_condition, reasons};
-use super::outbox::{Outbox, batch_get};
+use super::outbox::Outbox;
 use super::{Item, StoreError, number, string};
 use crate::clock::Clock;
 use crate::fbe::catalog_push::PushProgress;

@@ -1,5 +1,6 @@
 //! What DynamoDB holds, and the commits that keep it consistent.
 
+mod batch;
 pub mod business_secrets;
 pub mod contacts;
 pub mod conversations;
@@ -52,10 +53,6 @@ impl StoreError {
     }
 }
 
-/// Items that DynamoDB takes in one `BatchGetItem`.
-pub(crate) const MAX_BATCH_GET: usize = 100;
-/// Items that DynamoDB takes in one `BatchWriteItem`.
-pub(crate) const MAX_BATCH_WRITE: usize = 25;
 /// Operations that DynamoDB takes in one `TransactWriteItems`.
 pub(crate) const MAX_TRANSACT: usize = 100;
 

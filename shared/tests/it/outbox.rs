@@ -157,6 +157,25 @@ async fn what_was_not_understood_is_kept_once() {
 }
 
 #[tokio::test]
+async fn the_same_thing_twice_in_one_body_is_kept_once() {
+    let tables = Tables::create().await;
+    let one = Quarantined {
+        source: "messenger",
+        reason: "not_an_object",
+        raw: "7".into(),
+    };
+    tables.outbox.quarantine(&[one.clone(), one]).await.unwrap();
+    let scan = tables
+        .aws
+        .dynamodb()
+        .scan()
+        .table_name(&tables.outbox_table)
+        .send()
+        .await;
+    assert_eq!(scan.unwrap().count(), 1);
+}
+
+#[tokio::test]
 async fn a_thousand_due_items_are_read_in_few_calls() {
     let tables = Tables::create().await;
     let items: Vec<_> = (0..1000).map(|n| item(&format!("s{n}"), "1")).collect();

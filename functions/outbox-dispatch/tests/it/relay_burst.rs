@@ -118,29 +118,6 @@ async fn two_hundred_conversations_are_answered_side_by_side() {
     assert!(calls.total() <= 200 * 8, "{calls:?}");
 }
 
-// By hand: `cargo test -p outbox-dispatch --test it a_thousand -- --ignored`
-#[tokio::test]
-#[ignore = "takes half a minute"]
-async fn a_thousand_conversations_with_a_slow_system_are_answered_within_30_seconds() {
-    let house = RelayHouse::with(&[("EXTERNAL_SYSTEM_TIMEOUT_SECONDS", "25")]).await;
-    house
-        .system
-        .set_behaviour(Behaviour::slow(Duration::from_secs(3)));
-    let users: Vec<String> = (0..1000).map(|number| format!("user-{number}")).collect();
-    for user in &users {
-        house.knows(user);
-    }
-    for chunk in users.chunks(20) {
-        join_all(chunk.iter().map(|user| house.says(user, "hi"))).await;
-    }
-    house.aws.reset_calls();
-    let started = std::time::Instant::now();
-    house.tick().await;
-    let took = started.elapsed();
-    assert_eq!(house.braze.sent_messages().len(), 1000);
-    assert!(took < Duration::from_secs(30), "{took:?}");
-}
-
 #[tokio::test]
 async fn one_slow_conversation_holds_up_no_other() {
     let house = RelayHouse::start().await;

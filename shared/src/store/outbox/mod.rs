@@ -4,42 +4,27 @@
 //! holds just what waits, spread over shards so that no partition is hot; only dead ones carry `dead_lane` and
 //! `dead_at`. Settled and dead items stay for a while (`expires_at`): a redelivered webhook must find them.
 
-use std::fmt;
-use std::io::Write;
+mod entry;
+mod quarantine;
+
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::primitives::Blob;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, KeysAndAttributes, Put, PutRequest, ReturnValue, TransactWriteItem, WriteRequest,
-};
-use bytes::Bytes;
+use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValue, TransactWriteItem};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use super::{Item, MAX_BATCH_GET, MAX_BATCH_WRITE, StoreError, number, string};
+use super::batch::{MAX_BATCH_GET, MAX_BATCH_WRITE, batch_get, batch_put};
+use super::{Item, StoreError, number, string};
 use crate::clock::Clock;
-use crate::outbox::{Kind, Lane, OutboxItem};
-use crate::telemetry;
+use crate::outbox::{Lane, OutboxItem};
 
-/// Pending items of a lane lie in this many partitions of the index.
-pub const SHARDS: u16 = 8;
-
-/// The stream wakes the dispatcher within a second. The schedule leaves a new item alone for this long, so
-/// that the two do not meet over it.
-const STREAM_GRACE: SignedDuration = SignedDuration::from_secs(30);
-
-/// Meta redelivers for up to 36 h; a settled item must be found that long.
-const KEEP_DONE: SignedDuration = SignedDuration::from_hours(7 * 24);
+pub use entry::{Entry, SHARDS, Status};
+use entry::{KEEP_DONE, due_shard, to_item};
+pub use quarantine::Quarantined;
 
 /// How long somebody can look at, and redrive, what was given up or not understood.
 const KEEP_DEAD: SignedDuration = SignedDuration::from_hours(30 * 24);
-
-/// DynamoDB takes items of 400 KB.
-const MAX_RAW_BYTES: usize = 350_000;
 
 /// Calls under way at once; each carries many items.
 const CONCURRENCY: usize = 8;
@@ -50,180 +35,6 @@ pub struct Outbox {
     client: Client,
     table: String,
     clock: Clock,
-}
-
-/// Where an item stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Still to be settled.
-    Pending,
-    /// Settled.
-    Done,
-    /// Given up; can be redriven.
-    Dead,
-}
-
-/// An item as stored.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Partition key.
-    pub subject: String,
-    /// Sort key.
-    pub event_key: String,
-    /// What is to be done.
-    pub kind: Kind,
-    /// Who does it; the stream's filter reads it.
-    pub lane: Lane,
-    /// JSON.
-    payload: String,
-    /// Where it stands.
-    pub status: Status,
-    /// Failed attempts so far.
-    #[serde(default)]
-    pub attempts: u32,
-    /// When it was committed (ms).
-    created_at: i64,
-    /// When the schedule picks it up (ms); pending only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    due_at: Option<i64>,
-    /// `<lane>#<shard>`; pending only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    due_shard: Option<String>,
-    /// Not before this time (ms).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    not_before: Option<i64>,
-    /// Somebody is at it until then (ms).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    lease_until: Option<i64>,
-    /// Why the last attempt failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The lane; dead only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    dead_lane: Option<Lane>,
-    /// When it was given up (ms); dead only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    dead_at: Option<i64>,
-    /// When DynamoDB may remove it (s).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    expires_at: Option<i64>,
-}
-
-// The subject names a person and the payload may quote them.
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("subject", &telemetry::pseudonym(&self.subject))
-            .field("kind", &self.kind)
-            .field("status", &self.status)
-            .field("attempts", &self.attempts)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Entry {
-    fn new(item: &OutboxItem, now: Timestamp) -> Self {
-        let lane = item.kind.lane();
-        let due = item.not_before.unwrap_or(now).max(now) + STREAM_GRACE;
-        Self {
-            subject: item.subject.clone(),
-            event_key: item.event_key.clone(),
-            kind: item.kind,
-            lane,
-            payload: item.payload.to_string(),
-            status: Status::Pending,
-            attempts: 0,
-            created_at: now.as_millisecond(),
-            due_at: Some(due.as_millisecond()),
-            due_shard: Some(due_shard(lane, &item.subject)),
-            not_before: item.not_before.map(Timestamp::as_millisecond),
-            lease_until: None,
-            reason: None,
-            dead_lane: None,
-            dead_at: None,
-            expires_at: None,
-        }
-    }
-
-    /// Reads an item of the table or of its stream.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if it is not an outbox item.
-    pub fn read(item: Item) -> Result<Self, StoreError> {
-        serde_dynamo::from_item(item).map_err(|error| StoreError::new("outbox read", error))
-    }
-
-    /// What the kind needs to know.
-    #[must_use]
-    pub fn payload(&self) -> Value {
-        serde_json::from_str(&self.payload).unwrap_or_default()
-    }
-
-    /// When it was committed.
-    #[must_use]
-    pub fn created(&self) -> Timestamp {
-        Timestamp::from_millisecond(self.created_at).unwrap_or_default()
-    }
-
-    /// When it was given up, if it was.
-    #[must_use]
-    pub fn given_up(&self) -> Option<Timestamp> {
-        self.dead_at.and_then(|at| Timestamp::from_millisecond(at).ok())
-    }
-
-    /// Not before this time.
-    #[must_use]
-    pub fn not_before(&self) -> Option<Timestamp> {
-        self.not_before
-            .and_then(|at| Timestamp::from_millisecond(at).ok())
-    }
-
-    /// When the schedule picks it up; pending only.
-    #[must_use]
-    pub fn due(&self) -> Option<Timestamp> {
-        self.due_at.and_then(|at| Timestamp::from_millisecond(at).ok())
-    }
-
-    /// (`subject`, `event_key`).
-    #[must_use]
-    pub fn key(&self) -> (String, String) {
-        (self.subject.clone(), self.event_key.clone())
-    }
-
-    fn done(mut self, now: Timestamp) -> Self {
-        self.status = Status::Done;
-        (self.due_at, self.due_shard, self.lease_until) = (None, None, None);
-        self.expires_at = Some((now + KEEP_DONE).as_second());
-        // A settled item is kept to be found, not to be read: nothing personal stays in it.
-        "null".clone_into(&mut self.payload);
-        self
-    }
-}
-
-fn due_shard(lane: Lane, subject: &str) -> String {
-    let digest = Sha256::digest(subject);
-    let shard = digest.first().map_or(0, |byte| u16::from(*byte) % SHARDS);
-    format!("{}#{shard}", lane.as_str())
-}
-
-/// A body, or one item of a body, that was correctly signed and not understood.
-#[derive(Clone)]
-pub struct Quarantined {
-    /// `messenger`, `fbe` or `whatsapp`.
-    pub source: &'static str,
-    /// Stable code.
-    pub reason: &'static str,
-    /// The bytes as they came.
-    pub raw: Bytes,
-}
-
-impl fmt::Debug for Quarantined {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, reason, raw } = self;
-        write!(f, "Quarantined({source}, {reason}, {} bytes)", raw.len())
-    }
 }
 
 impl Outbox {
@@ -303,29 +114,6 @@ impl Outbox {
             .await
             .map_err(|error| StoreError::sdk("GetItem", &error))?;
         answer.item.map(Entry::read).transpose()
-    }
-
-    /// Keeps bodies or items that were not understood, for 30 days. The key is made of the bytes, so keeping
-    /// the same thing again changes nothing.
-    pub async fn quarantine(&self, quarantined: &[Quarantined]) -> Result<(), StoreError> {
-        if quarantined.is_empty() {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        let writes = quarantined
-            .iter()
-            .map(|one| quarantine_items(one, now))
-            .collect::<Result<Vec<_>, _>>()?;
-        metrics::counter!(telemetry::QUARANTINED).increment(quarantined.len() as u64);
-        for one in quarantined {
-            tracing::warn!(
-                reason = one.reason,
-                source = one.source,
-                bytes = one.raw.len(),
-                "a payload was quarantined"
-            );
-        }
-        self.write_all(writes.concat()).await
     }
 
     /// Pending items of `lane` that are due, oldest first within a shard, at most about `limit`; and when the
@@ -659,171 +447,5 @@ impl Outbox {
             .try_collect::<Vec<()>>()
             .await
             .map(drop)
-    }
-}
-
-/// Reads up to [`MAX_BATCH_GET`] items consistently, asking again for what DynamoDB left out.
-pub(crate) async fn batch_get(
-    client: &Client,
-    table: &str,
-    mut keys: Vec<Item>,
-) -> Result<Vec<Item>, StoreError> {
-    let mut found = Vec::with_capacity(keys.len());
-    let mut pause = Duration::from_millis(20);
-    while !keys.is_empty() {
-        let request = KeysAndAttributes::builder()
-            .set_keys(Some(keys))
-            .consistent_read(true)
-            .build()
-            .map_err(|error| StoreError::new("BatchGetItem", error))?;
-        let answer = client
-            .batch_get_item()
-            .request_items(table, request)
-            .send()
-            .await
-            .map_err(|error| StoreError::sdk("BatchGetItem", &error))?;
-        found.extend(
-            answer
-                .responses
-                .into_iter()
-                .filter_map(|mut tables| tables.remove(table))
-                .flatten(),
-        );
-        keys = answer
-            .unprocessed_keys
-            .and_then(|mut tables| tables.remove(table))
-            .map(|left| left.keys)
-            .unwrap_or_default();
-        pause = between(pause, keys.is_empty()).await;
-    }
-    Ok(found)
-}
-
-async fn batch_put(client: &Client, table: &str, items: Vec<Item>) -> Result<(), StoreError> {
-    let mut writes = items
-        .into_iter()
-        .map(|item| {
-            let put = PutRequest::builder().set_item(Some(item)).build();
-            put.map(|put| WriteRequest::builder().put_request(put).build())
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| StoreError::new("BatchWriteItem", error))?;
-    let mut pause = Duration::from_millis(20);
-    while !writes.is_empty() {
-        let answer = client
-            .batch_write_item()
-            .request_items(table, writes)
-            .send()
-            .await
-            .map_err(|error| StoreError::sdk("BatchWriteItem", &error))?;
-        writes = answer
-            .unprocessed_items
-            .and_then(|mut tables| tables.remove(table))
-            .unwrap_or_default();
-        pause = between(pause, writes.is_empty()).await;
-    }
-    Ok(())
-}
-
-// DynamoDB leaves items out when it is throttled; asking again at once makes that worse.
-async fn between(pause: Duration, finished: bool) -> Duration {
-    if finished {
-        return pause;
-    }
-    tokio::time::sleep(pause).await;
-    (pause * 2).min(Duration::from_secs(1))
-}
-
-fn to_item(entry: &Entry) -> Result<Item, StoreError> {
-    serde_dynamo::to_item(entry).map_err(|error| StoreError::new("outbox write", error))
-}
-
-fn quarantine_items(one: &Quarantined, now: Timestamp) -> Result<Vec<Item>, StoreError> {
-    let digest = hex::encode(Sha256::digest(&one.raw));
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    let packed = encoder.write_all(&one.raw).and_then(|()| encoder.finish());
-    let packed = packed.map_err(|error| StoreError::new("quarantine", error))?;
-    // Even a body of 4 MiB that does not shrink fits, in parts.
-    let parts: Vec<&[u8]> = packed.chunks(MAX_RAW_BYTES).collect();
-    let item = |(index, part): (usize, &&[u8])| {
-        Item::from([
-            ("subject".to_owned(), string(format!("quarantine#{}", one.source))),
-            (
-                "event_key".to_owned(),
-                string(format!("{}#{digest}#{index}", one.reason)),
-            ),
-            ("status".to_owned(), string("quarantined")),
-            ("reason".to_owned(), string(one.reason)),
-            (
-                "part".to_owned(),
-                string(format!("{} of {}", index + 1, parts.len())),
-            ),
-            ("raw_gzip".to_owned(), AttributeValue::B(Blob::new(part.to_vec()))),
-            ("created_at".to_owned(), number(now.as_millisecond())),
-            ("expires_at".to_owned(), number((now + KEEP_DEAD).as_second())),
-        ])
-    };
-    Ok(parts.iter().enumerate().map(item).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn item() -> OutboxItem {
-        OutboxItem {
-            subject: "messenger#1#2".into(),
-            event_key: "sync#a".into(),
-            kind: Kind::ContactSync,
-            payload: serde_json::json!({"text": "private"}),
-            not_before: None,
-        }
-    }
-
-    #[test]
-    fn an_entry_survives_dynamodb_and_done_keeps_nothing_personal() {
-        let now = Timestamp::from_second(1_700_000_000).unwrap();
-        let entry = Entry::new(&item(), now);
-        let read = Entry::read(to_item(&entry).unwrap()).unwrap();
-        assert!(read == entry && read.payload() == serde_json::json!({"text": "private"}));
-        let done = to_item(&entry.done(now)).unwrap();
-        assert!(!done.contains_key("due_shard") && !done.contains_key("due_at"));
-        assert_eq!(done["payload"], string("null"));
-    }
-
-    #[test]
-    fn debug_shows_no_person() {
-        let entry = Entry::new(&item(), Timestamp::UNIX_EPOCH);
-        let shown = format!("{entry:?}");
-        assert!(
-            !shown.contains("messenger#1#2") && !shown.contains("private"),
-            "{shown}"
-        );
-    }
-
-    #[test]
-    fn a_large_body_is_kept_in_parts() {
-        // Digests do not compress.
-        let raw: Vec<u8> = (0..40_000_u32)
-            .flat_map(|n| Sha256::digest(n.to_le_bytes()))
-            .collect();
-        let one = Quarantined {
-            source: "messenger",
-            reason: "not_json",
-            raw: raw.clone().into(),
-        };
-        let items = quarantine_items(&one, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(items.len(), 4);
-        let packed: Vec<u8> = items
-            .iter()
-            .flat_map(|item| item["raw_gzip"].as_b().unwrap().as_ref().to_vec())
-            .collect();
-        let mut unpacked = Vec::new();
-        std::io::Read::read_to_end(
-            &mut flate2::read::GzDecoder::new(packed.as_slice()),
-            &mut unpacked,
-        )
-        .unwrap();
-        assert!(unpacked == raw);
     }
 }
