@@ -318,7 +318,7 @@ impl<'a> Scene<'a> {
             true if finished => step.line("catalog pushed"),
             true => step.is_off("the catalog was not pushed"),
             false if stored.push.is_some() => step.is_off("a catalog was pushed without a feed"),
-            false => {}
+            false => step.line("catalog not pushed: no feed is configured"),
         }
     }
 }
@@ -341,9 +341,11 @@ impl Step {
             .map(|one| (one.feature, one.missing))
             .collect();
         self.line(format_args!("on      {}", listed(&on)));
-        if expected.installed {
-            self.line(format_args!("off     {}", lacking(&off)));
-        }
+        self.line(if expected.installed {
+            format!("off     {}", lacking(&off))
+        } else {
+            "off     everything: the app is not installed".to_owned()
+        });
         let status = if expected.installed {
             Status::Active
         } else {
