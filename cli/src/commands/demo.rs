@@ -12,6 +12,7 @@ use crate::check;
 use crate::inspect::{self, Snapshot};
 use crate::output::{self, usage};
 use crate::payloads::{self, Payload, Sender};
+use crate::scenes::fbe_life;
 use crate::secrets;
 use crate::stack::{LocalStack, StackOptions};
 use crate::story::{self, Mark};
@@ -65,6 +66,11 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         }
         demo.play(payload).await?;
         played += 1;
+    }
+    if (args.only.is_empty() || args.only.iter().any(|only| only == Sender::Fbe.name()))
+        && demo.serves(Sender::Fbe)
+    {
+        demo.fbe_life().await?;
     }
     demo.finish(played, start).await
 }
@@ -239,6 +245,22 @@ impl Demo {
         if payload.name.contains("/quarantined_") != (status == "quarantined") {
             self.is_off(format_args!("{}: it is {status}", payload.name));
         }
+    }
+
+    /// One business from its install to its removal.
+    async fn fbe_life(&mut self) -> anyhow::Result<()> {
+        for step in fbe_life::play(&self.stack, &self.client).await? {
+            self.say(&step.title);
+            for line in step.lines {
+                self.say(format_args!("  {line}"));
+            }
+            for deviation in step.deviations {
+                self.is_off(deviation);
+            }
+        }
+        let tables = [inspect::INSTALLS, inspect::OUTBOX];
+        self.before = self.before.with(&self.stack, &tables).await?;
+        Ok(())
     }
 
     async fn finish(mut self, played: usize, start: Instant) -> anyhow::Result<()> {

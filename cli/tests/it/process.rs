@@ -250,6 +250,9 @@ fn the_demo_is_in_order() {
         "fbe_exchange_token done",
         "message user:42: \"where is my order?\"",
         "/campaigns/trigger/send → 201: to user 42 {\"external_system_msg_body\":\"You said: where is my order?\"}",
+        "off     pixel (pixel_id is missing)",
+        "off     ads (ad_account_id is missing), pixel (pixel_id is missing)",
+        "token   gone, its secret is scheduled for deletion",
         "; 0 off; ",
     ] {
         assert!(told.contains(line), "{line}\n{told}");

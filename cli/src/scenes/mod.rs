@@ -1,0 +1,3 @@
+//! Stories that `bridge demo` plays from beginning to end, and what must have come of each step.
+
+pub(crate) mod fbe_life;
