@@ -17,6 +17,7 @@ pub mod inspect;
 mod meta;
 mod output;
 pub mod payloads;
+mod scenes;
 pub mod secrets;
 pub mod stack;
 mod story;

@@ -12,6 +12,7 @@ use crate::check;
 use crate::inspect::{self, Snapshot};
 use crate::output::{self, usage};
 use crate::payloads::{self, Payload, Sender};
+use crate::scenes::conversation;
 use crate::secrets;
 use crate::stack::{LocalStack, StackOptions};
 use crate::story::{self, Mark};
@@ -55,6 +56,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         stack,
         quiet: args.quiet,
         accepted: 0,
+        replies: 0,
         off: 0,
     };
     demo.refusals().await?;
@@ -65,6 +67,13 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         }
         demo.play(payload).await?;
         played += 1;
+    }
+    demo.replies = demo.stack.fakes().braze.as_ref().map_or(0, replies_to);
+    let whatsapp = Sender::Whatsapp;
+    if demo.serves(whatsapp) && (args.only.is_empty() || args.only.iter().any(|name| name == whatsapp.name()))
+    {
+        demo.off += conversation::play(&demo.stack, &demo.client, demo.quiet).await?;
+        demo.before = Snapshot::take(&demo.stack).await?;
     }
     demo.finish(played, start).await
 }
@@ -117,6 +126,8 @@ struct Demo {
     before: Snapshot,
     quiet: bool,
     accepted: usize,
+    /// To the recorded payloads.
+    replies: usize,
     off: usize,
 }
 
@@ -248,8 +259,7 @@ impl Demo {
         // The same table holds what is known of a `user_ref`.
         let keys = self.before.table(inspect::CONTACTS).keys();
         let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
-        let replies = self.stack.fakes().braze.as_ref().map_or(0, replies_to);
-        let accepted = self.accepted;
+        let (accepted, replies) = (self.accepted, self.replies);
         if replies != accepted {
             self.is_off(format_args!(
                 "{accepted} WhatsApp messages were accepted, but {replies} replies were sent"
