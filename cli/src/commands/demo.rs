@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Needs no account, no Docker and no network. Each payload is signed and posted to the HTTP API of an\n\
-    embedded stack; below it stands what was stored and what Braze was sent.\n\
+    embedded stack; below it stands what was stored and what Braze was sent. Then a WhatsApp conversation is held.\n\
     Exits 1 if anything is off.\n\n\
     Examples:\n  \
     bridge demo\n  \

@@ -176,7 +176,7 @@ impl<'a> Conversation<'a> {
             ..Expected::default()
         })
         .await?;
-        self.called_back(&[202]);
+        self.called_back(&[202]).await;
         Ok(())
     }
 
@@ -216,7 +216,7 @@ impl<'a> Conversation<'a> {
         })
         .await?;
         // A repetition is told that all is well, so that it ends.
-        self.called_back(&[202, 202]);
+        self.called_back(&[202, 202]).await;
         self.says("Thank you!").await?;
         self.settles(&Expected {
             handed: &[&["Thank you!"]],
@@ -249,7 +249,7 @@ impl<'a> Conversation<'a> {
             ..Expected::default()
         })
         .await?;
-        self.called_back(&[202]);
+        self.called_back(&[202]).await;
         Ok(())
     }
 
@@ -337,6 +337,9 @@ impl<'a> Conversation<'a> {
             ));
         }
         for handover in new {
+            if handover.mode() != "bot" {
+                self.say(format_args!("  mode    {}", handover.mode()));
+            }
             if handover.mode() != expected.mode {
                 self.is_off(format_args!(
                     "handed over in the mode {} instead of {}",
@@ -360,6 +363,9 @@ impl<'a> Conversation<'a> {
             .collect();
         let sent: Vec<_> = messages(self.braze).into_iter().skip(self.sent).collect();
         self.sent += sent.len();
+        for (campaign, _) in sent.iter().filter(|_| !expected.campaign.is_empty()) {
+            self.say(format_args!("  through {campaign}"));
+        }
         if sent != wanted {
             self.is_off(format_args!("Braze sent {sent:?} instead of {wanted:?}"));
         }
@@ -378,7 +384,12 @@ impl<'a> Conversation<'a> {
     }
 
     /// What `/whatsapp/reply` answered since this was last asked.
-    fn called_back(&mut self, expected: &[u16]) {
+    async fn called_back(&mut self, expected: &[u16]) {
+        // The reply may leave before its call is answered.
+        let calls = self.called + expected.len();
+        self.system
+            .until(PATIENCE, |system| system.callbacks().len() >= calls)
+            .await;
         let callbacks = self.system.callbacks();
         let statuses: Vec<u16> = callbacks
             .iter()

@@ -250,6 +250,9 @@ fn the_demo_is_in_order() {
         "fbe_exchange_token done",
         "message user:42: \"where is my order?\"",
         "/campaigns/trigger/send → 201: to user 42 {\"external_system_msg_body\":\"You said: where is my order?\"}",
+        "handed  to the external system: \"Two of the blue ones / none of the red ones / and to my office\"",
+        "profile ana: whatsapp_human_agent = true",
+        "through local-template-campaign",
         "; 0 off; ",
     ] {
         assert!(told.contains(line), "{line}\n{told}");
