@@ -258,7 +258,7 @@ fn record(table: &str, change: &Change<'_>) -> String {
 }
 
 /// A text in quotes, cut where it gets long.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     let short: String = text.chars().take(LONGEST).collect();
     let more = if short.len() < text.len() { "…" } else { "" };

@@ -12,7 +12,7 @@ use crate::check;
 use crate::inspect::{self, Snapshot};
 use crate::output::{self, usage};
 use crate::payloads::{self, Payload, Sender};
-use crate::scenes::fbe_life;
+use crate::scenes::{conversation, fbe_life};
 use crate::secrets;
 use crate::stack::{LocalStack, StackOptions};
 use crate::story::{self, Mark};
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Needs no account, no Docker and no network. Each payload is signed and posted to the HTTP API of an\n\
-    embedded stack; below it stands what was stored and what Braze was sent.\n\
+    embedded stack; below it stands what was stored and what Braze was sent. Then a WhatsApp conversation is held.\n\
     Exits 1 if anything is off.\n\n\
     Examples:\n  \
     bridge demo\n  \
@@ -56,6 +56,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         stack,
         quiet: args.quiet,
         accepted: 0,
+        replies: 0,
         off: 0,
     };
     demo.refusals().await?;
@@ -67,10 +68,14 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         demo.play(payload).await?;
         played += 1;
     }
-    if (args.only.is_empty() || args.only.iter().any(|only| only == Sender::Fbe.name()))
-        && demo.serves(Sender::Fbe)
-    {
+    demo.replies = demo.stack.fakes().braze.as_ref().map_or(0, replies_to);
+    let plays = |sender: Sender| args.only.is_empty() || args.only.iter().any(|only| only == sender.name());
+    if plays(Sender::Fbe) && demo.serves(Sender::Fbe) {
         demo.fbe_life().await?;
+    }
+    if plays(Sender::Whatsapp) && demo.serves(Sender::Whatsapp) {
+        demo.off += conversation::play(&demo.stack, &demo.client, demo.quiet).await?;
+        demo.before = Snapshot::take(&demo.stack).await?;
     }
     demo.finish(played, start).await
 }
@@ -123,6 +128,8 @@ struct Demo {
     before: Snapshot,
     quiet: bool,
     accepted: usize,
+    /// To the recorded payloads.
+    replies: usize,
     off: usize,
 }
 
@@ -270,8 +277,7 @@ impl Demo {
         // The same table holds what is known of a `user_ref`.
         let keys = self.before.table(inspect::CONTACTS).keys();
         let contacts = keys.filter(|key| key.parse::<ContactKey>().is_ok()).count();
-        let replies = self.stack.fakes().braze.as_ref().map_or(0, replies_to);
-        let accepted = self.accepted;
+        let (accepted, replies) = (self.accepted, self.replies);
         if replies != accepted {
             self.is_off(format_args!(
                 "{accepted} WhatsApp messages were accepted, but {replies} replies were sent"

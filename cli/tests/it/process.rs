@@ -253,6 +253,9 @@ fn the_demo_is_in_order() {
         "off     pixel (pixel_id is missing)",
         "off     ads (ad_account_id is missing), pixel (pixel_id is missing)",
         "token   gone, its secret is scheduled for deletion",
+        "handed  to the external system: \"Two of the blue ones / none of the red ones / and to my office\"",
+        "profile ana: whatsapp_human_agent = true",
+        "through local-template-campaign",
         "; 0 off; ",
     ] {
         assert!(told.contains(line), "{line}\n{told}");
