@@ -5,6 +5,8 @@
 //!
 //! ```sh
 //! cargo build --release && cargo bench -p bridge --bench functions
+//! # or some of it: a function's cold start, `contacts`, `syncs`, `conversations`
+//! cargo bench -p bridge --bench functions -- messenger-events contacts
 //! ```
 #![expect(clippy::print_stdout, reason = "it reports to people")]
 #![expect(
@@ -174,6 +176,7 @@ impl Stack {
             ("LANE", "sync".to_owned()),
             ("EXTERNAL_SYSTEM_URL", system.url()),
             ("REPLY_CAMPAIGN_ID", "reply".to_owned()),
+            ("REPLY_URL", "http://127.0.0.1/whatsapp/reply".to_owned()),
         ]);
         Self {
             aws,
@@ -221,20 +224,25 @@ async fn main() {
         "{:<22}{:>12}{:>14}{:>12}",
         "function", "size (MB)", "cold start", "memory"
     );
-    // Names after `--` choose functions; cargo itself passes `--bench`.
+    // Names after `--` choose; cargo itself passes `--bench`.
     let chosen: Vec<String> = std::env::args()
         .skip(1)
         .filter(|name| !name.starts_with('-'))
         .collect();
-    for function in FUNCTIONS {
-        if chosen.is_empty() || chosen.iter().any(|name| name == function) {
-            cold_start(&stack, function).await;
-        }
+    let runs = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
+    for function in FUNCTIONS.into_iter().filter(|function| runs(function)) {
+        cold_start(&stack, function).await;
     }
-    one_contact(&stack).await;
-    thousand_contacts(&stack).await;
-    ten_thousand_syncs().await;
-    thousand_conversations().await;
+    if runs("contacts") {
+        one_contact(&stack).await;
+        thousand_contacts(&stack).await;
+    }
+    if runs("syncs") {
+        ten_thousand_syncs().await;
+    }
+    if runs("conversations") {
+        thousand_conversations().await;
+    }
 }
 
 /// Process start to the first poll of the runtime API.
