@@ -30,6 +30,9 @@ use self::relay::RelayWorker;
 /// What is left of an invocation when workers have to be back.
 const MARGIN: SignedDuration = SignedDuration::from_secs(5);
 
+/// The deserializer's own words would quote the event.
+const NOT_A_BATCH: &str = "the event has Records and is no batch of a DynamoDB stream";
+
 /// What the function reads from its environment.
 #[derive(Debug)]
 pub struct Settings {
@@ -177,7 +180,9 @@ impl App {
     /// The same.
     pub async fn handle_until(&self, event: Value, until: Timestamp) -> Result<Value, Error> {
         if event.get("Records").is_some() {
-            return self.stream(serde_json::from_value(event)?, until).await;
+            return self
+                .stream(serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?, until)
+                .await;
         }
         if let (Some("reconcile"), Some(fbe)) = (event.get("task").and_then(Value::as_str), &self.fbe) {
             let planned = Box::pin(fbe.plan_comparisons(self.clock.now())).await?;

@@ -495,9 +495,9 @@ fn groups(units: &[Unit], positions: &[usize]) -> Vec<Vec<usize>> {
 }
 
 fn read_contact(item: Item) -> Result<ContactItem, StoreError> {
-    serde_dynamo::from_item(item).map_err(|error| StoreError::new("contact read", error))
+    serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("contact read"))
 }
 
 fn unpack(value: aws_sdk_dynamodb::types::AttributeValue) -> Result<UserRef, StoreError> {
-    serde_dynamo::from_attribute_value(value).map_err(|error| StoreError::new("user_ref read", error))
+    serde_dynamo::from_attribute_value(value).map_err(|_| StoreError::unreadable("user_ref read"))
 }

@@ -391,8 +391,7 @@ impl Conversations {
                 .unwrap_or_default()
                 .into_iter()
                 .map(|item| {
-                    serde_dynamo::from_item::<_, Turn>(item)
-                        .map_err(|error| StoreError::new("turn read", error))
+                    serde_dynamo::from_item::<_, Turn>(item).map_err(|_| StoreError::unreadable("turn read"))
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             // Messages are handed over oldest first, so those that wait end where nothing waits any more.
@@ -563,5 +562,5 @@ fn text<'a>(item: &'a std::collections::HashMap<String, AttributeValue>, name: &
 }
 
 fn read_conversation(item: Item) -> Result<ConversationItem, StoreError> {
-    serde_dynamo::from_item(item).map_err(|error| StoreError::new("conversation read", error))
+    serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("conversation read"))
 }

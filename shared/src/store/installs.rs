@@ -410,5 +410,5 @@ fn until(now: Timestamp, length: Duration) -> AttributeValue {
 }
 
 fn unpack(item: Item) -> Result<Stored, StoreError> {
-    serde_dynamo::from_item(item).map_err(|error| StoreError::new("install read", error))
+    serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("install read"))
 }

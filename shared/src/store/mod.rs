@@ -32,6 +32,12 @@ impl StoreError {
         Self::new("conditional write", reason)
     }
 
+    /// An item is not what we wrote. The deserializer's own words are left out: they quote what they met, which
+    /// may be a PSID or what somebody wrote.
+    pub(crate) fn unreadable(operation: &'static str) -> Self {
+        Self::new(operation, "the item is not of the expected shape")
+    }
+
     pub(crate) fn new(operation: &'static str, reason: impl fmt::Display) -> Self {
         Self {
             operation,

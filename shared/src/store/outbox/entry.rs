@@ -121,7 +121,7 @@ impl Entry {
     ///
     /// [`StoreError`] if it is not an outbox item.
     pub fn read(item: Item) -> Result<Self, StoreError> {
-        serde_dynamo::from_item(item).map_err(|error| StoreError::new("outbox read", error))
+        serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("outbox read"))
     }
 
     /// What the kind needs to know.
@@ -207,6 +207,14 @@ mod tests {
         let done = to_item(&entry.done(now)).unwrap();
         assert!(!done.contains_key("due_shard") && !done.contains_key("due_at"));
         assert_eq!(done["payload"], string("null"));
+    }
+
+    #[test]
+    fn an_item_that_cannot_be_read_is_not_quoted() {
+        let mut item = to_item(&Entry::new(&item(), Timestamp::UNIX_EPOCH)).unwrap();
+        item.insert("kind".to_owned(), string("what somebody wrote"));
+        let error = Entry::read(item).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("somebody"), "{error}");
     }
 
     #[test]
