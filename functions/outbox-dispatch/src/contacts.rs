@@ -4,16 +4,13 @@
 //! one person never race at Braze, which keeps no order between requests.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use shared::clients::braze::{
-    AliasToIdentify, Braze, BrazeError, MAX_IDENTIFY, ObjectError, TIMEOUT, UserAlias, track,
-};
+use shared::clients::braze::{AliasToIdentify, Braze, BrazeError, TIMEOUT, UserAlias, identify, track};
 use shared::config::ContactSettings;
 use shared::messenger::sync::{self, Identify, SyncPlan};
 use shared::outbox::Kind;
@@ -31,11 +28,11 @@ const LAST_START: Duration = LEASE
     .saturating_sub(TIMEOUT)
     .saturating_sub(Duration::from_secs(30));
 
+/// What it takes to write down what became of the last request.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// Calls to DynamoDB under way at once.
 const CONCURRENCY: usize = 32;
-
-/// `/users/identify` requests under way at once; its limit is shared with other endpoints.
-const IDENTIFY_CONCURRENCY: usize = 4;
 
 /// Settles [`Kind::ContactSync`] and [`Kind::ContactEvent`].
 #[derive(Debug)]
@@ -48,10 +45,13 @@ pub struct ContactWorker {
 
 /// One contact and its items.
 struct Job {
-    positions: Vec<usize>,
     leased: Box<Leased>,
     plan: SyncPlan,
     user: track::User,
+    /// Items that are settled as the profile is.
+    with_profile: Vec<usize>,
+    /// Items of the user's events, in their order, each under our claim.
+    events: Vec<(usize, Entry)>,
 }
 
 impl ContactWorker {
@@ -95,119 +95,85 @@ impl ContactWorker {
             events: Vec::new(),
         };
         let target = sync::event_target(&leased.contact, &plan.after);
-        let (mut kept, mut outcomes) = (Vec::new(), Vec::new());
+        let (mut with_profile, mut events, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
         for position in positions {
             let Some(entry) = entries.get(position) else {
                 continue;
             };
-            if entry.kind == Kind::ContactEvent {
-                // Events are not idempotent: somebody may have settled this one since we read it.
-                match self.outbox.claim(entry, LEASE).await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => {
-                        outcomes.push((position, Outcome::Busy));
-                        continue;
-                    }
-                    Err(error) => {
-                        outcomes.push((position, Outcome::from(&error)));
-                        continue;
-                    }
-                }
-                if let Some(target) = &target {
+            let (Kind::ContactEvent, Some(target)) = (entry.kind, &target) else {
+                with_profile.push(position);
+                continue;
+            };
+            // Events are not idempotent: somebody may have settled this one since we read it.
+            match self.outbox.claim(entry, LEASE).await {
+                Ok(Some(claimed)) => {
                     user.events.push(event(entry.payload(), target));
+                    events.push((position, claimed));
                 }
+                Ok(None) => outcomes.push((position, Outcome::Busy)),
+                Err(error) => outcomes.push((position, Outcome::from(&error))),
             }
-            kept.push(position);
         }
-        (
-            Some(Job {
-                positions: kept,
-                leased,
-                plan,
-                user,
-            }),
-            outcomes,
-        )
+        let job = Job {
+            leased,
+            plan,
+            user,
+            with_profile,
+            events,
+        };
+        (Some(job), outcomes)
     }
 
     /// Makes alias-only profiles known users; the result has one entry a job.
     async fn identify(&self, jobs: &[Job], last_start: Instant) -> Vec<Result<(), BrazeError>> {
-        let mut fates: Vec<Result<(), BrazeError>> = jobs.iter().map(|_| Ok(())).collect();
-        let wanted: Vec<(usize, AliasToIdentify)> = jobs
+        let (wanted, aliases): (Vec<usize>, Vec<AliasToIdentify>) = jobs
             .iter()
             .enumerate()
             .filter_map(|(job, Job { plan, .. })| Some((job, alias(plan.identify.as_ref()?))))
-            .collect();
-        let stop: OnceLock<BrazeError> = OnceLock::new();
-        let stop = &stop;
-        let answers = stream::iter(wanted.chunks(MAX_IDENTIFY).map(<[_]>::to_vec).collect::<Vec<_>>())
-            .map(|chunk| async move {
-                if Instant::now() > last_start {
-                    stop.get_or_init(|| BrazeError::Transient {
-                        reason: "out_of_time".into(),
-                        wait: None,
-                    });
-                }
-                if let Some(error) = stop.get() {
-                    return (chunk, Err(error.clone()));
-                }
-                let aliases: Vec<AliasToIdentify> = chunk.iter().map(|(_, alias)| alias.clone()).collect();
-                let answer = self.braze.identify(&aliases).await;
-                if let Err(error) = &answer
-                    && error.is_outage()
-                {
-                    stop.get_or_init(|| error.clone());
-                }
-                (chunk, answer)
-            })
-            .buffer_unordered(IDENTIFY_CONCURRENCY)
-            .collect::<Vec<_>>()
-            .await;
-        for (chunk, answer) in answers {
-            let (failed, error) = match answer {
-                Ok(taken) => (named(&chunk, &taken.errors), rejected(&taken.errors)),
-                Err(BrazeError::Rejected { reason, errors }) if !errors.is_empty() => {
-                    // The others were not taken either, and are tried again without these.
-                    for (job, _) in &chunk {
-                        set(
-                            &mut fates,
-                            *job,
-                            BrazeError::Transient {
-                                reason: reason.clone(),
-                                wait: None,
-                            },
-                        );
-                    }
-                    (named(&chunk, &errors), rejected(&errors))
-                }
-                Err(error) => (chunk.iter().map(|(job, _)| *job).collect(), error),
-            };
-            for job in failed {
-                set(&mut fates, job, error.clone());
+            .unzip();
+        let answers = identify::send(&self.braze, &aliases, last_start).await;
+        let mut fates: Vec<Result<(), BrazeError>> = jobs.iter().map(|_| Ok(())).collect();
+        for (job, answer) in wanted.into_iter().zip(answers) {
+            if let Some(fate) = fates.get_mut(job) {
+                *fate = answer;
             }
         }
         fates
     }
 
-    async fn finish(&self, job: Job, fate: Result<(), BrazeError>) -> Vec<(usize, Outcome)> {
-        let changed = (job.plan.after != job.leased.synced).then_some(&job.plan.after);
-        let outcome = match &fate {
-            Ok(()) => match self.contacts.release(&job.leased, changed).await {
-                Ok(true) => Outcome::Done,
-                Ok(false) => Outcome::retry("lease_lost"),
-                Err(error) => Outcome::from(&error),
-            },
-            Err(error) => {
-                if let Err(error) = self.contacts.release(&job.leased, None).await {
+    async fn finish(&self, job: Job, fate: track::Fate) -> Vec<(usize, Outcome)> {
+        let told = fate.attributes.is_ok() && job.plan.after != job.leased.synced;
+        let released = self
+            .contacts
+            .release(&job.leased, told.then_some(&job.plan.after))
+            .await;
+        let profile = match (&fate.attributes, released) {
+            (Ok(()), Ok(true)) => Outcome::Done,
+            (Ok(()), Ok(false)) => Outcome::retry("lease_lost"),
+            (Ok(()), Err(error)) => Outcome::from(&error),
+            (Err(error), released) => {
+                if let Err(error) = released {
                     tracing::warn!(%error, "a contact's lease runs out by itself");
                 }
                 outcome(error)
             }
         };
-        job.positions
+        let mut outcomes: Vec<(usize, Outcome)> = job
+            .with_profile
             .into_iter()
-            .map(|position| (position, outcome.clone()))
-            .collect()
+            .map(|position| (position, profile.clone()))
+            .collect();
+        // An event that Braze has taken is done, whatever became of the rest.
+        for ((position, claimed), fate) in job.events.into_iter().zip(fate.events) {
+            let outcome = fate.map_or_else(|error| outcome(&error), |()| Outcome::Done);
+            if outcome == Outcome::Busy
+                && let Err(error) = self.outbox.unclaim(&claimed).await
+            {
+                tracing::warn!(%error, "an event's claim runs out by itself");
+            }
+            outcomes.push((position, outcome));
+        }
+        outcomes
     }
 }
 
@@ -219,7 +185,11 @@ impl Worker for ContactWorker {
 
     async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
         let left = Duration::try_from(until.duration_since(self.contacts.now())).unwrap_or_default();
-        let last_start = Instant::now() + LAST_START.min(left.saturating_sub(TIMEOUT));
+        let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Busy).collect();
+        let Some(spare) = left.checked_sub(TIMEOUT + SETTLING) else {
+            return outcomes;
+        };
+        let last_start = Instant::now() + LAST_START.min(spare);
         let mut subjects: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (position, entry) in entries.iter().enumerate() {
             subjects.entry(entry.subject.clone()).or_default().push(position);
@@ -229,7 +199,6 @@ impl Worker for ContactWorker {
             .buffer_unordered(CONCURRENCY)
             .collect::<Vec<_>>()
             .await;
-        let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Busy).collect();
         let mut jobs = Vec::new();
         for (job, settled) in prepared {
             jobs.extend(job);
@@ -252,7 +221,11 @@ impl Worker for ContactWorker {
         let tracked = track::send(&self.braze, &users, last_start).await;
 
         let finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
-            .map(|(job, (identified, tracked))| self.finish(job, identified.and(tracked)))
+            .map(|(job, (identified, tracked))| {
+                let fate =
+                    identified.map_or_else(|error| track::Fate::failed(&job.user, &error), |()| tracked);
+                self.finish(job, fate)
+            })
             .buffer_unordered(CONCURRENCY)
             .collect::<Vec<_>>()
             .await;
@@ -269,12 +242,6 @@ fn put(outcomes: &mut [Outcome], settled: Vec<(usize, Outcome)>) {
     }
 }
 
-fn set(fates: &mut [Result<(), BrazeError>], job: usize, error: BrazeError) {
-    if let Some(fate) = fates.get_mut(job) {
-        *fate = Err(error);
-    }
-}
-
 fn alias(identify: &Identify) -> AliasToIdentify {
     AliasToIdentify {
         external_id: identify.external_id.clone(),
@@ -282,20 +249,6 @@ fn alias(identify: &Identify) -> AliasToIdentify {
             alias_name: identify.alias_name.clone(),
             alias_label: identify.alias_label.clone(),
         },
-    }
-}
-
-fn named(chunk: &[(usize, AliasToIdentify)], errors: &[ObjectError]) -> Vec<usize> {
-    errors
-        .iter()
-        .filter_map(|error| chunk.get(error.index).map(|(job, _)| *job))
-        .collect()
-}
-
-fn rejected(errors: &[ObjectError]) -> BrazeError {
-    BrazeError::Rejected {
-        reason: "braze_identify_rejected".to_owned(),
-        errors: errors.to_vec(),
     }
 }
 
@@ -325,5 +278,6 @@ pub(crate) fn outcome(error: &BrazeError) -> Outcome {
         BrazeError::TooLarge => Outcome::Dead {
             reason: error.to_string(),
         },
+        BrazeError::OutOfTime => Outcome::Busy,
     }
 }

@@ -22,8 +22,9 @@ use crate::telemetry;
 /// Due items taken at once: a multiple of 75, so that requests to Braze are full.
 const ROUND: usize = 3000;
 
-/// What is left of an invocation when no new round is begun.
-const MARGIN: SignedDuration = SignedDuration::from_secs(10);
+/// With less left of an invocation no new round is begun: a request may take half a minute, and what came of it
+/// has to be written. Items would be claimed and let go again, untried.
+const MARGIN: SignedDuration = SignedDuration::from_secs(40);
 
 /// Updates of the table under way at once.
 const CONCURRENCY: usize = 32;
@@ -234,7 +235,7 @@ impl Dispatcher {
             let now = self.clock.now();
             let waited = oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64());
             metrics::gauge!(telemetry::OLDEST_DUE_SECONDS).set(waited);
-            if due.is_empty() {
+            if due.is_empty() || now + MARGIN > until {
                 return Ok(total);
             }
             let report = self.dispatch(&due, until).await;
@@ -245,7 +246,7 @@ impl Dispatcher {
             total.left += report.left;
             total.unwritten.extend(report.unwritten);
             // Nothing moved: what is left is in somebody else's hands.
-            if moved == 0 || self.clock.now() + MARGIN > until {
+            if moved == 0 {
                 return Ok(total);
             }
         }

@@ -11,8 +11,8 @@
 
 use serde_json::{Value, json};
 
-use super::identifier;
 use super::workspace::{Model, Outcome};
+use super::{faults, identifier};
 use crate::fault::Answer;
 
 /// Most pairs in one request.
@@ -34,6 +34,9 @@ pub(super) fn process(model: &mut Model, body: &Value) -> Outcome {
             400,
             "The max number of external_ids and aliases per request was exceeded",
         );
+    }
+    if let Some(poison) = model.poisoned(body) {
+        return Outcome::scripted(faults::answer(400, &poison));
     }
     let (mut valid, mut errors, mut refused) = (Vec::new(), Vec::new(), None);
     for (index, pair) in pairs.iter().enumerate() {

@@ -134,8 +134,8 @@ impl FakeBraze {
         self.shared.lock().script.end_outage();
     }
 
-    /// From now on one object whose JSON contains `text` makes its whole `/users/track` request a 400 that does not say
-    /// which object it was.
+    /// From now on one object whose JSON contains `text` makes its whole request to `/users/track` or `/users/identify` a
+    /// 400 that does not say which object it was.
     pub fn poison(&self, text: &str) {
         self.shared.lock().poison = Some(Poison {
             text: text.to_owned(),
@@ -148,6 +148,11 @@ impl FakeBraze {
         let mut model = self.shared.lock();
         model.script.clear();
         model.poison = None;
+    }
+
+    /// The key is another from now on, and the old one unknown.
+    pub fn rotate_api_key(&self, key: &str) {
+        self.shared.lock().options.api_key = key.into();
     }
 
     /// Adds or changes a campaign. From the first one on, only added campaigns exist.

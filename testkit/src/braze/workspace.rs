@@ -75,8 +75,10 @@ impl Model {
     pub(super) fn poisoned(&mut self, body: &Value) -> Option<String> {
         let poison = self.poison.as_mut()?;
         let holds = InputArray::ALL
-            .iter()
-            .filter_map(|array| body.get(array.name())?.as_array())
+            .map(InputArray::name)
+            .into_iter()
+            .chain(["aliases_to_identify"])
+            .filter_map(|array| body.get(array)?.as_array())
             .flatten()
             .any(|object| object.to_string().contains(&poison.text));
         poison.met |= holds;

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Env;
 use shared::messenger::link::mint;
+use shared::outbox::Lane;
+use shared::store::outbox::Outbox;
 use shared::webhook::signature::sign;
 use testkit::aws::EmbeddedAws;
 use testkit::braze::{FakeBraze, Options};
@@ -170,6 +172,73 @@ impl House {
             .collect::<Result<Vec<_>, _>>()
             .await;
         scan.unwrap().len()
+    }
+
+    /// Why the one dead item was given up.
+    pub(crate) async fn reason(&self) -> String {
+        let outbox = Outbox::new(self.aws.dynamodb(), self.outbox_table.clone(), self.clock.clone());
+        let mut dead = outbox.list_dead(Lane::Sync, 10).await.unwrap();
+        assert_eq!(dead.len(), 1);
+        dead.remove(0).reason.unwrap()
+    }
+
+    /// What the outbox's stream has brought so far, as Lambda hands it over.
+    pub(crate) async fn stream(&self) -> Value {
+        let streams = self.aws.streams();
+        let list = streams.list_streams().table_name(&self.outbox_table);
+        let arn = list.send().await.unwrap().streams()[0]
+            .stream_arn()
+            .unwrap()
+            .to_owned();
+        let described = streams.describe_stream().stream_arn(&arn).send().await.unwrap();
+        let mut records = Vec::new();
+        for shard in described.stream_description().unwrap().shards() {
+            let iterator = streams
+                .get_shard_iterator()
+                .stream_arn(&arn)
+                .shard_id(shard.shard_id().unwrap())
+                .shard_iterator_type("TRIM_HORIZON".into())
+                .send()
+                .await
+                .unwrap();
+            let read = streams
+                .get_records()
+                .set_shard_iterator(iterator.shard_iterator)
+                .send()
+                .await
+                .unwrap();
+            records.extend(read.records.unwrap_or_default());
+        }
+        let records: Vec<Value> = records
+            .iter()
+            .enumerate()
+            .map(|(number, record)| {
+                let image: serde_json::Map<String, Value> = record
+                    .dynamodb()
+                    .unwrap()
+                    .new_image()
+                    .unwrap()
+                    .iter()
+                    .map(|(name, value)| {
+                        let value = match value.as_n() {
+                            Ok(number) => json!({"N": number}),
+                            Err(_) => json!({"S": value.as_s().unwrap()}),
+                        };
+                        (name.clone(), value)
+                    })
+                    .collect();
+                json!({
+                    "eventID": "1", "eventName": "INSERT", "eventVersion": "1.1", "eventSource": "aws:dynamodb",
+                    "awsRegion": "us-east-1",
+                    "dynamodb": {
+                        "ApproximateCreationDateTime": 1_763_719_200.0, "SequenceNumber": number.to_string(),
+                        "SizeBytes": 1, "StreamViewType": "NEW_IMAGE",
+                        "Keys": {"subject": image["subject"], "event_key": image["event_key"]}, "NewImage": image,
+                    },
+                })
+            })
+            .collect();
+        json!({"Records": records})
     }
 
     pub(crate) async fn pending(&self) -> usize {

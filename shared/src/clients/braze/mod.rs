@@ -1,12 +1,16 @@
 //! Braze's REST API, as far as we use it.
 //!
 //! * [`Braze`]: one request, one answer, one [`BrazeError`] that says what to do about it.
-//! * [`track`]: many users' objects in as few requests as Braze's limits allow, with each user's fate.
+//! * [`track`]: many users' objects in as few requests as Braze's limits allow, with each object's fate.
+//! * [`identify`]: the same for aliases that become known users.
 //!
 //! The status codes are read as Braze's API error page describes them
 //! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
 
+mod gate;
+pub mod identify;
 pub(crate) mod rate_limit;
+mod refusal;
 pub mod track;
 
 use std::fmt;
@@ -14,9 +18,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
+pub use self::refusal::{Array, ObjectError};
 use crate::clock::Clock;
 use crate::secrets::{BrazeSecret, Secret};
 
@@ -49,7 +54,7 @@ pub enum BrazeError {
         /// What Braze's headers ask for.
         wait: Option<Duration>,
     },
-    /// Key, permission, instance or URL is wrong (401, 403, 404), or the key cannot be read. Somebody must
+    /// Key, permission, instance or URL is wrong (401, 403, 404, a redirect), or the key cannot be read. Somebody must
     /// act; until then the item waits.
     Configuration {
         /// Short code for the log and the item.
@@ -64,24 +69,12 @@ pub enum BrazeError {
     },
     /// The body is too large (413). In smaller pieces it may pass.
     TooLarge,
-}
-
-/// One object that Braze did not take.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct ObjectError {
-    /// Braze's description.
-    #[serde(rename = "type", default)]
-    pub description: String,
-    /// `attributes`, `events`, `aliases_to_identify` …
-    #[serde(default)]
-    pub input_array: String,
-    /// Position in that array of the request.
-    #[serde(default)]
-    pub index: usize,
+    /// No request was begun: there was no time left for one.
+    OutOfTime,
 }
 
 /// The body of `/users/track`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Default, Serialize)]
 pub struct TrackBody {
     /// User attributes objects.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -91,8 +84,21 @@ pub struct TrackBody {
     pub events: Vec<Value>,
 }
 
+// The objects say who somebody is.
+impl fmt::Debug for TrackBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attributes, events } = self;
+        write!(
+            f,
+            "TrackBody({} attributes, {} events)",
+            attributes.len(),
+            events.len()
+        )
+    }
+}
+
 /// An alias-only profile that is to become a known user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct AliasToIdentify {
     /// The brand's own user id.
     pub external_id: String,
@@ -100,8 +106,16 @@ pub struct AliasToIdentify {
     pub user_alias: UserAlias,
 }
 
+impl fmt::Debug for AliasToIdentify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AliasToIdentify")
+            .field("user_alias", &self.user_alias)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A Braze user alias.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct UserAlias {
     /// Unique together with the label.
     pub alias_name: String,
@@ -109,17 +123,46 @@ pub struct UserAlias {
     pub alias_label: String,
 }
 
+// The name is a person's id at Meta.
+impl fmt::Debug for UserAlias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserAlias")
+            .field("alias_label", &self.alias_label)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a taken request answered.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default)]
 pub struct Taken {
     /// Objects that were not taken although the others were.
-    #[serde(default)]
     pub errors: Vec<ObjectError>,
     /// Of a campaign: what to look for in Braze's logs.
-    #[serde(default)]
     pub dispatch_id: Option<String>,
-    #[serde(default)]
     message: String,
+}
+
+impl Taken {
+    /// An answer that is not JSON, or not as documented, has no fields.
+    fn read(body: &[u8]) -> Self {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
+        Self {
+            errors: ObjectError::read_all(body.get("errors")),
+            dispatch_id: text("dispatch_id"),
+            message: text("message").unwrap_or_default(),
+        }
+    }
+}
+
+// The message may repeat what was sent, even the key.
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taken")
+            .field("errors", &self.errors)
+            .field("dispatch_id", &self.dispatch_id)
+            .finish_non_exhaustive()
+    }
 }
 
 enum Key {
@@ -195,7 +238,7 @@ impl Braze {
     }
 
     fn read(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<Taken, BrazeError> {
-        let taken: Taken = serde_json::from_slice(body).unwrap_or_default();
+        let taken = Taken::read(body);
         let reason = || format!("braze_{}", status.as_u16());
         match status {
             status if status.is_success() => {
@@ -208,14 +251,6 @@ impl Braze {
                 }
                 Ok(taken)
             }
-            // Seen with 400 and with 401: objects are named, so it is about the content and not the key.
-            _ if !taken.errors.is_empty() && status.is_client_error() => Err(BrazeError::Rejected {
-                reason: reason(),
-                errors: taken.errors,
-            }),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-                Err(BrazeError::Configuration { reason: reason() })
-            }
             StatusCode::PAYLOAD_TOO_LARGE => Err(BrazeError::TooLarge),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
                 let wait = rate_limit::wait(headers, self.clock.now());
@@ -224,13 +259,25 @@ impl Braze {
                     wait,
                 })
             }
+            // Seen with 400 and with 401: objects are named, so it is about the content and not the key.
+            _ if status.is_client_error() && taken.errors.iter().any(|error| error.index.is_some()) => {
+                Err(BrazeError::Rejected {
+                    reason: reason(),
+                    errors: taken.errors,
+                })
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                Err(BrazeError::Configuration { reason: reason() })
+            }
+            // Nothing of the REST API redirects: it is another host.
+            status if status.is_redirection() => Err(BrazeError::Configuration { reason: reason() }),
             status if status.is_server_error() => Err(BrazeError::Transient {
                 reason: reason(),
                 wait: None,
             }),
             _ => Err(BrazeError::Rejected {
                 reason: known_reason(&taken.message).unwrap_or_else(reason),
-                errors: Vec::new(),
+                errors: taken.errors,
             }),
         }
     }
@@ -287,7 +334,7 @@ impl BrazeError {
             Self::Transient { reason, wait: None } => {
                 matches!(reason.as_str(), TIMED_OUT | UNREACHABLE | THROTTLED)
             }
-            Self::Rejected { .. } | Self::TooLarge => false,
+            Self::Rejected { .. } | Self::TooLarge | Self::OutOfTime => false,
         }
     }
 }
@@ -303,6 +350,7 @@ impl fmt::Display for BrazeError {
             | Self::Configuration { reason }
             | Self::Rejected { reason, .. } => f.write_str(reason),
             Self::TooLarge => f.write_str("braze_413"),
+            Self::OutOfTime => f.write_str("out_of_time"),
         }
     }
 }

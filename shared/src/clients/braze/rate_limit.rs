@@ -14,7 +14,10 @@ const EARLIEST_EPOCH_SECOND: i64 = 1_000_000_000;
 /// Limits reset on the clock hour, so no honest answer is longer.
 const LONGEST: Duration = Duration::from_hours(1);
 
-/// The wait that the headers ask for, at most an hour; `None` if they do not.
+/// A time that is over already is one by a clock that is ahead of ours, or a whole second cut down to none.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The wait that the headers ask for, from a second to an hour; `None` if they ask for none.
 pub(crate) fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
     let seconds = number("x-ratelimit-retry-after")
@@ -28,7 +31,7 @@ pub(crate) fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
                 reset
             })
         })?;
-    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LONGEST))
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).clamp(SHORTEST, LONGEST))
 }
 
 fn seconds_until_date(headers: &HeaderMap, now: Timestamp) -> Option<i64> {
@@ -57,10 +60,11 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_wait_and_the_past_is_now() {
+    fn nonsense_is_no_wait_and_the_past_is_a_second() {
         assert_eq!(seconds("x-ratelimit-reset", "soon"), None);
         assert_eq!(seconds("x-ratelimit-remaining", "0"), None);
-        assert_eq!(seconds("x-ratelimit-reset", "1600000000"), Some(0));
+        assert_eq!(seconds("x-ratelimit-reset", "1600000000"), Some(1));
+        assert_eq!(seconds("retry-after", "0"), Some(1));
         assert_eq!(seconds("x-ratelimit-retry-after", "99999"), Some(3600));
     }
 }

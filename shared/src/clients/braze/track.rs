@@ -1,16 +1,19 @@
 //! Many users' objects through `/users/track` in as few requests as the limits allow.
 //!
-//! All of one user's objects travel in one request, for Braze keeps no order between requests. An answer that
-//! names objects is mapped back to their users. A batch that is refused as a whole is halved until the user at
-//! fault stands alone, so one bad object costs its neighbours nothing.
+//! All of one user's objects travel in one request, for Braze keeps no order between requests. Each object has
+//! its own fate: an answer that names objects is mapped back to them. A request that is refused as a whole is
+//! halved until the object at fault stands alone, so one bad object costs its neighbours nothing.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Mutex;
 
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Braze, BrazeError, MAX_TRACK_OBJECTS, ObjectError, Taken, TrackBody};
+use super::gate::Gate;
+use super::{Array, Braze, BrazeError, MAX_TRACK_OBJECTS, ObjectError, TrackBody};
 
 /// Braze refuses 4 MB; half a megabyte is left for what JSON adds around the objects.
 const MAX_BYTES: usize = 3_500_000;
@@ -18,13 +21,29 @@ const MAX_BYTES: usize = 3_500_000;
 /// Requests under way at once. Limits are counted per company and 3 s, so a few suffice.
 const CONCURRENCY: usize = 8;
 
+/// What an object's refusal is called.
+const REJECTED: &str = "braze_object_rejected";
+
 /// What one user's objects are.
-#[derive(Debug, Default, Clone)]
+#[derive(Default, Clone)]
 pub struct User {
     /// User attributes objects; more than one where a value moves from one profile to another.
     pub attributes: Vec<Value>,
     /// Custom event objects; processed after the attributes of the same request.
     pub events: Vec<Value>,
+}
+
+// The objects say who somebody is.
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attributes, events } = self;
+        write!(
+            f,
+            "User({} attributes, {} events)",
+            attributes.len(),
+            events.len()
+        )
+    }
 }
 
 impl User {
@@ -41,26 +60,67 @@ impl User {
     }
 }
 
+/// What became of a user's objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    /// Of the attributes objects together; the error is one that may pass, if any of them is.
+    pub attributes: Result<(), BrazeError>,
+    /// Of each custom event.
+    pub events: Vec<Result<(), BrazeError>>,
+}
+
+impl Fate {
+    fn taken(user: &User) -> Self {
+        Self {
+            attributes: Ok(()),
+            events: vec![Ok(()); user.events.len()],
+        }
+    }
+
+    /// Nothing of `user` was taken, for the same reason.
+    #[must_use]
+    pub fn failed(user: &User, error: &BrazeError) -> Self {
+        Self {
+            attributes: Err(error.clone()),
+            events: vec![Err(error.clone()); user.events.len()],
+        }
+    }
+
+    fn settle(&mut self, object: Object, error: &BrazeError) {
+        match object.array {
+            Array::Attributes => {
+                if self.attributes.is_ok() || !is_final(error) {
+                    self.attributes = Err(error.clone());
+                }
+            }
+            Array::Events => {
+                if let Some(event) = self.events.get_mut(object.index) {
+                    *event = Err(error.clone());
+                }
+            }
+        }
+    }
+}
+
 /// Sends all users' objects. The result has one entry a user, in the same order.
 ///
 /// A user with more than [`MAX_TRACK_OBJECTS`] objects is split; then the requests are sent one after the
-/// other. Once Braze throttles, is out of reach or refuses the key, requests that have not started are not
-/// sent, and their users get the same error; likewise after `last_start`.
-pub async fn send(braze: &Braze, users: &[User], last_start: Instant) -> Vec<Result<(), BrazeError>> {
-    let fates: Vec<Mutex<Result<(), BrazeError>>> = users.iter().map(|_| Mutex::new(Ok(()))).collect();
-    let stop: Mutex<Option<BrazeError>> = Mutex::new(None);
+/// other, and the rest is not sent if one of them may not have arrived. Once Braze throttles, is out of reach
+/// or refuses the key, requests that have not started are not sent, and their objects get the same error.
+/// After `last_start` it is [`BrazeError::OutOfTime`].
+pub async fn send(braze: &Braze, users: &[User], last_start: Instant) -> Vec<Fate> {
+    let run = Run {
+        braze,
+        users,
+        gate: Gate::new(last_start),
+        fates: Mutex::new(users.iter().map(Fate::taken).collect()),
+    };
     stream::iter(batches(users))
-        .for_each_concurrent(CONCURRENCY, |batch| {
-            send_batch(braze, users, batch, &fates, &stop, last_start)
-        })
+        .for_each_concurrent(CONCURRENCY, |batch| run.batch(batch))
         .await;
-    fates
-        .into_iter()
-        .map(|fate| {
-            fate.into_inner()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-        })
-        .collect()
+    run.fates
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Positions of users that share a request.
@@ -87,153 +147,193 @@ fn batches(users: &[User]) -> Vec<Vec<usize>> {
     batches
 }
 
-async fn send_batch(
-    braze: &Braze,
-    users: &[User],
-    batch: Vec<usize>,
-    fates: &[Mutex<Result<(), BrazeError>>],
-    stop: &Mutex<Option<BrazeError>>,
-    last_start: Instant,
-) {
-    let settle = |positions: &[usize], error: &BrazeError| {
-        for position in positions {
-            if let Some(fate) = fates.get(*position) {
-                *lock(fate) = Err(error.clone());
+/// Where an object stands among its user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Object {
+    user: usize,
+    array: Array,
+    index: usize,
+}
+
+struct Run<'a> {
+    braze: &'a Braze,
+    users: &'a [User],
+    gate: Gate,
+    fates: Mutex<Vec<Fate>>,
+}
+
+impl Run<'_> {
+    /// The requests of some users, one after the other.
+    async fn batch(&self, batch: Vec<usize>) {
+        let mut open = parts(self.users, &batch);
+        open.reverse();
+        // Of these users something may not have arrived. What comes after it would overtake it.
+        let mut behind: HashMap<usize, BrazeError> = HashMap::new();
+        while let Some(mut request) = open.pop() {
+            request.retain(|object| match behind.get(&object.user) {
+                Some(error) => {
+                    self.settle(&[*object], error);
+                    false
+                }
+                None => true,
+            });
+            if request.is_empty() {
+                continue;
+            }
+            let sent = match self.gate.check() {
+                Ok(()) => self.attempt(&request).await,
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok(instead) => open.extend(instead.into_iter().rev()),
+                Err(error) => {
+                    self.gate.failed(&error);
+                    self.settle(&request, &error);
+                    behind.extend(request.iter().map(|object| (object.user, error.clone())));
+                }
             }
         }
-    };
-    let mut open = vec![batch];
-    while let Some(batch) = open.pop() {
-        let late = || BrazeError::Transient {
-            reason: "out_of_time".to_owned(),
-            wait: None,
-        };
-        let stopped = lock(stop)
-            .clone()
-            .or_else(|| (Instant::now() > last_start).then(late));
-        if let Some(error) = stopped {
-            settle(&batch, &error);
-            continue;
-        }
-        let parts = parts(users, &batch);
-        let mut error = None;
-        let mut objects_at_fault = Vec::new();
-        for (body, owners) in &parts {
-            match braze.track(body).await {
-                Ok(Taken { errors, .. }) => {
-                    objects_at_fault.extend(
-                        errors
-                            .iter()
-                            .filter_map(|error| owners.of(error).map(|owner| (owner, error.clone()))),
-                    );
-                }
-                Err(refused) => {
-                    error = Some((refused, owners.clone()));
-                    break;
-                }
-            }
-        }
-        for (owner, error) in objects_at_fault {
-            settle(&[owner], &rejected(error));
-        }
-        match error {
-            None => {}
-            Some((BrazeError::Rejected { errors, .. }, owners)) if !errors.is_empty() => {
-                // Every object was named, so nothing of the request was taken: leave those out, try the rest.
-                let mut at_fault = Vec::new();
-                for error in errors {
-                    if let Some(owner) = owners.of(&error) {
-                        settle(&[owner], &rejected(error));
-                        at_fault.push(owner);
-                    }
-                }
-                let rest: Vec<usize> = batch
+    }
+
+    /// One request. Gives what is to be sent in its place, in order, or why it may not have arrived.
+    async fn attempt(&self, request: &[Object]) -> Result<Vec<Vec<Object>>, BrazeError> {
+        match self.braze.track(&self.body(request)).await {
+            Ok(taken) => {
+                let rest = self.reject(request, &taken.errors);
+                if taken
+                    .errors
                     .iter()
-                    .copied()
-                    .filter(|owner| !at_fault.contains(owner))
-                    .collect();
-                if !rest.is_empty() && rest.len() < batch.len() {
-                    open.push(rest);
+                    .all(|error| position(request, error).is_some())
+                {
+                    return Ok(Vec::new());
                 }
+                tracing::error!("Braze did not take an object of a request and does not say which");
+                Ok(self.unnamed(request, rest, &rejected(&taken.errors)))
             }
-            Some((error @ (BrazeError::Rejected { .. } | BrazeError::TooLarge), _)) => {
-                if batch.len() > 1 {
-                    let (left, right) = batch.split_at(batch.len() / 2);
-                    open.push(right.to_vec());
-                    open.push(left.to_vec());
-                } else {
-                    settle(&batch, &error);
-                }
+            // Nothing of the request was taken: leave those out that Braze named, try the rest.
+            Err(BrazeError::Rejected { errors, .. })
+                if errors.iter().any(|error| position(request, error).is_some()) =>
+            {
+                Ok(vec![self.reject(request, &errors)])
             }
-            Some((error, _)) => {
-                if error.is_outage() {
-                    *lock(stop) = Some(error.clone());
-                }
-                settle(&batch, &error);
+            Err(error @ (BrazeError::Rejected { .. } | BrazeError::TooLarge)) => {
+                Ok(self.smaller(request, request, &error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Of a request that was taken but for objects that Braze does not name. Attributes can be written again, to
+    /// find those at fault; an event would count twice, so these are given up for somebody to look at.
+    fn unnamed(&self, request: &[Object], rest: Vec<Object>, error: &BrazeError) -> Vec<Vec<Object>> {
+        let (attributes, events): (Vec<Object>, Vec<Object>) = rest
+            .into_iter()
+            .partition(|object| object.array == Array::Attributes);
+        self.settle(&events, error);
+        self.smaller(request, &attributes, error)
+    }
+
+    /// What of a refused request is sent again, in smaller ones. An object that stood alone is at fault itself.
+    fn smaller(&self, request: &[Object], rest: &[Object], error: &BrazeError) -> Vec<Vec<Object>> {
+        if request.len() == 1 {
+            self.settle(rest, error);
+            return Vec::new();
+        }
+        let (left, right) = rest.split_at(middle(rest));
+        vec![left.to_vec(), right.to_vec()]
+    }
+
+    /// Settles the objects that Braze named, and gives the others.
+    fn reject(&self, request: &[Object], errors: &[ObjectError]) -> Vec<Object> {
+        let mut rest = request.to_vec();
+        for error in errors {
+            if let Some(object) = position(request, error) {
+                self.settle(&[object], &rejected(std::slice::from_ref(error)));
+                rest.retain(|other| *other != object);
+            }
+        }
+        rest
+    }
+
+    fn settle(&self, objects: &[Object], error: &BrazeError) {
+        let mut fates = self
+            .fates
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for object in objects {
+            if let Some(fate) = fates.get_mut(object.user) {
+                fate.settle(*object, error);
             }
         }
     }
+
+    fn body(&self, request: &[Object]) -> TrackBody {
+        let mut body = TrackBody::default();
+        for object in request {
+            let Some(user) = self.users.get(object.user) else {
+                continue;
+            };
+            let (from, to) = match object.array {
+                Array::Attributes => (&user.attributes, &mut body.attributes),
+                Array::Events => (&user.events, &mut body.events),
+            };
+            to.extend(from.get(object.index).cloned());
+        }
+        body
+    }
 }
 
-fn rejected(error: ObjectError) -> BrazeError {
+/// The object that Braze means. Of a request with one object it is that one, whatever it says.
+fn position(request: &[Object], error: &ObjectError) -> Option<Object> {
+    if let [object] = request {
+        return Some(*object);
+    }
+    let (array, index) = (error.array?, error.index?);
+    let mut of_array = request.iter().filter(|object| object.array == array);
+    of_array.nth(index).copied()
+}
+
+/// Where a request is cut in two: between users as near to the middle as can be; a single one's attributes go
+/// before its events.
+fn middle(objects: &[Object]) -> usize {
+    let half = objects.len() / 2;
+    let borders = |differ: fn(&Object, &Object) -> bool| {
+        objects
+            .windows(2)
+            .enumerate()
+            .filter(move |(_, pair)| matches!(pair, [before, after] if differ(before, after)))
+            .map(|(before, _)| before + 1)
+            .min_by_key(|border| border.abs_diff(half))
+    };
+    borders(|before, after| before.user != after.user)
+        .or_else(|| borders(|before, after| before.array != after.array))
+        .unwrap_or(half)
+}
+
+fn is_final(error: &BrazeError) -> bool {
+    matches!(error, BrazeError::Rejected { .. } | BrazeError::TooLarge)
+}
+
+fn rejected(errors: &[ObjectError]) -> BrazeError {
     BrazeError::Rejected {
-        reason: "braze_object_rejected".to_owned(),
-        errors: vec![error],
-    }
-}
-
-/// Whose the objects of a request are.
-#[derive(Clone, Default)]
-struct Owners {
-    attributes: Vec<usize>,
-    events: Vec<usize>,
-}
-
-impl Owners {
-    fn of(&self, error: &ObjectError) -> Option<usize> {
-        match error.input_array.as_str() {
-            "attributes" => self.attributes.get(error.index).copied(),
-            "events" => self.events.get(error.index).copied(),
-            _ => None,
-        }
+        reason: errors
+            .first()
+            .map_or_else(|| REJECTED.to_owned(), |error| error.reason(REJECTED)),
+        errors: errors.to_vec(),
     }
 }
 
 /// The requests of a batch: one, unless a single user has more objects than one request may hold.
-fn parts(users: &[User], batch: &[usize]) -> Vec<(TrackBody, Owners)> {
-    let mut parts = vec![(TrackBody::default(), Owners::default())];
-    let mut objects = 0;
-    for (position, user) in batch
+fn parts(users: &[User], batch: &[usize]) -> Vec<Vec<Object>> {
+    let objects: Vec<Object> = batch
         .iter()
-        .filter_map(|position| users.get(*position).map(|user| (*position, user)))
-    {
-        let all = user
-            .attributes
-            .iter()
-            .map(|object| (true, object))
-            .chain(user.events.iter().map(|object| (false, object)));
-        for (attribute, object) in all {
-            if objects == MAX_TRACK_OBJECTS {
-                parts.push((TrackBody::default(), Owners::default()));
-                objects = 0;
-            }
-            objects += 1;
-            if let Some((body, owners)) = parts.last_mut() {
-                if attribute {
-                    body.attributes.push(object.clone());
-                    owners.attributes.push(position);
-                } else {
-                    body.events.push(object.clone());
-                    owners.events.push(position);
-                }
-            }
-        }
-    }
-    parts
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        .filter_map(|position| Some((*position, users.get(*position)?)))
+        .flat_map(|(user, objects)| {
+            let of = |array, number: usize| (0..number).map(move |index| Object { user, array, index });
+            of(Array::Attributes, objects.attributes.len()).chain(of(Array::Events, objects.events.len()))
+        })
+        .collect();
+    objects.chunks(MAX_TRACK_OBJECTS).map(<[_]>::to_vec).collect()
 }
 
 #[cfg(test)]
@@ -273,11 +373,51 @@ mod tests {
     #[test]
     fn a_user_with_too_many_objects_is_split_in_order() {
         let parts = parts(&[user(1, 100)], &[0]);
-        let sizes: Vec<_> = parts
-            .iter()
-            .map(|(body, _)| (body.attributes.len(), body.events.len()))
-            .collect();
-        assert_eq!(sizes, [(1, 74), (0, 26)]);
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [75, 26]);
+        assert_eq!(parts[0][0].array, Array::Attributes);
+        let events: Vec<usize> = parts.concat()[1..].iter().map(|object| object.index).collect();
+        assert_eq!(events, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_request_is_cut_between_users_and_then_between_attributes_and_events() {
+        let one = |users: &[User]| {
+            let all: Vec<usize> = (0..users.len()).collect();
+            parts(users, &all).concat()
+        };
+        assert_eq!(middle(&one(&[user(1, 4), user(1, 0), user(1, 3)])), 5);
+        assert_eq!(middle(&one(&[user(1, 10)])), 1);
+        assert_eq!(middle(&one(&[user(0, 10)])), 5);
+        assert_eq!(middle(&one(&[user(2, 0)])), 1);
+        assert_eq!(middle(&one(&[user(1, 0)])), 0);
+    }
+
+    #[test]
+    fn an_error_finds_its_object_among_those_of_its_array() {
+        let users = [user(1, 2), user(2, 1)];
+        let request = parts(&users, &[0, 1]).concat();
+        let found = |array, index| {
+            let error = ObjectError {
+                array,
+                index,
+                code: None,
+            };
+            position(&request, &error).map(|object| (object.user, object.index))
+        };
+        assert_eq!(found(Some(Array::Attributes), Some(2)), Some((1, 1)));
+        assert_eq!(found(Some(Array::Events), Some(2)), Some((1, 0)));
+        assert_eq!(found(Some(Array::Events), Some(3)), None);
+        assert_eq!(found(Some(Array::Events), None), None);
+        assert_eq!(found(None, Some(0)), None);
+    }
+
+    #[test]
+    fn nothing_shows_who_somebody_is() {
+        let user = User {
+            attributes: vec![json!({"external_id": "user-7"})],
+            events: vec![],
+        };
+        assert_eq!(format!("{user:?}"), "User(1 attributes, 0 events)");
     }
 
     #[test]

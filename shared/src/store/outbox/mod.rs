@@ -15,6 +15,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::batch::{MAX_BATCH_GET, MAX_BATCH_WRITE, batch_get, batch_put};
+use super::contacts::is_condition;
 use super::{Item, StoreError, number, string};
 use crate::clock::Clock;
 use crate::outbox::{Lane, OutboxItem};
@@ -189,13 +190,32 @@ impl Outbox {
             .await;
         match answer {
             Ok(answer) => answer.attributes.map(Entry::read).transpose(),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(aws_sdk_dynamodb::operation::update_item::UpdateItemError::is_conditional_check_failed_exception) =>
-            {
-                Ok(None)
-            }
+            Err(error) if is_condition(&error) => Ok(None),
+            Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
+        }
+    }
+
+    /// Ends the claim that `claimed` was taken by, before its time; one that has run out is left alone.
+    pub async fn unclaim(&self, claimed: &Entry) -> Result<(), StoreError> {
+        let Some(until) = claimed.lease_until else {
+            return Ok(());
+        };
+        let answer = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("subject", string(&claimed.subject))
+            .key("event_key", string(&claimed.event_key))
+            .update_expression("REMOVE lease_until")
+            .condition_expression("#status = :pending AND lease_until = :until")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":pending", string("pending"))
+            .expression_attribute_values(":until", number(until))
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) if is_condition(&error) => Ok(()),
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
         }
     }
@@ -247,13 +267,7 @@ impl Outbox {
         match answer {
             Ok(_) => Ok(()),
             // Removed long ago.
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(aws_sdk_dynamodb::operation::update_item::UpdateItemError::is_conditional_check_failed_exception) =>
-            {
-                Ok(())
-            }
+            Err(error) if is_condition(&error) => Ok(()),
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
         }
     }
@@ -346,13 +360,7 @@ impl Outbox {
             .await;
         match answer {
             Ok(_) => Ok(true),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(aws_sdk_dynamodb::operation::update_item::UpdateItemError::is_conditional_check_failed_exception) =>
-            {
-                Ok(false)
-            }
+            Err(error) if is_condition(&error) => Ok(false),
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
         }
     }
@@ -411,13 +419,7 @@ impl Outbox {
         match update.send().await {
             Ok(_) => Ok(()),
             // Somebody else has settled it; that is as good.
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(aws_sdk_dynamodb::operation::update_item::UpdateItemError::is_conditional_check_failed_exception) =>
-            {
-                Ok(())
-            }
+            Err(error) if is_condition(&error) => Ok(()),
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
         }
     }
