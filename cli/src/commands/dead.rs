@@ -20,8 +20,9 @@ const PAGE: usize = 500;
 /// Look at what was given up, and try it again
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "An outbox item is dead when Braze or Meta refused it for good, or when it was tried for\n\
-    RETRY_FOR_HOURS. It is kept for 30 days. Mend the cause, then redrive.\n\n\
+    after_help = "An outbox item is dead when Braze, Meta or your system refused it for good, or when it was\n\
+    tried for RETRY_FOR_HOURS. What waits for a key, a permission or a URL to be mended is not dead:\n\
+    it leaves within an hour of that. A dead item is kept for 30 days. Mend the cause, then redrive.\n\n\
     Examples:\n  \
     bridge dead list\n  \
     bridge dead show 3f6c1d2ab9e0\n  \

@@ -46,17 +46,27 @@ impl Backoff {
         if now.duration_since(created) >= self.keep_trying {
             return None;
         }
-        let wait = wait.unwrap_or_else(|| {
-            let started = SystemTime::now();
-            match self.policy.should_retry(started, attempts) {
-                RetryDecision::Retry { execute_after } => {
-                    execute_after.duration_since(started).unwrap_or_default()
-                }
-                RetryDecision::DoNotRetry => LONGEST,
-            }
-        });
+        let wait = wait.unwrap_or_else(|| self.pause(attempts));
         now.checked_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)))
             .ok()
+    }
+
+    /// When to try again what is never given up: after `wait`, or as long as `attempts` failures suggest, but
+    /// within an hour.
+    #[must_use]
+    pub fn within_an_hour(&self, now: Timestamp, attempts: u32, wait: Option<Duration>) -> Timestamp {
+        let wait = wait.unwrap_or_else(|| self.pause(attempts)).min(LONGEST);
+        now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1))
+    }
+
+    fn pause(&self, attempts: u32) -> Duration {
+        let started = SystemTime::now();
+        match self.policy.should_retry(started, attempts) {
+            RetryDecision::Retry { execute_after } => {
+                execute_after.duration_since(started).unwrap_or_default()
+            }
+            RetryDecision::DoNotRetry => LONGEST,
+        }
     }
 }
 
@@ -103,5 +113,17 @@ mod tests {
                 .next(later - SignedDuration::from_secs(1), created, 3, None)
                 .is_some()
         );
+    }
+
+    #[test]
+    fn what_is_never_given_up_is_tried_every_hour() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let wait = |attempts, wait| {
+            let next = backoff().within_an_hour(now, attempts, wait);
+            next.as_second() - now.as_second()
+        };
+        assert!((0..200).all(|_| wait(1_000, None) <= 3600));
+        assert_eq!(wait(0, Some(Duration::from_hours(5))), 3600);
+        assert_eq!(wait(0, Some(Duration::from_secs(7))), 7);
     }
 }

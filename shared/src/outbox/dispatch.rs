@@ -47,12 +47,12 @@ pub enum Outcome {
         /// What the other side asks for.
         wait: Option<Duration>,
     },
-    /// It cannot succeed before somebody changes a setting or a secret. Tried again all the same, with an
-    /// alarm.
+    /// It cannot succeed before somebody changes a setting or a secret. Tried again all the same, at least
+    /// every hour, with an alarm and however long that takes.
     Misconfigured {
         /// Short code.
         reason: String,
-        /// Not before this much later.
+        /// Not before this much later; an hour at most.
         wait: Option<Duration>,
     },
     /// It cannot succeed before something arrives from outside, however long that takes: never given up.
@@ -317,7 +317,7 @@ impl Settler {
     /// [`StoreError`] if it cannot be written.
     pub async fn settle(&self, entry: &Entry, outcome: Outcome) -> Result<Moved, StoreError> {
         let subject = telemetry::pseudonym(&entry.subject);
-        let (reason, wait, misconfigured) = match outcome {
+        let (reason, wait) = match outcome {
             Outcome::Done | Outcome::Settled => return Ok(Moved::Done),
             Outcome::Noted(moved) => return Ok(moved),
             Outcome::Busy => return Ok(Moved::Left),
@@ -332,13 +332,17 @@ impl Settler {
                 self.outbox.retry(entry, &reason, self.clock.now() + wait).await?;
                 return Ok(Moved::Retried);
             }
-            Outcome::Retry { reason, wait } => (reason, wait, false),
-            Outcome::Misconfigured { reason, wait } => (reason, wait, true),
+            Outcome::Misconfigured { reason, wait } => {
+                metrics::counter!(telemetry::CONFIGURATION_FAULTS).increment(1);
+                tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item waits for a setting or a secret to be mended");
+                let due = self
+                    .backoff
+                    .within_an_hour(self.clock.now(), entry.attempts, wait);
+                self.outbox.wait(entry, &reason, due).await?;
+                return Ok(Moved::Retried);
+            }
+            Outcome::Retry { reason, wait } => (reason, wait),
         };
-        if misconfigured {
-            metrics::counter!(telemetry::CONFIGURATION_FAULTS).increment(1);
-            tracing::error!(outbox.kind = ?entry.kind, reason, "an outbox item waits for a setting or a secret to be mended");
-        }
         let due = self
             .backoff
             .next(self.clock.now(), entry.created(), entry.attempts, wait);

@@ -16,3 +16,4 @@ mod relay;
 mod relay_burst;
 mod relay_faults;
 mod relay_house;
+mod waiting;

@@ -51,7 +51,7 @@ pub struct Entry {
     /// Failed attempts so far.
     #[serde(default)]
     pub attempts: u32,
-    /// When it was committed (ms).
+    /// When it was committed, or last had all its attempts before it (ms).
     pub(super) created_at: i64,
     /// When the schedule picks it up (ms); pending only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,7 +130,7 @@ impl Entry {
         serde_json::from_str(&self.payload).unwrap_or_default()
     }
 
-    /// When it was committed.
+    /// Since when it is tried: its commit, or when it was last redriven, woken or found to wait for a setting.
     #[must_use]
     pub fn created(&self) -> Timestamp {
         Timestamp::from_millisecond(self.created_at).unwrap_or_default()

@@ -296,6 +296,22 @@ impl Outbox {
         .await
     }
 
+    /// Notes an attempt that failed for something somebody has to mend, and when to try again. The time until
+    /// it is mended does not count: the item then has all of it before it.
+    pub async fn wait(&self, entry: &Entry, reason: &str, due: Timestamp) -> Result<(), StoreError> {
+        self.update(
+            entry,
+            "SET attempts = :attempts, reason = :reason, due_at = :due, created_at = :now REMOVE lease_until",
+            &[
+                (":attempts", number(entry.attempts + 1)),
+                (":reason", string(reason)),
+                (":due", number(due.as_millisecond())),
+                (":now", number(self.clock.now().as_millisecond())),
+            ],
+        )
+        .await
+    }
+
     /// Gives an item up.
     pub async fn dead(&self, entry: &Entry, reason: &str) -> Result<(), StoreError> {
         let now = self.clock.now();

@@ -2,6 +2,6 @@
 
 mod catalog;
 mod crash;
-mod house;
+pub(crate) mod house;
 mod life;
 mod token;

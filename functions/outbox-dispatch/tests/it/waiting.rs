@@ -1,0 +1,163 @@
+//! What waits: for somebody to mend a setting, and for time.
+
+use jiff::SignedDuration;
+use serde_json::json;
+use testkit::braze::{Endpoint, faults};
+use testkit::fault::{Answer, Fault};
+use testkit::graph::{self, Edge, GraphError};
+
+use super::fbe::house::House as Business;
+use super::house::House;
+use super::relay_house::RelayHouse;
+
+/// Longer than `RETRY_FOR_HOURS`.
+const HOURS: usize = 48;
+
+#[tokio::test]
+async fn what_waits_for_a_key_does_not_die_of_it() {
+    let house = House::start().await;
+    house.braze.begin_outage(faults::unauthorized());
+    house.receive(&[house.message("7001")]).await;
+    for _ in 0..HOURS {
+        house.tick().await;
+        house.later(SignedDuration::from_hours(1));
+    }
+    assert_eq!((house.pending().await, house.rows("dead").await), (1, 0));
+    let tries = house.braze.request_count();
+    assert!((HOURS - 5..=2 * HOURS).contains(&tries), "{tries} tries");
+
+    // It is mended, and Braze is down: now the item has its time before it.
+    house.braze.begin_outage(faults::unavailable(503));
+    for _ in 0..30 {
+        house.tick().await;
+        house.later(SignedDuration::from_hours(1));
+    }
+    assert_eq!((house.pending().await, house.rows("dead").await), (1, 0));
+    house.braze.end_outage();
+    house.drain().await;
+    assert_eq!(house.alias_messenger_id("7001"), Some(json!("7001")));
+}
+
+#[tokio::test]
+async fn another_hosts_redirect_is_a_wrong_setting() {
+    let house = House::start().await;
+    let elsewhere = Answer::html(301, "").header("location", "https://example.com/");
+    house.braze.begin_outage(Fault::Answer(elsewhere));
+    let items: Vec<_> = (0..20).map(|n| house.message(&format!("70{n:02}"))).collect();
+    house.receive(&items).await;
+    house.tick().await;
+    assert_eq!((house.pending().await, house.rows("dead").await), (20, 0));
+    assert_eq!(house.braze.request_count(), 1);
+    house.braze.end_outage();
+    house.drain().await;
+    assert_eq!(house.braze.profiles().len(), 20);
+}
+
+#[tokio::test]
+async fn a_missing_permission_may_take_days() {
+    let house = Business::start().await;
+    let refused = GraphError::new(200, "(#200) Permissions error");
+    house.graph.begin_outage(graph::faults::error(&refused));
+    house.happen("install").await;
+    for _ in 0..HOURS {
+        house.tick().await;
+        house.later(SignedDuration::from_hours(1));
+    }
+    assert_eq!(house.rows("dead").await, 0, "{:?}", house.reasons().await);
+    house.graph.end_outage();
+    house.drain().await;
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
+    assert!(house.graph.calls_of(Edge::AccessToken).len() > HOURS / 2);
+}
+
+#[tokio::test]
+async fn a_reply_that_waits_for_a_key_ends_with_its_window() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.braze.begin_outage(faults::unauthorized());
+    house.says("42", "hi").await;
+    for _ in 0..23 {
+        house.tick().await;
+        house.later(SignedDuration::from_hours(1));
+    }
+    assert_eq!(
+        (house.rows("pending").await.len(), house.rows("dead").await.len()),
+        (1, 0)
+    );
+    for _ in 0..3 {
+        house.tick().await;
+        house.later(SignedDuration::from_hours(1));
+    }
+    assert_eq!(house.rows("pending").await, []);
+    assert_eq!(house.rows("dead").await[0].1, "window_closed");
+    house.braze.end_outage();
+}
+
+#[tokio::test]
+async fn a_message_waits_for_your_system_to_be_mended() {
+    let house = RelayHouse::with(&[("TEMPLATE_CAMPAIGN_ID", "template-campaign")]).await;
+    house.knows("42");
+    house.system.begin_outage(Fault::Answer(Answer::html(401, "")));
+    house.says("42", "hi").await;
+    for _ in 0..HOURS {
+        house.tick().await;
+        house.later(SignedDuration::from_hours(1));
+    }
+    assert_eq!(
+        (house.rows("pending").await.len(), house.rows("dead").await.len()),
+        (1, 0)
+    );
+    house.system.end_outage();
+    house.drain().await;
+    assert_eq!(house.got("42"), ["You said: hi"]);
+}
+
+#[tokio::test]
+async fn no_round_begins_that_could_not_end() {
+    let house = House::with(&[("RETRY_FOR_HOURS", "1")]).await;
+    let items: Vec<_> = (0..100).map(|n| house.message(&format!("70{n:02}"))).collect();
+    house.receive(&items).await;
+    house.later(SignedDuration::from_hours(2));
+    let until = house.clock.now() + SignedDuration::from_secs(20);
+    let report = house.dispatch.handle_until(json!({}), until).await.unwrap();
+    assert_eq!(
+        (&report["retried"], &report["dead"]),
+        (&json!(0), &json!(0)),
+        "{report}"
+    );
+    assert_eq!((house.pending().await, house.braze.request_count()), (100, 0));
+    house.tick().await;
+    assert_eq!(house.rows("done").await, 100);
+}
+
+#[tokio::test]
+async fn what_a_batch_has_no_time_for_is_left_as_it_was() {
+    let house = House::with(&[("MESSENGER_EVENTS", "message")]).await;
+    house.receive(&[house.message("7001")]).await;
+    let batch = house.stream().await;
+    // Enough to claim, too little for a request.
+    let until = house.clock.now() + SignedDuration::from_secs(35);
+    house.dispatch.handle_until(batch, until).await.unwrap();
+    assert_eq!((house.pending().await, house.braze.request_count()), (2, 0));
+    let report = house.tick().await;
+    assert_eq!(
+        report["done"], 2,
+        "neither the contact nor its event is held: {report}"
+    );
+    assert_eq!(house.braze.events().len(), 1);
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_already_is_a_second() {
+    let house = House::start().await;
+    house.braze.script(
+        Endpoint::Track,
+        faults::rate_limited(faults::RateLimit::RetryAfter(0)),
+    );
+    house.receive(&[house.message("7001")]).await;
+    house.tick().await;
+    assert_eq!(house.braze.request_count(), 1);
+    house.later(SignedDuration::from_secs(1));
+    house.tick().await;
+    assert_eq!(house.alias_messenger_id("7001"), Some(json!("7001")));
+}
