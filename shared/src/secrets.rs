@@ -24,8 +24,12 @@ const TIME_TO_LIVE: Duration = Duration::from_mins(5);
 /// A mismatch forces a refresh at most this often: strangers must not make us ask on each of their requests.
 const REFRESH_INTERVAL: Duration = Duration::from_mins(1);
 
+/// After a failure Secrets Manager is left alone for this long: each try may take seconds, and Meta waits for
+/// five in all.
+const PAUSE: Duration = Duration::from_secs(30);
+
 /// Why a secret cannot be had. Holds the secret's name and never its value.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SecretError {
     /// Secrets Manager did not give it.
     #[error("secret `{id}` cannot be read: {reason}")]
@@ -57,6 +61,27 @@ struct Cached<T> {
     value: Option<Arc<T>>,
     fetched: Timestamp,
     forced: Timestamp,
+    /// The last try, if it failed.
+    failed: Option<(Timestamp, SecretError)>,
+}
+
+impl<T> Cached<T> {
+    /// Why a try would be too early: another one has failed since `interval` ago.
+    fn failure(&self, now: Timestamp, interval: Duration) -> Option<&SecretError> {
+        let (at, error) = self.failed.as_ref()?;
+        (age(now, *at) < interval).then_some(error)
+    }
+
+    fn keep(&mut self, now: Timestamp, fetched: &Result<Arc<T>, SecretError>) {
+        match fetched {
+            Ok(value) => {
+                self.fetched = now;
+                self.value = Some(Arc::clone(value));
+                self.failed = None;
+            }
+            Err(error) => self.failed = Some((now, error.clone())),
+        }
+    }
 }
 
 impl<T> Clone for Secret<T> {
@@ -87,6 +112,7 @@ impl<T: DeserializeOwned> Secret<T> {
             value: None,
             fetched: never,
             forced: never,
+            failed: None,
         };
         Self {
             id: id.into(),
@@ -109,20 +135,20 @@ impl<T: DeserializeOwned> Secret<T> {
         {
             return Ok(Arc::clone(value));
         }
-        match self.fetch().await {
-            Ok(value) => {
-                cached.fetched = now;
-                cached.value = Some(Arc::clone(&value));
-                Ok(value)
-            }
-            Err(error) => match &cached.value {
-                Some(value) => {
-                    tracing::warn!(secret.id = %self.id, %error, "the secret cannot be refreshed; its last value serves");
-                    Ok(Arc::clone(value))
-                }
-                None => Err(error),
-            },
+        if let Some(value) = &cached.value
+            && cached.failure(now, PAUSE).is_some()
+        {
+            return Ok(Arc::clone(value));
         }
+        let fetched = self.fetch().await;
+        cached.keep(now, &fetched);
+        fetched.or_else(|error| match &cached.value {
+            Some(value) => {
+                tracing::warn!(secret.id = %self.id, %error, "the secret cannot be refreshed; its last value serves");
+                Ok(Arc::clone(value))
+            }
+            None => Err(error),
+        })
     }
 
     /// The value fetched anew after something did not match it, or `None` if that was done less than a minute
@@ -130,18 +156,37 @@ impl<T: DeserializeOwned> Secret<T> {
     ///
     /// # Errors
     ///
-    /// [`SecretError`] if it cannot be fetched.
+    /// [`SecretError`] if it cannot be fetched, or could not be a moment ago.
     pub async fn refresh(&self) -> Result<Option<Arc<T>>, SecretError> {
         let mut cached = self.cached.lock().await;
         let now = self.clock.now();
         if age(now, cached.forced) < REFRESH_INTERVAL {
-            return Ok(None);
+            return match cached.failure(now, REFRESH_INTERVAL) {
+                Some(error) => Err(error.clone()),
+                None => Ok(None),
+            };
+        }
+        if let Some(error) = cached.failure(now, PAUSE) {
+            return Err(error.clone());
         }
         cached.forced = now;
-        let value = self.fetch().await?;
-        cached.fetched = now;
-        cached.value = Some(Arc::clone(&value));
-        Ok(Some(value))
+        let fetched = self.fetch().await;
+        cached.keep(now, &fetched);
+        fetched.map(Some)
+    }
+
+    /// What replaces `refused`: the value fetched anew, or what a request beside this one has just fetched.
+    /// `None` if there is nothing newer.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if it cannot be fetched.
+    pub async fn newer(&self, refused: &Arc<T>) -> Result<Option<Arc<T>>, SecretError> {
+        if let Some(fresh) = self.refresh().await? {
+            return Ok(Some(fresh));
+        }
+        let held = self.get().await?;
+        Ok((!Arc::ptr_eq(&held, refused)).then_some(held))
     }
 
     async fn fetch(&self) -> Result<Arc<T>, SecretError> {

@@ -1,6 +1,8 @@
 //! The webhook's edge: who gets in, and what bad input gets.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+use std::time::Duration;
+
 use lambda_http::{Body, Request};
 use messenger_events::{App, Settings};
 use secrecy::SecretString;
@@ -16,6 +18,7 @@ const SECRET: &str = "app_secret_for_tests";
 struct House {
     aws: EmbeddedAws,
     app: App,
+    clock: Clock,
     outbox_table: String,
 }
 
@@ -38,10 +41,11 @@ impl House {
         ];
         let settings = Env::from_pairs(&pairs).finish(Settings::read).unwrap();
         let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
-        let app = App::new(settings, &aws.secrets_manager(), &aws.dynamodb(), clock);
+        let app = App::new(settings, &aws.secrets_manager(), &aws.dynamodb(), clock.clone());
         Self {
             aws,
             app,
+            clock,
             outbox_table,
         }
     }
@@ -261,4 +265,68 @@ async fn everything_twice_and_at_once_makes_one_contact_each() {
         assert_eq!(answer.0, 200);
     }
     assert_eq!(house.synced_people().await, 50);
+}
+
+#[tokio::test]
+async fn an_outage_of_secrets_manager_is_met_once_in_half_a_minute() {
+    let house = House::start().await;
+    let body = br#"{"object":"page","entry":[]}"#;
+    assert_eq!(house.signed(body).await.0, 200);
+    house.clock.set(house.clock.now() + Duration::from_mins(6));
+    house
+        .aws
+        .fail_next("GetSecretValue", 100, Fault::ServiceUnavailable);
+    house.aws.reset_calls();
+    for _ in 0..3 {
+        assert_eq!(house.signed(body).await.0, 200, "the last values serve");
+    }
+    let asked = || house.aws.secrets_manager_calls().of("GetSecretValue");
+    assert_eq!(asked(), 6, "three tries for each of two secrets");
+    house.clock.set(house.clock.now() + Duration::from_secs(31));
+    assert_eq!(house.signed(body).await.0, 200);
+    assert_eq!(asked(), 12);
+}
+
+#[tokio::test]
+async fn a_signature_that_cannot_be_judged_is_503_however_often() {
+    let house = House::start().await;
+    let body = br#"{"object":"page","entry":[]}"#;
+    assert_eq!(house.signed(body).await.0, 200);
+    // It was rotated, and Secrets Manager is away.
+    house.aws.put_secret("meta", &meta("next", None)).await.unwrap();
+    house
+        .aws
+        .fail_next("GetSecretValue", 100, Fault::ServiceUnavailable);
+    let signature = sign(&SecretString::from("next"), body);
+    for _ in 0..3 {
+        let (status, answer) = house.post(body.to_vec(), Some(&signature)).await;
+        assert_eq!(status, 503, "{answer}");
+        house.clock.set(house.clock.now() + Duration::from_secs(25));
+    }
+    house.aws.clear_faults();
+    house.clock.set(house.clock.now() + Duration::from_mins(1));
+    assert_eq!(house.post(body.to_vec(), Some(&signature)).await.0, 200);
+}
+
+#[tokio::test]
+async fn after_an_outage_a_mismatch_is_looked_into() {
+    let house = House::start().await;
+    let body = br#"{"object":"page","entry":[]}"#;
+    assert_eq!(house.signed(body).await.0, 200);
+    house.clock.set(house.clock.now() + Duration::from_mins(6));
+    house
+        .aws
+        .fail_next("GetSecretValue", 100, Fault::ServiceUnavailable);
+    assert_eq!(house.signed(body).await.0, 200);
+    house.aws.reset_calls();
+    let signature = sign(&SecretString::from("foreign"), body);
+    assert_eq!(house.post(body.to_vec(), Some(&signature)).await.0, 503);
+    assert_eq!(
+        house.aws.secrets_manager_calls().of("GetSecretValue"),
+        0,
+        "it has just failed"
+    );
+    house.aws.clear_faults();
+    house.clock.set(house.clock.now() + Duration::from_mins(1));
+    assert_eq!(house.post(body.to_vec(), Some(&signature)).await.0, 401);
 }
