@@ -127,7 +127,7 @@ impl ExternalSystemClient {
         let answer = self.attempt(&prepared, &secret).await;
         // A credential may have been rotated; an expected side effect of that must not raise an alarm.
         if let Err(ExternalSystemError::Configuration { .. }) = answer
-            && let Ok(Some(fresh)) = self.secret.refresh().await
+            && let Ok(Some(fresh)) = self.secret.newer(&secret).await
             && credentials(&fresh) != credentials(&secret)
         {
             return self.attempt(&prepared, &fresh).await;

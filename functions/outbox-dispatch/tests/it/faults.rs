@@ -83,28 +83,6 @@ async fn a_wrong_key_is_waited_for_and_not_given_up() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_is_fetched_without_a_retry() {
-    let house = House::start().await;
-    house
-        .aws
-        .put_secret("braze", &json!({"api_key": "an old key"}))
-        .await
-        .unwrap();
-    house.receive(&[house.message("7001")]).await;
-    house.tick().await;
-    assert_eq!(house.pending().await, 1);
-    house
-        .aws
-        .put_secret("braze", &json!({"api_key": "key"}))
-        .await
-        .unwrap();
-    house.later(SignedDuration::from_hours(1));
-    house.tick().await;
-    assert_eq!(house.alias_messenger_id("7001"), Some(json!("7001")));
-    assert!(!house.braze.take_refusals().is_empty());
-}
-
-#[tokio::test]
 async fn one_object_at_fault_costs_only_itself() {
     let house = House::start().await;
     let items: Vec<_> = (0..60).map(|n| house.message(&format!("70{n:02}"))).collect();

@@ -39,6 +39,28 @@ async fn what_waits_for_a_key_does_not_die_of_it() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_rotated_under_many_requests_fails_none_of_them() {
+    let house = House::start().await;
+    house.receive(&[house.message("6999")]).await;
+    house.drain().await;
+    house.braze.rotate_api_key("the next key");
+    let key = json!({"api_key": "the next key"});
+    house.aws.put_secret("braze", &key).await.unwrap();
+    let items: Vec<_> = (0..600).map(|n| house.message(&format!("7{n:03}"))).collect();
+    house.receive(&items).await;
+    house.aws.reset_calls();
+    // The old key is still held: this is within five minutes.
+    let report = house.tick().await;
+    assert_eq!(
+        (&report["done"], &report["retried"]),
+        (&json!(600), &json!(0)),
+        "{report}"
+    );
+    assert_eq!(house.aws.secrets_manager_calls().of("GetSecretValue"), 1);
+    assert!(house.braze.take_refusals().len() > 1, "many met the old key");
+}
+
+#[tokio::test]
 async fn another_hosts_redirect_is_a_wrong_setting() {
     let house = House::start().await;
     let elsewhere = Answer::html(301, "").header("location", "https://example.com/");

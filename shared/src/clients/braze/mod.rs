@@ -210,7 +210,7 @@ impl Braze {
         let answer = self.attempt(path, pick(&secret, key), body).await;
         // The key may have been rotated; an expected side effect of that must not raise an alarm.
         if let Err(BrazeError::Configuration { .. }) = answer
-            && let Ok(Some(fresh)) = self.secret.refresh().await
+            && let Ok(Some(fresh)) = self.secret.newer(&secret).await
             && pick(&fresh, key).expose_secret() != pick(&secret, key).expose_secret()
         {
             return self.attempt(path, pick(&fresh, key), body).await;
