@@ -37,6 +37,8 @@ pub const OUTBOX_RETRIED: &str = "OutboxRetried";
 pub const OUTBOX_DEAD: &str = "OutboxDead";
 /// Braze said 401, 403 or 404, or Graph 190: somebody must change a setting or a secret.
 pub const CONFIGURATION_FAULTS: &str = "ConfigurationFaults";
+/// Stored items that this version cannot read, and leaves alone.
+pub const UNREADABLE_ITEMS: &str = "UnreadableItems";
 /// Age of the oldest due outbox item, in seconds.
 pub const OLDEST_DUE_SECONDS: &str = "OldestDueSeconds";
 /// Removals of businesses that are not installed, or that name another Business Manager: nothing was changed.

@@ -213,7 +213,7 @@ impl App {
                     entries.push(entry);
                     sequence_numbers.push(change.sequence_number);
                 }
-                // The schedule meets it again; here it must not hold up the shard.
+                // Another version's: it stays due, and must not hold up the shard.
                 Err(error) => tracing::error!(%error, "a stream record is no outbox item"),
             }
         }

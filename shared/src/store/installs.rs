@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::batch_get;
 use super::contacts::{Reason, is_condition, reasons};
 use super::outbox::Outbox;
-use super::{Item, StoreError, number, string};
+use super::{Item, StoreError, number, readable, string};
 use crate::clock::Clock;
 use crate::fbe::catalog_push::PushProgress;
 use crate::fbe::install::{Install, Status};
@@ -258,10 +258,7 @@ impl Installs {
             .filter_map(|mut item| Some(Item::from([(KEY.to_owned(), item.remove(KEY)?)])))
             .collect();
         let items = batch_get(&self.client, &self.table, keys).await?;
-        items
-            .into_iter()
-            .map(|item| unpack(item).map(|stored| stored.install))
-            .collect()
+        Ok(readable(items, KEY, |item| Ok(unpack(item)?.install)))
     }
 
     /// One page of all installs, or of the active ones alone.
@@ -283,10 +280,9 @@ impl Installs {
             .map_err(|error| StoreError::sdk("Scan", &error))?;
         let items = answer.items.unwrap_or_default().into_iter();
         Ok(Page {
-            installs: items
-                .filter(|item| item.contains_key("facts"))
-                .map(|item| unpack(item).map(|stored| stored.install))
-                .collect::<Result<_, _>>()?,
+            installs: readable(items.filter(|item| item.contains_key("facts")), KEY, |item| {
+                Ok(unpack(item)?.install)
+            }),
             next: answer.last_evaluated_key.map(Cursor),
         })
     }

@@ -12,6 +12,8 @@ use std::fmt;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use crate::telemetry;
+
 /// DynamoDB could not do it, or an item is not what we wrote. Carries the service's words and never an item.
 #[derive(Debug, thiserror::Error)]
 pub struct StoreError {
@@ -63,6 +65,32 @@ impl StoreError {
 pub(crate) const MAX_TRANSACT: usize = 100;
 
 pub(crate) type Item = std::collections::HashMap<String, AttributeValue>;
+
+/// Those of `items` that can be read. One that another version has written, or somebody by hand, must not hold
+/// up the others: it is left alone, and told of by the stand-in of its `key`.
+pub(crate) fn readable<T>(
+    items: impl IntoIterator<Item = Item>,
+    key: &str,
+    read: impl Fn(Item) -> Result<T, StoreError>,
+) -> Vec<T> {
+    let (mut readable, mut left, mut first) = (Vec::new(), 0_u64, None);
+    for item in items {
+        let id = item.get(key).and_then(|id| id.as_s().ok());
+        let id = id.map(|id| telemetry::pseudonym(id));
+        match read(item) {
+            Ok(value) => readable.push(value),
+            Err(error) => {
+                left += 1;
+                first.get_or_insert((id, error));
+            }
+        }
+    }
+    if let Some((id, error)) = first {
+        metrics::counter!(telemetry::UNREADABLE_ITEMS).increment(left);
+        tracing::error!(items = left, first = id, %error, "stored items cannot be read by this version");
+    }
+    readable
+}
 
 pub(crate) fn string(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())

@@ -16,4 +16,5 @@ mod relay;
 mod relay_burst;
 mod relay_faults;
 mod relay_house;
+mod unreadable;
 mod waiting;

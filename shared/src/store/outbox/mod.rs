@@ -4,6 +4,7 @@
 //! holds just what waits, spread over shards so that no partition is hot; only dead ones carry `dead_lane` and
 //! `dead_at`. Settled and dead items stay for a while (`expires_at`): a redelivered webhook must find them.
 
+mod due;
 mod entry;
 mod quarantine;
 
@@ -16,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::batch::{MAX_BATCH_GET, MAX_BATCH_WRITE, batch_get, batch_put};
 use super::contacts::is_condition;
-use super::{Item, StoreError, number, string};
+use super::{Item, StoreError, number, readable, string};
 use crate::clock::Clock;
 use crate::outbox::{Lane, OutboxItem};
 
@@ -117,46 +118,6 @@ impl Outbox {
         answer.item.map(Entry::read).transpose()
     }
 
-    /// Pending items of `lane` that are due, oldest first within a shard, at most about `limit`; and when the
-    /// oldest fell due.
-    pub async fn due(&self, lane: Lane, limit: usize) -> Result<(Vec<Entry>, Option<Timestamp>), StoreError> {
-        let now = self.clock.now().as_millisecond();
-        let per_shard = i32::try_from(limit.div_ceil(usize::from(SHARDS))).unwrap_or(i32::MAX);
-        let keys: Vec<Vec<Item>> = stream::iter(0..SHARDS)
-            .map(|shard| async move {
-                let answer = self
-                    .client
-                    .query()
-                    .table_name(&self.table)
-                    .index_name("due")
-                    .key_condition_expression("due_shard = :shard AND due_at <= :now")
-                    .expression_attribute_values(":shard", string(format!("{}#{shard}", lane.as_str())))
-                    .expression_attribute_values(":now", number(now))
-                    .limit(per_shard)
-                    .send()
-                    .await
-                    .map_err(|error| StoreError::sdk("Query", &error))?;
-                Ok::<_, StoreError>(answer.items.unwrap_or_default())
-            })
-            .buffer_unordered(usize::from(SHARDS))
-            .try_collect()
-            .await?;
-        let keys: Vec<Item> = keys.into_iter().flatten().collect();
-        let oldest = keys
-            .iter()
-            .filter_map(|key| key.get("due_at")?.as_n().ok()?.parse().ok())
-            .min();
-        let entries = self.read_all(&keys).await?;
-        // The index lags behind the table a little.
-        let due = entries
-            .into_iter()
-            .filter(|entry| entry.status == Status::Pending && entry.due_at.is_some_and(|at| at <= now));
-        Ok((
-            due.collect(),
-            oldest.and_then(|at| Timestamp::from_millisecond(at).ok()),
-        ))
-    }
-
     /// Takes the item for `lease`. `None` if somebody else has it or it is settled.
     pub async fn claim(&self, entry: &Entry, lease: Duration) -> Result<Option<Entry>, StoreError> {
         self.claim_key(&entry.subject, &entry.event_key, lease).await
@@ -240,7 +201,7 @@ impl Outbox {
             .collect::<Result<_, _>>()
             .await
             .map_err(|error| StoreError::sdk("Query", &error))?;
-        items.into_iter().map(Entry::read).collect()
+        Ok(readable(items, "subject", Entry::read))
     }
 
     /// Settles an item as done of which only the key is known, also if it was given up. Call only under the
@@ -401,10 +362,10 @@ impl Outbox {
             .collect::<Result<_, _>>()
             .await
             .map_err(|error| StoreError::sdk("Query", &error))?;
-        for item in &waiting {
-            let entry = Entry::read(item.clone())?;
+        let waiting = readable(waiting, "subject", Entry::read);
+        for entry in &waiting {
             self.update(
-                &entry,
+                entry,
                 "SET due_at = :now, created_at = :now, attempts = :zero REMOVE reason",
                 &[(":now", number(now)), (":zero", number(0))],
             )
@@ -455,7 +416,7 @@ impl Outbox {
             .buffer_unordered(CONCURRENCY)
             .try_collect()
             .await?;
-        items.into_iter().flatten().map(Entry::read).collect()
+        Ok(readable(items.into_iter().flatten(), "subject", Entry::read))
     }
 
     async fn write_all(&self, items: Vec<Item>) -> Result<(), StoreError> {
