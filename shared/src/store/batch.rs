@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, PutRequest, WriteRequest};
+use tokio::time::Instant;
 
 use super::{Item, StoreError};
 
@@ -12,6 +14,9 @@ pub(crate) const MAX_BATCH_GET: usize = 100;
 /// Items that DynamoDB takes in one `BatchWriteItem`.
 pub(crate) const MAX_BATCH_WRITE: usize = 25;
 
+/// How long to go on if the client does not say.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Reads up to [`MAX_BATCH_GET`] items consistently, asking again for what DynamoDB left out.
 pub(crate) async fn batch_get(
     client: &Client,
@@ -19,7 +24,7 @@ pub(crate) async fn batch_get(
     mut keys: Vec<Item>,
 ) -> Result<Vec<Item>, StoreError> {
     let mut found = Vec::with_capacity(keys.len());
-    let mut pause = Duration::from_millis(20);
+    let mut pauses = Pauses::new("BatchGetItem", client);
     while !keys.is_empty() {
         let request = KeysAndAttributes::builder()
             .set_keys(Some(keys))
@@ -44,7 +49,9 @@ pub(crate) async fn batch_get(
             .and_then(|mut tables| tables.remove(table))
             .map(|left| left.keys)
             .unwrap_or_default();
-        pause = between(pause, keys.is_empty()).await;
+        if !keys.is_empty() {
+            pauses.next().await?;
+        }
     }
     Ok(found)
 }
@@ -59,7 +66,7 @@ pub(crate) async fn batch_put(client: &Client, table: &str, items: Vec<Item>) ->
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| StoreError::new("BatchWriteItem", error))?;
-    let mut pause = Duration::from_millis(20);
+    let mut pauses = Pauses::new("BatchWriteItem", client);
     while !writes.is_empty() {
         let answer = client
             .batch_write_item()
@@ -71,16 +78,41 @@ pub(crate) async fn batch_put(client: &Client, table: &str, items: Vec<Item>) ->
             .unprocessed_items
             .and_then(|mut tables| tables.remove(table))
             .unwrap_or_default();
-        pause = between(pause, writes.is_empty()).await;
+        if !writes.is_empty() {
+            pauses.next().await?;
+        }
     }
     Ok(())
 }
 
-// DynamoDB leaves items out when it is throttled; asking again at once makes that worse.
-async fn between(pause: Duration, finished: bool) -> Duration {
-    if finished {
-        return pause;
+/// What lies between the calls. DynamoDB leaves items out when it is throttled; asking again at once makes that
+/// worse, and asking on beyond what a call may take keeps a sender waiting who would rather try again.
+struct Pauses {
+    operation: &'static str,
+    next: Duration,
+    until: Instant,
+}
+
+impl Pauses {
+    fn new(operation: &'static str, client: &Client) -> Self {
+        let timeouts = client.config().timeout_config();
+        let patience = timeouts.and_then(TimeoutConfig::operation_timeout);
+        Self {
+            operation,
+            next: Duration::from_millis(20),
+            until: Instant::now() + patience.unwrap_or(PATIENCE),
+        }
     }
-    tokio::time::sleep(pause).await;
-    (pause * 2).min(Duration::from_secs(1))
+
+    async fn next(&mut self) -> Result<(), StoreError> {
+        if Instant::now() + self.next > self.until {
+            return Err(StoreError::new(
+                self.operation,
+                "items are left out again and again",
+            ));
+        }
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(Duration::from_secs(1));
+        Ok(())
+    }
 }

@@ -1,8 +1,10 @@
 use std::time::Duration;
 
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use serde_json::json;
 use shared::outbox::{Kind, Lane, OutboxItem};
-use shared::store::outbox::{Quarantined, Status};
+use shared::store::outbox::{Outbox, Quarantined, Status};
+use testkit::aws::Fault;
 
 use super::Tables;
 
@@ -192,4 +194,38 @@ async fn a_thousand_due_items_are_read_in_few_calls() {
         (8, 10),
         "{calls:?}"
     );
+}
+
+#[tokio::test]
+async fn what_a_batch_leaves_out_is_asked_for_again_but_not_for_ever() {
+    let tables = Tables::create().await;
+    let timeouts = TimeoutConfig::builder()
+        .operation_timeout(Duration::from_millis(300))
+        .build();
+    let config = aws_sdk_dynamodb::config::Builder::from(&tables.aws.sdk_config())
+        .timeout_config(timeouts)
+        .build();
+    let client = aws_sdk_dynamodb::Client::from_conf(config);
+    let outbox = Outbox::new(client, tables.outbox_table.clone(), tables.clock.clone());
+    outbox.add(&item("a", "1")).await.unwrap();
+    tables.later(31);
+
+    tables.aws.fail_next("BatchGetItem", 2, Fault::Unprocessed);
+    let (due, _) = outbox.due(Lane::Sync, 100).await.unwrap();
+    assert_eq!(due.len(), 1);
+    tables.aws.fail_next("BatchWriteItem", 2, Fault::Unprocessed);
+    outbox.done(due.clone()).await.unwrap();
+
+    for operation in ["BatchGetItem", "BatchWriteItem"] {
+        outbox.add(&item("a", operation)).await.unwrap();
+        tables.later(31);
+        tables.aws.fail_next(operation, 1_000, Fault::Unprocessed);
+        let began = std::time::Instant::now();
+        let failed = match operation {
+            "BatchGetItem" => outbox.due(Lane::Sync, 100).await.is_err(),
+            _ => outbox.done(due.clone()).await.is_err(),
+        };
+        assert!(failed && began.elapsed() < Duration::from_secs(2), "{operation}");
+        tables.aws.clear_faults();
+    }
 }

@@ -17,6 +17,8 @@ pub enum Fault {
     Throttle,
     /// Refused as in conflict with another transaction, not applied.
     Conflict,
+    /// A batch is taken and nothing of it done: all of it is given back as unprocessed.
+    Unprocessed,
     /// Never answered, not applied.
     Timeout,
     /// Applied, but the answer is cut off.

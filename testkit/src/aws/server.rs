@@ -104,6 +104,7 @@ async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Resp
         ),
         Some(Fault::Throttle) => throttled(service),
         Some(Fault::Conflict) => conflict(&operation, &body),
+        Some(Fault::Unprocessed) => unprocessed(&operation, &body),
         Some(Fault::Timeout) => std::future::pending().await,
         Some(Fault::AnswerLost) => {
             let response = endpoint.perform(service, &operation, head.headers, body).await;
@@ -237,6 +238,23 @@ fn conflict(operation: &str, request: &[u8]) -> Response {
         "CancellationReasons": reasons,
     });
     json_response(StatusCode::BAD_REQUEST, &body)
+}
+
+fn unprocessed(operation: &str, request: &[u8]) -> Response {
+    let request: Value = serde_json::from_slice(request).unwrap_or_default();
+    let all = request.get("RequestItems").cloned().unwrap_or_default();
+    let answer = match operation {
+        "BatchGetItem" => json!({"Responses": {}, "UnprocessedKeys": all}),
+        "BatchWriteItem" => json!({"UnprocessedItems": all}),
+        _ => {
+            return refusal(
+                StatusCode::BAD_REQUEST,
+                "ValidationException",
+                "only a batch can be left unprocessed",
+            );
+        }
+    };
+    json_response(StatusCode::OK, &answer)
 }
 
 fn refusal(status: StatusCode, kind: &str, message: &str) -> Response {
