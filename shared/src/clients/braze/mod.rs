@@ -261,8 +261,9 @@ impl Braze {
             }
             // Seen with 400 and with 401: objects are named, so it is about the content and not the key.
             _ if status.is_client_error() && taken.errors.iter().any(|error| error.index.is_some()) => {
+                let named = taken.errors.iter().find(|error| error.code.is_some());
                 Err(BrazeError::Rejected {
-                    reason: reason(),
+                    reason: named.map_or_else(reason, |error| error.reason(&reason())),
                     errors: taken.errors,
                 })
             }
@@ -356,3 +357,37 @@ impl fmt::Display for BrazeError {
 }
 
 impl std::error::Error for BrazeError {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_shows_a_person_or_a_key() {
+        let body = TrackBody {
+            attributes: vec![json!({"external_id": "user-7"})],
+            events: Vec::new(),
+        };
+        let alias = AliasToIdentify {
+            external_id: "user-7".to_owned(),
+            user_alias: UserAlias {
+                alias_name: "7001".to_owned(),
+                alias_label: "messenger:1".to_owned(),
+            },
+        };
+        let answer = json!({"message": "Invalid API key: user-7", "errors": [{"type": "'user-7' is wrong"}]});
+        let taken = Taken::read(answer.to_string().as_bytes());
+        let shown = format!("{body:?} {alias:?} {taken:?}");
+        assert!(!shown.contains("user-7") && !shown.contains("7001"), "{shown}");
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_has_no_fields() {
+        for body in ["", "<html>", "7", "[]", r#"{"errors":null,"dispatch_id":7}"#] {
+            let taken = Taken::read(body.as_bytes());
+            assert!(taken.errors.is_empty() && taken.dispatch_id.is_none(), "{body}");
+        }
+    }
+}
