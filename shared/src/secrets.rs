@@ -72,14 +72,15 @@ impl<T> Cached<T> {
         (age(now, *at) < interval).then_some(error)
     }
 
-    fn keep(&mut self, now: Timestamp, fetched: &Result<Arc<T>, SecretError>) {
+    /// Keeps what came of a try that began and ended at these times.
+    fn keep(&mut self, began: Timestamp, ended: Timestamp, fetched: &Result<Arc<T>, SecretError>) {
         match fetched {
             Ok(value) => {
-                self.fetched = now;
+                self.fetched = began;
                 self.value = Some(Arc::clone(value));
                 self.failed = None;
             }
-            Err(error) => self.failed = Some((now, error.clone())),
+            Err(error) => self.failed = Some((ended, error.clone())),
         }
     }
 }
@@ -141,7 +142,7 @@ impl<T: DeserializeOwned> Secret<T> {
             return Ok(Arc::clone(value));
         }
         let fetched = self.fetch().await;
-        cached.keep(now, &fetched);
+        cached.keep(now, self.clock.now(), &fetched);
         fetched.or_else(|error| match &cached.value {
             Some(value) => {
                 tracing::warn!(secret.id = %self.id, %error, "the secret cannot be refreshed; its last value serves");
@@ -171,7 +172,7 @@ impl<T: DeserializeOwned> Secret<T> {
         }
         cached.forced = now;
         let fetched = self.fetch().await;
-        cached.keep(now, &fetched);
+        cached.keep(now, self.clock.now(), &fetched);
         fetched.map(Some)
     }
 
