@@ -230,11 +230,15 @@ impl Dispatcher {
     /// [`StoreError`] if the table cannot be read.
     pub async fn tick(&self, until: Timestamp) -> Result<Report, StoreError> {
         let mut total = Report::default();
+        let mut is_first = true;
         loop {
             let (due, oldest) = self.outbox.due(self.lane, ROUND).await?;
             let now = self.clock.now();
-            let waited = oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64());
-            metrics::gauge!(telemetry::OLDEST_DUE_SECONDS).set(waited);
+            if std::mem::take(&mut is_first) {
+                let waited = oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64());
+                // A gauge would be written again with every later call of this process, long after it was true.
+                metrics::histogram!(telemetry::OLDEST_DUE_SECONDS).record(waited);
+            }
             if due.is_empty() || now + MARGIN > until {
                 return Ok(total);
             }
