@@ -9,9 +9,11 @@
 
 use std::sync::OnceLock;
 
+use hmac::{Hmac, KeyInit, Mac};
 use lambda_runtime::tracing::Level;
 use lambda_runtime::tracing::subscriber::{EnvFilter, fmt};
 use metrics_cloudwatch_embedded::Collector;
+use sha2::Sha256;
 
 use crate::config::Env;
 use crate::secrets::SecretError;
@@ -52,6 +54,9 @@ pub const GRAPH_DRIFT: &str = "GraphDrift";
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
+/// One for a stack, and in none of its logs.
+static PSEUDONYM_KEY: OnceLock<String> = OnceLock::new();
+
 /// Sets up logs and metrics; call once, at start. `LOG_LEVEL` (default `INFO`) is for our own lines: libraries
 /// log warnings at most, since some write requests out when asked for more.
 ///
@@ -60,6 +65,8 @@ static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 pub fn init(function: &'static str) {
     let mut env = Env::process();
     let level = env.parsed("LOG_LEVEL", Level::INFO, "a level");
+    // Only tests call this twice.
+    let _ = PSEUDONYM_KEY.set(env.or("PSEUDONYM_KEY", ""));
     let subscriber = fmt().with_env_filter(filter(function, level)).with_target(false);
     // Lambda wants level and timestamp in every JSON line, and stamps plain ones itself.
     if env.or("AWS_LAMBDA_LOG_FORMAT", "").eq_ignore_ascii_case("json") {
@@ -107,18 +114,37 @@ pub fn secrets_unavailable(error: &SecretError) -> Answer {
     ErrorCode::SecretsUnavailable.answer()
 }
 
-/// A stand-in for an id that names a person, for logs: the same id gives the same stand-in, and nothing leads
-/// back.
+/// A stand-in for an id that names a person, for logs: the same id gives the same stand-in in all functions of a
+/// stack. Phone numbers are few enough to try them all, so whoever has a log needs `PSEUDONYM_KEY` too before
+/// anything leads back.
 #[must_use]
 pub fn pseudonym(id: &str) -> String {
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(id);
+    let key = PSEUDONYM_KEY.get().map_or("", String::as_str);
+    stand_in(key, id)
+}
+
+fn stand_in(key: &str, id: &str) -> String {
+    // HMAC takes a key of any length, so there is no error to show.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else {
+        return String::new();
+    };
+    mac.update(id.as_bytes());
+    let digest = mac.finalize().into_bytes();
     hex::encode(digest.first_chunk::<6>().copied().unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stand_in_is_the_same_for_the_same_person_and_stack_only() {
+        let number = "+15551234567";
+        assert_eq!(stand_in("stack", number), stand_in("stack", number));
+        assert_ne!(stand_in("stack", number), stand_in("stack", "+15551234568"));
+        assert_ne!(stand_in("stack", number), stand_in("another", number));
+        assert_eq!(stand_in("stack", number).len(), 12);
+    }
 
     #[test]
     fn libraries_never_log_more_than_warnings() {

@@ -21,7 +21,7 @@ use super::*;
 use crate::secrets;
 
 /// Read by every function before its own settings, in `telemetry::init`.
-const COMMON: [&str; 2] = ["LOG_LEVEL", "METRICS_NAMESPACE"];
+const COMMON: [&str; 3] = ["LOG_LEVEL", "METRICS_NAMESPACE", "PSEUDONYM_KEY"];
 
 /// What Lambda does in a function's name, without the function's code: it writes the logs and traces, reads the stream
 /// of an event source, and sends what failed to the failure destination.
