@@ -37,6 +37,8 @@ pub enum FoundOut {
     AtOnce,
     /// In the handle's status.
     InProcessing,
+    /// By the whole batch being refused with error 1, "Please reduce the amount of data".
+    AsTooMuch,
 }
 
 /// A catalog as it stands.
@@ -125,13 +127,17 @@ impl Store {
             }
             identified.push((id, request));
         }
+        let is_too_much = |id: &str| matches!(self.bad_items.get(id), Some((_, FoundOut::AsTooMuch)));
+        if identified.iter().any(|(id, _)| is_too_much(id)) {
+            return Err(super::faults::reduce());
+        }
         let (mut validation, mut errors) = (Vec::new(), Vec::new());
         for (index, (id, request)) in identified.into_iter().enumerate() {
             match self.bad_items.get(&*id) {
                 Some((message, FoundOut::AtOnce)) => validation.push(json!({
                     "retailer_id": id, "errors": [{"message": message}], "warnings": [],
                 })),
-                Some((message, FoundOut::InProcessing)) => {
+                Some((message, FoundOut::InProcessing | FoundOut::AsTooMuch)) => {
                     errors.push((index, id.into_owned(), message.clone()));
                 }
                 None => {

@@ -17,6 +17,12 @@ pub fn token_invalid(subcode: i64) -> Fault {
     error(&GraphError::token(Some(subcode)))
 }
 
+/// 100: the `appsecret_proof` was made with another app secret, as after a reset at Meta.
+#[must_use]
+pub fn wrong_proof() -> Fault {
+    error(&GraphError::proof(true))
+}
+
 /// 4 (application), 17 (user), 32 (page) or 613 (custom): called too often. HTTP 400, not 429.
 #[must_use]
 pub fn rate_limited(code: i64) -> Fault {

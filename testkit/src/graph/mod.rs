@@ -76,6 +76,7 @@ impl FakeGraph {
                 polls_until_finished: 0,
             },
             usage: (1, 0),
+            install_pages: 1,
             script: Script::new(),
             calls: History::new(options.history),
             refusals: Refusals::default(),
@@ -153,6 +154,16 @@ impl FakeGraph {
         if let Some(token) = self.shared.lock().tokens.get_mut(token) {
             token.invalid = Some(subcode);
         }
+    }
+
+    /// The app's secret was reset: proofs that were made with the old one are wrong from now on.
+    pub fn reset_app_secret(&self, secret: &str) {
+        self.shared.lock().options.app_secret = secret.into();
+    }
+
+    /// From now on the installs API answers this many pages, with the install on the last.
+    pub fn page_installs(&self, pages: usize) {
+        self.shared.lock().install_pages = pages;
     }
 
     /// System-user tokens that a business's token was exchanged for, oldest first.

@@ -51,6 +51,7 @@ pub(super) struct Platform {
     pub(super) catalogs: HashMap<String, Store>,
     pub(super) batching: Batching,
     pub(super) usage: (u32, u32),
+    pub(super) install_pages: usize,
     pub(super) script: Script<Edge, Fault>,
     pub(super) calls: History<Call>,
     pub(super) refusals: Refusals,
@@ -258,6 +259,18 @@ impl Platform {
             }
             (Edge::Installs, business) => {
                 let install = business.and_then(|business| business.install.clone());
+                let page: usize = parameters
+                    .text("after")
+                    .map_or(Ok(1), |cursor| cursor.parse())
+                    .map_err(|_| GraphError::invalid("Param after is no cursor"))?;
+                if page < self.install_pages {
+                    // The address holds the token, so no client should follow it as it stands.
+                    let paging = json!({
+                        "cursors": {"before": page.to_string(), "after": (page + 1).to_string()},
+                        "next": "https://graph.facebook.com/next",
+                    });
+                    return Ok(json!({"data": [], "paging": paging}));
+                }
                 Ok(json!({"data": install.into_iter().collect::<Vec<_>>()}))
             }
             (Edge::Configure, Some(business)) if business.install.is_some() => {
