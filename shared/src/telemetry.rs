@@ -49,6 +49,8 @@ pub const FBE_FOREIGN_REMOVALS: &str = "FbeForeignRemovals";
 pub const FBE_UNKNOWN_AT_GRAPH: &str = "FbeUnknownAtGraph";
 /// Pixels that more than one business claims.
 pub const PIXEL_CONFLICTS: &str = "PixelConflicts";
+/// Items of catalogs that did not get there: broken in the feed, or refused by Meta.
+pub const CATALOG_ITEMS_FAILED: &str = "CatalogItemsFailed";
 /// Differences between an install as stored and as Graph tells it.
 pub const GRAPH_DRIFT: &str = "GraphDrift";
 

@@ -16,8 +16,10 @@ use serde_json::value::RawValue;
 pub const MAX_ITEM_BYTES: usize = 512 * 1024;
 /// Meta takes this many items a call.
 pub const MAX_BATCH_ITEMS: usize = 5_000;
-/// A batch is closed before it gets larger, which bounds memory with very large items.
-pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// A batch is closed before it gets larger. Every push under way holds one in memory.
+pub const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// What `items_batch` adds to an item, with its comma.
+const REQUEST_BYTES: usize = r#"{"method":"UPDATE","data":},"#.len();
 
 /// One product.
 #[derive(Debug, Clone)]
@@ -283,6 +285,12 @@ impl Batch {
         self.items.last().map_or(0, |item| item.index + 1)
     }
 
+    /// How many bytes it takes in the body of a call.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.bytes + self.items.len() * REQUEST_BYTES
+    }
+
     /// The two halves; the second is `None` if there is only one item.
     #[must_use]
     pub fn halves(mut self) -> (Self, Option<Self>) {
@@ -470,9 +478,9 @@ mod tests {
             .collect();
         assert_eq!(
             full.iter().map(|batch| batch.items().len()).collect::<Vec<_>>(),
-            [41, 41]
+            [20, 20, 20, 20]
         );
-        assert_eq!(batcher.finish().unwrap().items().len(), 18);
+        assert_eq!(batcher.finish().unwrap().items().len(), 20);
     }
 
     #[test]

@@ -10,6 +10,12 @@ use super::redact;
 const MAX_ERRORS: usize = 50;
 /// Longer messages are cut.
 const MAX_MESSAGE: usize = 300;
+/// Handles that are kept before what became of them is asked for: the record has to fit into an item of DynamoDB.
+pub const MAX_OUTSTANDING: usize = 200;
+/// After so many batches without a complaint larger ones are tried again.
+const STEADY: u32 = 8;
+/// A feed that is another one each time it is read would never come to its end. After so many it counts as the same.
+const MAX_RESTARTS: u32 = 5;
 
 /// An item that did not get into the catalog, or got there with complaints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,13 +48,22 @@ pub struct PushProgress {
     pub feed_version: Option<String>,
     /// Items of the feed before this position are done with.
     pub next_index: u64,
-    /// Items a call; less after Meta asked for less.
+    /// How often the push began again because the feed was another one.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Items a call; less for a while after Meta asked for less.
     pub batch_limit: usize,
+    /// Batches that Meta accepted since it last asked for less.
+    #[serde(default)]
+    pub steady: u32,
     /// Whether the whole feed was handed over.
     pub feed_done: bool,
     /// Handles whose result is not known yet, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outstanding: Vec<Outstanding>,
+    /// When the last step forward was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advanced_at: Option<Timestamp>,
     /// Items that Meta accepted.
     pub accepted: u64,
     /// Items that were refused, here or by Meta.
@@ -67,25 +82,33 @@ impl PushProgress {
             started_at: now,
             feed_version: None,
             next_index: 0,
+            restarts: 0,
             batch_limit: MAX_BATCH_ITEMS,
+            steady: 0,
             feed_done: false,
             outstanding: Vec::new(),
+            advanced_at: None,
             accepted: 0,
             failed: 0,
             errors: Vec::new(),
         }
     }
 
-    /// The feed was opened and has this version. Another version than before starts it over: positions in
-    /// one feed mean nothing in another.
+    /// The feed was opened and has this version. Another version than before starts it over, a few times:
+    /// positions in one feed mean nothing in another.
     pub fn feed_opened(&mut self, version: Option<&str>) {
-        if self.feed_version.as_deref() != version {
-            if self.next_index > 0 {
-                self.next_index = 0;
-                self.feed_done = false;
-            }
-            self.feed_version = version.map(str::to_owned);
+        if self.feed_version.as_deref() == version {
+            return;
         }
+        self.feed_version = version.map(str::to_owned);
+        if self.next_index == 0 || self.restarts == MAX_RESTARTS {
+            return;
+        }
+        self.restarts += 1;
+        (self.next_index, self.accepted, self.failed) = (0, 0, 0);
+        self.errors.clear();
+        // What became of the first feed's batches says nothing of this one's.
+        self.outstanding.clear();
     }
 
     /// Whether an item at this position still has to be pushed.
@@ -110,6 +133,11 @@ impl PushProgress {
         let items = batch.items().len() as u64;
         self.next_index = self.next_index.max(batch.next_index());
         self.accepted += items;
+        self.steady += 1;
+        if self.steady >= STEADY {
+            self.steady = 0;
+            self.batch_limit = self.batch_limit.saturating_mul(2).min(MAX_BATCH_ITEMS);
+        }
         for handle in handles {
             if !self.outstanding.iter().any(|known| known.handle == *handle) {
                 self.outstanding.push(Outstanding {
@@ -121,12 +149,14 @@ impl PushProgress {
     }
 
     /// Meta asked for less data: halves the batches. `false` if one item alone was too much, which is then
-    /// skipped.
+    /// skipped; it was to blame, so the batches are as large as before.
     pub fn reduce(&mut self, batch: &Batch) -> bool {
+        self.steady = 0;
         if let [only] = batch.items() {
             self.failed += 1;
             self.note(&only.id, "more data than Meta takes");
             self.next_index = self.next_index.max(batch.next_index());
+            self.batch_limit = MAX_BATCH_ITEMS;
             return false;
         }
         self.batch_limit = (batch.items().len() / 2).max(1);
@@ -142,6 +172,12 @@ impl PushProgress {
     /// Meta is done with a batch.
     pub fn settled(&mut self, handle: &str) {
         self.outstanding.retain(|known| known.handle != handle);
+    }
+
+    /// Whether so many batches are under way that Meta should be asked for them first.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.outstanding.len() >= MAX_OUTSTANDING
     }
 
     /// Whether nothing is left to push or to ask for.
@@ -160,14 +196,21 @@ impl PushProgress {
     }
 }
 
-/// The feed of a business: `url` with `{external_business_id}` and `{catalog_id}` filled in, percent-encoded.
+/// The feed of a business: `url` with `{external_business_id}` and `{catalog_id}` filled in, percent-encoded. `None`
+/// if an id is dots alone: they lead to another path however they are encoded.
 #[must_use]
-pub fn feed_url(url: &str, business_id: &str, catalog_id: &str) -> String {
+pub fn feed_url(url: &str, business_id: &str, catalog_id: &str) -> Option<String> {
+    if [business_id, catalog_id]
+        .iter()
+        .any(|id| matches!(*id, "." | ".."))
+    {
+        return None;
+    }
     let encode = |text: &str| {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };
-    url.replace("{external_business_id}", &encode(business_id))
-        .replace("{catalog_id}", &encode(catalog_id))
+    let url = url.replace("{external_business_id}", &encode(business_id));
+    Some(url.replace("{catalog_id}", &encode(catalog_id)))
 }
 
 #[cfg(test)]
@@ -220,8 +263,34 @@ mod tests {
         at.accepted(&batches(4, &at)[0], &[]);
         at.feed_opened(Some("v1"));
         assert_eq!(at.next_index, 4);
+        at.refused("p1", "no image");
         at.feed_opened(Some("v2"));
-        assert_eq!(at.next_index, 0);
+        assert_eq!((at.next_index, at.accepted, at.failed), (0, 0, 0));
+        assert!(at.errors.is_empty() && at.outstanding.is_empty());
+    }
+
+    #[test]
+    fn a_feed_that_is_never_the_same_comes_to_its_end() {
+        let mut at = progress();
+        for turn in 0..20 {
+            at.feed_opened(Some(&format!("v{turn}")));
+            if let Some(batch) = batches(4, &at).first() {
+                at.accepted(batch, &[]);
+            }
+        }
+        assert_eq!((at.next_index, at.accepted), (10, 10));
+    }
+
+    #[test]
+    fn batches_grow_again_once_meta_has_taken_a_few() {
+        let mut at = progress();
+        let batch = batches(10, &at).remove(0);
+        assert!(at.reduce(&batch));
+        for _ in 0..STEADY {
+            assert_eq!(at.batch_limit, 5);
+            at.accepted(&batch, &[]);
+        }
+        assert_eq!(at.batch_limit, 10);
     }
 
     #[test]
@@ -238,6 +307,7 @@ mod tests {
             (at.next_index, at.failed, at.errors[0].item.as_str()),
             (1, 1, "p0")
         );
+        assert_eq!(at.batch_limit, MAX_BATCH_ITEMS);
     }
 
     #[test]
@@ -262,13 +332,11 @@ mod tests {
 
     #[test]
     fn placeholders_of_the_feed_are_filled_in() {
+        let url = "https://x.example/{external_business_id}?c={catalog_id}";
         assert_eq!(
-            feed_url(
-                "https://x.example/{external_business_id}?c={catalog_id}",
-                "a/b",
-                "7"
-            ),
-            "https://x.example/a%2Fb?c=7"
+            feed_url(url, "a/b", "7").as_deref(),
+            Some("https://x.example/a%2Fb?c=7")
         );
+        assert_eq!(feed_url(url, "..", "7"), None);
     }
 }

@@ -8,19 +8,28 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{ACCEPT, ETAG, HeaderMap, LAST_MODIFIED};
-use shared::clients::graph::{BatchStatus, ErrorKind};
+use jiff::SignedDuration;
+use shared::clients::graph::{Answer, BatchAccepted, BatchStatus, ErrorKind, GraphError};
 use shared::fbe::catalog::{Batch, Batcher, BrokenItem, FeedError, FeedItem, FeedReader};
 use shared::fbe::catalog_push::{PushProgress, feed_url};
 use shared::fbe::plan::CatalogPush;
 use shared::outbox::dispatch::Outcome;
 use shared::store::installs::Push;
 use shared::store::outbox::Entry;
+use shared::telemetry;
 
 use super::Visit;
 use super::access::Access;
 
 /// Meta takes seconds to minutes for a batch.
 const POLL_AGAIN: Duration = Duration::from_secs(30);
+
+/// A push that keeps getting on is not given up, however long it takes; this long without a step forward is too
+/// long.
+const STANDSTILL: SignedDuration = SignedDuration::from_hours(24);
+
+/// How long a push that was getting on waits after a failure that names no time.
+const GO_ON_AFTER: Duration = Duration::from_mins(5);
 
 /// What a push that ran out of time says.
 const CONTINUES: &str = "catalog_push_continues";
@@ -29,6 +38,9 @@ const CONTINUES: &str = "catalog_push_continues";
 struct Run {
     push: Push,
     access: Access,
+    /// Items of the feed that could be read, and that could not, in this visit.
+    readable: u64,
+    broken: u64,
 }
 
 impl Run {
@@ -53,31 +65,48 @@ impl Visit<'_> {
         }
         let push = match self.stored.push.clone() {
             Some(push) if push.event_key == entry.event_key => push,
-            // One that was asked for later has begun: it pushes the same, and newer.
-            Some(push) if push.event_key > entry.event_key => return Ok(()),
+            // One that began after this one was asked for pushes the same, and newer.
+            Some(Push { progress, .. })
+                if progress.catalog_id == catalog_id && progress.started_at > entry.created() =>
+            {
+                return Ok(());
+            }
             _ => Push {
                 event_key: entry.event_key.clone(),
                 progress: PushProgress::new(&catalog_id, self.now()),
                 finished_at: None,
             },
         };
-        let access = self.access().await?;
-        let mut run = Run { push, access };
-        if !run.push.progress.feed_done {
-            let url = feed_url(&url, self.id(), &catalog_id);
-            self.feed(&mut run, &url).await?;
-        }
-        self.ask(&mut run).await?;
-        if !run.push.progress.is_done() {
-            return Err(Outcome::Retry {
-                reason: "catalog_push_processing".to_owned(),
-                wait: Some(POLL_AGAIN),
+        let Some(url) = feed_url(&url, self.id(), &catalog_id) else {
+            return Err(Outcome::Dead {
+                reason: "catalog_feed_no_url".to_owned(),
             });
+        };
+        let mut run = Run {
+            push,
+            access: self.access().await?,
+            readable: 0,
+            broken: 0,
+        };
+        let result = self.carry_on(&mut run, &url).await;
+        result.map_err(|outcome| self.patient(&run, outcome))
+    }
+
+    /// From wherever the push stands to its end.
+    async fn carry_on(&mut self, run: &mut Run, url: &str) -> Result<(), Outcome> {
+        if !run.push.progress.feed_done {
+            self.make_room(run).await?;
+            self.feed(run, url).await?;
+        }
+        self.ask(run).await?;
+        if !run.push.progress.is_done() {
+            return Err(processing());
         }
         if run.push.finished_at.is_none() {
             run.push.finished_at = Some(self.now());
-            self.keep(&run).await?;
+            self.keep(run).await?;
             let PushProgress { accepted, failed, .. } = run.push.progress;
+            metrics::counter!(telemetry::CATALOG_ITEMS_FAILED).increment(failed);
             tracing::info!(
                 fbe.business = self.pseudonym(),
                 accepted,
@@ -86,6 +115,20 @@ impl Visit<'_> {
             );
         }
         Ok(())
+    }
+
+    /// A failure of a push that has lately got on counts as a pause.
+    fn patient(&self, run: &Run, outcome: Outcome) -> Outcome {
+        let advanced = run.push.progress.advanced_at;
+        match outcome {
+            Outcome::Retry { reason, wait } if advanced.is_some_and(|at| self.now() < at + STANDSTILL) => {
+                Outcome::Waiting {
+                    reason,
+                    wait: wait.unwrap_or(GO_ON_AFTER),
+                }
+            }
+            outcome => outcome,
+        }
     }
 
     /// Reads the feed and hands over what is missing.
@@ -119,6 +162,14 @@ impl Visit<'_> {
         if let Some(batch) = batcher.finish() {
             self.send(run, batch).await?;
         }
+        // An error in JSON looks like a feed of one broken item.
+        if run.readable == 0 && run.broken > 0 {
+            tracing::warn!(
+                broken = run.broken,
+                "a catalog feed has not one item that can be read"
+            );
+            return Err(Outcome::retry("catalog_feed_unreadable"));
+        }
         run.progress().feed_done = true;
         self.keep(run).await
     }
@@ -130,6 +181,10 @@ impl Visit<'_> {
         items: &mut Vec<Result<FeedItem, BrokenItem>>,
     ) -> Result<(), Outcome> {
         for item in items.drain(..) {
+            match &item {
+                Ok(_) => run.readable += 1,
+                Err(_) => run.broken += 1,
+            }
             match item {
                 Ok(item) if run.push.progress.is_next(item.index) => {
                     if let Some(batch) = batcher.push(item) {
@@ -157,14 +212,9 @@ impl Visit<'_> {
                 open.push(first);
                 continue;
             }
-            let catalog = run.push.progress.catalog_id.clone();
-            let call = self
-                .worker
-                .graph
-                .items_batch(run.access.credentials(), &catalog, &batch);
             let left = self.until.duration_since(self.now());
             // A batch that is cut off is sent again: upserts change nothing the second time.
-            let answer = tokio::time::timeout(left.try_into().unwrap_or_default(), call)
+            let answer = tokio::time::timeout(left.try_into().unwrap_or_default(), self.call(run, &batch))
                 .await
                 .map_err(|_| continues())?;
             match answer {
@@ -187,6 +237,32 @@ impl Visit<'_> {
                 },
             }
             self.keep(run).await?;
+            self.make_room(run).await?;
+        }
+        Ok(())
+    }
+
+    /// One call with a batch, together with few others.
+    async fn call(&self, run: &mut Run, batch: &Batch) -> Result<Answer<BatchAccepted>, GraphError> {
+        // It is never closed.
+        let _turn = self.worker.batches.acquire().await;
+        let (graph, catalog) = (&self.worker.graph, &run.push.progress.catalog_id);
+        let answer = graph.items_batch(run.access.credentials(), catalog, batch).await;
+        if let Err(error) = &answer
+            && self.app_changed(&mut run.access, error).await
+        {
+            return graph.items_batch(run.access.credentials(), catalog, batch).await;
+        }
+        answer
+    }
+
+    /// Before more handles are kept than the record has room for, Meta is asked for some.
+    async fn make_room(&mut self, run: &mut Run) -> Result<(), Outcome> {
+        if run.push.progress.is_full() {
+            self.ask(run).await?;
+            if run.push.progress.is_full() {
+                return Err(processing());
+            }
         }
         Ok(())
     }
@@ -198,11 +274,17 @@ impl Visit<'_> {
             if self.is_late() {
                 return Err(continues());
             }
-            let answer = self
-                .worker
-                .graph
-                .check_batch_request_status(run.access.credentials(), &catalog, &outstanding.handle)
+            let (graph, handle) = (&self.worker.graph, &outstanding.handle);
+            let mut answer = graph
+                .check_batch_request_status(run.access.credentials(), &catalog, handle)
                 .await;
+            if let Err(error) = &answer
+                && self.app_changed(&mut run.access, error).await
+            {
+                answer = graph
+                    .check_batch_request_status(run.access.credentials(), &catalog, handle)
+                    .await;
+            }
             match answer {
                 Ok(answer) if answer.value.is_finished => {
                     note(run.progress(), &answer.value);
@@ -222,7 +304,8 @@ impl Visit<'_> {
     }
 
     /// Stores how far the push has come.
-    async fn keep(&mut self, run: &Run) -> Result<(), Outcome> {
+    async fn keep(&mut self, run: &mut Run) -> Result<(), Outcome> {
+        run.progress().advanced_at = Some(self.now());
         let kept = self.worker.installs.keep_push(&self.lease, &run.push).await;
         if kept.map_err(|error| Outcome::from(&error))? {
             self.stored.push = Some(run.push.clone());
@@ -230,6 +313,13 @@ impl Visit<'_> {
         } else {
             Err(Outcome::retry("lease_lost"))
         }
+    }
+}
+
+fn processing() -> Outcome {
+    Outcome::Retry {
+        reason: "catalog_push_processing".to_owned(),
+        wait: Some(POLL_AGAIN),
     }
 }
 

@@ -17,7 +17,7 @@ use super::house::{CATALOG, House, SHOP};
 
 /// What the feed does with a request.
 #[derive(Clone)]
-enum Feed {
+pub(super) enum Feed {
     /// JSON Lines of that many items.
     Lines(usize),
     /// The same as a JSON array.
@@ -28,16 +28,18 @@ enum Feed {
     Status(u16),
     /// These bytes.
     Bytes(&'static str),
+    /// That many items of about 3 KB.
+    Large(usize),
 }
 
-struct FeedServer {
-    url: String,
+pub(super) struct FeedServer {
+    pub(super) url: String,
     requests: Arc<AtomicUsize>,
 }
 
 impl FeedServer {
     /// Serves `feeds` one after the other; the last one stays. `tag` is the `ETag`.
-    async fn start(feeds: Vec<Feed>) -> Self {
+    pub(super) async fn start(feeds: Vec<Feed>) -> Self {
         let requests = Arc::new(AtomicUsize::new(0));
         let count = requests.clone();
         let router = axum::Router::new().route(
@@ -56,7 +58,7 @@ impl FeedServer {
         Self { url, requests }
     }
 
-    fn requests(&self) -> usize {
+    pub(super) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
@@ -85,6 +87,15 @@ fn answer(feed: &Feed) -> Response {
             return response;
         }
         Feed::Bytes(bytes) => Body::from(bytes),
+        Feed::Large(items) => {
+            let text = "x".repeat(3_000);
+            let line = move |n: usize| Bytes::from(format!("{{\"id\":\"p{n}\",\"title\":\"{text}\"}}\n"));
+            Body::from_stream(
+                stream::iter(0..items)
+                    .map(line)
+                    .map(Ok::<_, std::convert::Infallible>),
+            )
+        }
     };
     let mut response = Response::new(body);
     response
@@ -93,7 +104,7 @@ fn answer(feed: &Feed) -> Response {
     response
 }
 
-async fn house(feeds: Vec<Feed>) -> (House, FeedServer) {
+pub(super) async fn house(feeds: Vec<Feed>) -> (House, FeedServer) {
     let server = FeedServer::start(feeds).await;
     let house = House::with(&[("CATALOG_FEED_URL", &server.url)], None).await;
     house.happen("install").await;
