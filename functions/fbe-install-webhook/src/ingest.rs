@@ -85,7 +85,6 @@ impl Ingest {
     async fn business(&self, id: String, events: Vec<InstallEvent>) -> Result<(), Failure> {
         let mut stored = self.read(&id).await?;
         for event in &events {
-            let mut wrote_secret = false;
             let mut round = 0;
             loop {
                 let plan = decide(stored.as_ref(), event, &self.settings, self.clock.now());
@@ -98,7 +97,6 @@ impl Ingest {
                 };
                 if let Some((content, expected)) = written {
                     self.secrets.write(&id, content, expected).await?;
-                    wrote_secret = true;
                 }
                 if let Some(next) = plan.install {
                     if !self.installs.commit(&next, &plan.outbox, plan.wake).await? {
@@ -107,9 +105,7 @@ impl Ingest {
                     }
                     stored = Some(next);
                 }
-                // A token that lost to a removal in between must not stay either.
-                let lost = wrote_secret && stored.as_ref().is_none_or(|install| install.token.is_none());
-                if lost || plan.secret == SecretChange::ScheduleDelete {
+                if plan.secret == SecretChange::ScheduleDelete {
                     self.secrets.schedule_deletion(&id).await?;
                 }
                 report(&id, plan.outcome);

@@ -204,9 +204,17 @@ async fn an_install_costs_one_read_one_secret_write_and_one_transaction() {
     assert_eq!((secrets.of("DeleteSecret"), secrets.total()), (1, 1));
     assert_eq!(house.aws.dynamodb_calls().total(), 2);
 
-    // A redelivery reads, and changes nothing.
+    // A redelivery reads, and makes sure that a token which is not in force is not there.
     house.aws.reset_calls();
     assert_eq!(house.deliver("install").await, 200);
+    assert_eq!(house.aws.dynamodb_calls().total(), 1);
+    let secrets = house.aws.secrets_manager_calls();
+    assert_eq!((secrets.of("DeleteSecret"), secrets.total()), (1, 1));
+
+    // While the business is there, a redelivery only reads.
+    assert_eq!(house.deliver("reinstall").await, 200);
+    house.aws.reset_calls();
+    assert_eq!(house.deliver("reinstall").await, 200);
     assert_eq!(house.aws.dynamodb_calls().total(), 1);
     assert_eq!(house.aws.secrets_manager_calls().total(), 0);
 }
@@ -363,6 +371,62 @@ async fn a_removal_that_comes_while_the_token_is_written_takes_the_token_too() {
     assert!(!house.install(SHOP).await.unwrap().is_installed());
     assert_eq!(house.token(SHOP).await, None);
     assert_eq!(house.pending().await, 0);
+}
+
+#[tokio::test]
+async fn a_token_whose_install_was_never_committed_goes_with_the_removal() {
+    let house = House::start().await;
+    house
+        .aws
+        .fail_next("TransactWriteItems", 9, Fault::ServiceUnavailable);
+    assert_eq!(house.deliver("install").await, 503);
+    house.aws.clear_faults();
+    assert!(house.token(SHOP).await.is_some());
+    assert_eq!(house.deliver("uninstall").await, 200);
+    assert_eq!(house.token(SHOP).await, None);
+    assert_eq!(house.deliver("install").await, 200, "Meta delivers it again");
+    assert_eq!(house.token(SHOP).await, None);
+}
+
+#[tokio::test]
+async fn a_token_that_a_failed_reinstall_restored_goes_with_the_next_removal() {
+    let house = House::start().await;
+    for case in ["install", "uninstall"] {
+        assert_eq!(house.deliver(case).await, 200);
+    }
+    house
+        .aws
+        .fail_next("TransactWriteItems", 9, Fault::ServiceUnavailable);
+    assert_eq!(house.deliver("reinstall").await, 503);
+    house.aws.clear_faults();
+    assert!(house.token(SHOP).await.is_some());
+    // Later than the reinstall.
+    let removal = String::from_utf8(payload("uninstall")).unwrap();
+    let removal = removal.replace("1795254000", "1795254700");
+    assert_eq!(house.post(removal.as_bytes()).await, 200);
+    assert_eq!(house.token(SHOP).await, None);
+}
+
+#[tokio::test]
+async fn a_deletion_that_failed_is_made_up_for_by_the_installs_redelivery() {
+    let house = Arc::new(House::start().await);
+    assert_eq!(house.deliver("unknown_object").await, 200);
+    let other = House::rival(&house);
+    let there = Arc::downgrade(&house);
+    house.aws.before_next("CreateSecret", move |_| {
+        Box::pin(async move {
+            assert_eq!(other.handle(signed("uninstall")).await.status(), 200);
+            // The install's own deletion, once it has lost.
+            if let Some(house) = there.upgrade() {
+                house.aws.fail_next("DeleteSecret", 9, Fault::Throttle);
+            }
+        })
+    });
+    assert_eq!(house.deliver("install").await, 503);
+    house.aws.clear_faults();
+    assert!(house.token(SHOP).await.is_some());
+    assert_eq!(house.deliver("install").await, 200);
+    assert_eq!(house.token(SHOP).await, None);
 }
 
 fn signed(case: &str) -> Request {

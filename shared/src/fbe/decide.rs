@@ -1,6 +1,6 @@
 //! What follows from one event about one business.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::event::{InstallChange, InstallEvent};
 use super::install::{Change, Install, Removal, Status, TokenState};
@@ -8,8 +8,11 @@ use super::plan::{ExchangeToken, FollowUps, Outcome, Plan, SecretChange, tell};
 use super::secret::{FbeSecret, TokenType};
 use crate::config::FbeSettings;
 
+/// How long after a removal its secret is looked for again.
+const SWEEP_AFTER: SignedDuration = SignedDuration::from_mins(5);
+
 /// Decides what an event changes. `stored` is what was read for `event.business_id`; `now` orders
-/// nothing, it is only noted in the history.
+/// no events, it is only noted in the history.
 ///
 /// The newest grant, token and removals win by their own time, in whatever order they arrive.
 #[must_use]
@@ -93,6 +96,8 @@ pub fn decide(
             tell(&before, &mut next, change, times, &mut follow_ups);
         }
         Outcome::Uninstalled => {
+            // Whoever was writing or restoring the secret meanwhile has come to an end by then.
+            follow_ups.sweep(now + SWEEP_AFTER);
             tell(&before, &mut next, Change::Uninstalled, times, &mut follow_ups);
         }
         // A removal that came late took the token: the partner may ask for another.
@@ -108,7 +113,7 @@ pub fn decide(
         Some(content) if stored.is_some() && before.token.is_none() => SecretChange::RestoreAndPut(content),
         Some(content) => SecretChange::Put(content),
         None if before.token.is_some() && next.token.is_none() => SecretChange::ScheduleDelete,
-        None => SecretChange::None,
+        None => left_over(&next, event),
     };
     Plan {
         wake: new_token.is_some() && before.status == Status::TokenInvalid,
@@ -119,8 +124,7 @@ pub fn decide(
     }
 }
 
-/// An event that leaves everything as it is. A removal that is decided again asks for the deletion again:
-/// the first attempt may have died between the commit and the deletion.
+/// An event that leaves everything as it is.
 fn unchanged(before: &Install, event: &InstallEvent) -> Plan {
     let is_removal = matches!(event.change, InstallChange::Uninstalled);
     let known_removal = is_removal
@@ -130,11 +134,7 @@ fn unchanged(before: &Install, event: &InstallEvent) -> Plan {
     let repeated = known_removal || before.granted.as_ref() == Some(&event.stamp);
     Plan {
         install: None,
-        secret: if known_removal && before.token.is_none() && !before.is_trace() {
-            SecretChange::ScheduleDelete
-        } else {
-            SecretChange::None
-        },
+        secret: left_over(before, event),
         outbox: Vec::new(),
         wake: false,
         outcome: if repeated {
@@ -142,6 +142,21 @@ fn unchanged(before: &Install, event: &InstallEvent) -> Plan {
         } else {
             Outcome::Stale
         },
+    }
+}
+
+/// An install without a token needs no secret, and yet there may be one: of an attempt that died between the
+/// secret and the commit, or between the commit and the deletion. So whatever brings or takes a token asks for the
+/// deletion again.
+fn left_over(install: &Install, event: &InstallEvent) -> SecretChange {
+    let about_a_token = match &event.change {
+        InstallChange::Uninstalled => true,
+        InstallChange::Granted { token, .. } => token.is_some(),
+    };
+    if install.token.is_none() && about_a_token {
+        SecretChange::ScheduleDelete
+    } else {
+        SecretChange::None
     }
 }
 

@@ -141,6 +141,19 @@ pub fn reconcile_item(
     }
 }
 
+/// An exchange of the token that no webhook asked for. `name` makes the key unique; items of one name and time are
+/// one.
+#[must_use]
+pub fn exchange_item(business_id: &str, name: &str, at: Timestamp, payload: &ExchangeToken) -> OutboxItem {
+    OutboxItem {
+        subject: subject(business_id),
+        event_key: format!("{:014}-{name}-1-exchange", at.as_millisecond().max(0)),
+        kind: Kind::FbeExchangeToken,
+        payload: json!(payload),
+        not_before: None,
+    }
+}
+
 /// A push of the catalog on demand.
 #[must_use]
 pub fn push_item(business_id: &str, catalog_id: &str, at: Timestamp) -> OutboxItem {
@@ -196,6 +209,14 @@ impl<'a> FollowUps<'a> {
 
     pub(super) fn reconcile(&mut self) {
         self.push("2-reconcile", Kind::FbeReconcile, json!({}));
+    }
+
+    /// A removal is looked at once more at this time: a business that is not installed keeps no secret.
+    pub(super) fn sweep(&mut self, at: Timestamp) {
+        self.reconcile();
+        if let Some(item) = self.items.last_mut() {
+            item.not_before = Some(at);
+        }
     }
 
     pub(super) fn notify(&mut self, notice: &Notice) {

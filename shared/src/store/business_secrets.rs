@@ -44,10 +44,24 @@ pub enum Expected {
     Deleted,
 }
 
-enum Found {
+/// What there is of a secret.
+#[derive(Debug)]
+pub enum Found {
+    /// The secret.
     Secret(Box<FbeSecret>),
+    /// None, or another one.
     Absent,
+    /// One that is scheduled for deletion.
     Deleted,
+}
+
+impl Found {
+    fn secret(self) -> Option<FbeSecret> {
+        match self {
+            Self::Secret(secret) => Some(*secret),
+            Self::Absent | Self::Deleted => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -71,8 +85,9 @@ impl BusinessSecrets {
         Self { client, settings }
     }
 
-    /// Makes `content` the business's secret, whatever there was. Its version is [`FbeSecret::version`], so
-    /// writing the same again changes nothing.
+    /// Writes `content` as the business's secret, whatever there was. Its version is [`FbeSecret::version`], and
+    /// writing a version again changes nothing: if another was written in between, that one stays Secrets Manager's
+    /// current one. What is in force is the version that the install names, by which [`Self::find`] reads it.
     ///
     /// # Errors
     ///
@@ -93,7 +108,7 @@ impl BusinessSecrets {
             let result = match step {
                 Step::Create => self.create(&name, content).await,
                 Step::Put => self.put(&name, content).await,
-                Step::Restore => self.restore(&name).await,
+                Step::Restore => self.bring_back(&name).await,
             };
             step = match (step, result) {
                 (Step::Create | Step::Put, Ok(())) => return Ok(()),
@@ -106,34 +121,45 @@ impl BusinessSecrets {
         Err(unavailable(&name, Refusal::Other("it keeps changing".to_owned())))
     }
 
-    /// The secret that holds the install's token; `None` if the install has none, or it is lost. A secret that
-    /// was scheduled for deletion although its token is in force (a removal that was overtaken by the next
-    /// install) is restored.
+    /// Looks for the secret that holds the install's token. One that is scheduled for deletion belongs to a removal:
+    /// either the install that was read is out of date, or the removal was overtaken by the next install. Only the
+    /// second may be [restored](Self::restore).
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if Secrets Manager does not give it.
+    pub async fn find(&self, install: &Install) -> Result<Found, SecretError> {
+        let Some(token) = &install.token else {
+            return Ok(Found::Absent);
+        };
+        let name = self.name(&install.business_id);
+        match self.read(&name, None).await? {
+            // Two webhooks wrote at once, and the other one's is current.
+            Found::Secret(secret) if !secret.is_of(&token.source) => {
+                self.read(&name, Some(&token.version)).await
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// The secret that holds the install's token, if it is in use.
     ///
     /// # Errors
     ///
     /// [`SecretError`] if Secrets Manager does not give it.
     pub async fn of(&self, install: &Install) -> Result<Option<FbeSecret>, SecretError> {
-        let Some(token) = &install.token else {
-            return Ok(None);
-        };
-        let name = self.name(&install.business_id);
-        let mut found = self.read(&name, None).await?;
-        if matches!(found, Found::Deleted) {
-            self.restore(&name)
-                .await
-                .map_err(|refusal| unavailable(&name, refusal))?;
-            found = self.read(&name, None).await?;
-        }
-        match found {
-            Found::Secret(secret) if secret.is_of(&token.source) => Ok(Some(*secret)),
-            // Two webhooks wrote at once, and the other one's is current.
-            Found::Secret(_) => match self.read(&name, Some(&token.version)).await? {
-                Found::Secret(secret) => Ok(Some(*secret)),
-                Found::Absent | Found::Deleted => Ok(None),
-            },
-            Found::Absent | Found::Deleted => Ok(None),
-        }
+        Ok(self.find(install).await?.secret())
+    }
+
+    /// Takes back a scheduled deletion.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if Secrets Manager does not do it.
+    pub async fn restore(&self, business_id: &str) -> Result<(), SecretError> {
+        let name = self.name(business_id);
+        let restored = self.bring_back(&name).await;
+        restored.map_err(|refusal| unavailable(&name, refusal))
     }
 
     /// The business's secret as it is now, if there is one in use.
@@ -142,10 +168,7 @@ impl BusinessSecrets {
     ///
     /// [`SecretError`] if Secrets Manager does not give it.
     pub async fn current(&self, business_id: &str) -> Result<Option<FbeSecret>, SecretError> {
-        match self.read(&self.name(business_id), None).await? {
-            Found::Secret(secret) => Ok(Some(*secret)),
-            Found::Absent | Found::Deleted => Ok(None),
-        }
+        Ok(self.read(&self.name(business_id), None).await?.secret())
     }
 
     /// Schedules the secret for deletion. One that is not there, or already scheduled, is as good.
@@ -201,7 +224,7 @@ impl BusinessSecrets {
             .map_err(|error| refusal(&error))
     }
 
-    async fn restore(&self, name: &str) -> Result<(), Refusal> {
+    async fn bring_back(&self, name: &str) -> Result<(), Refusal> {
         let answer = self.client.restore_secret().secret_id(name).send().await;
         answer.map(drop).map_err(|error| refusal(&error))
     }

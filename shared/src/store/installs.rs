@@ -261,18 +261,19 @@ impl Installs {
         Ok(readable(items, KEY, |item| Ok(unpack(item)?.install)))
     }
 
-    /// One page of all installs, or of the active ones alone.
-    pub async fn scan(&self, active_only: bool, from: Option<Cursor>) -> Result<Page, StoreError> {
+    /// One page of all installs, or of those that are in place alone, with a working token or not.
+    pub async fn scan(&self, installed_only: bool, from: Option<Cursor>) -> Result<Page, StoreError> {
         let mut scan = self
             .client
             .scan()
             .table_name(&self.table)
             .set_exclusive_start_key(from.map(|cursor| cursor.0));
-        if active_only {
+        if installed_only {
             scan = scan
-                .filter_expression("#status = :active")
+                .filter_expression("#status IN (:active, :token_invalid)")
                 .expression_attribute_names("#status", "status")
-                .expression_attribute_values(":active", string("active"));
+                .expression_attribute_values(":active", string("active"))
+                .expression_attribute_values(":token_invalid", string("token_invalid"));
         }
         let answer = scan
             .send()

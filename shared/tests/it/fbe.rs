@@ -15,7 +15,7 @@ use shared::fbe::plan::{Outcome, Plan, SecretChange};
 use shared::fbe::read::{self, Granted};
 use shared::fbe::reconcile::{Cause, Verdict, reconcile};
 use shared::fbe::secret::TokenType;
-use shared::fbe::token::{exchanged, token_invalid};
+use shared::fbe::token::{exchange_again, exchange_on_demand, exchanged, token_invalid, token_valid};
 use shared::outbox::Kind;
 use shared::webhook::{Received, signature};
 
@@ -162,8 +162,12 @@ fn a_whole_life() {
     let plan = shop.receive("uninstall");
     assert_eq!(plan.outcome, Outcome::Uninstalled);
     assert_eq!(plan.secret, SecretChange::ScheduleDelete);
-    assert_eq!(kinds(&plan), [Kind::FbeNotify]);
-    assert_eq!(plan.outbox[0].payload["disabled"][0]["missing"], "installation");
+    assert_eq!(kinds(&plan), [Kind::FbeReconcile, Kind::FbeNotify]);
+    assert!(
+        plan.outbox[0].not_before > Some(now()),
+        "a look back, not at once"
+    );
+    assert_eq!(plan.outbox[1].payload["disabled"][0]["missing"], "installation");
     assert_eq!(shop.install().status, Status::Uninstalled);
     assert_eq!(shop.install().token, None);
     assert!(shop.install().features.is_empty() && shop.install().assets.catalog_id.is_none());
@@ -197,6 +201,21 @@ fn a_whole_life() {
             Change::Installed
         ]
     );
+}
+
+#[test]
+fn a_removal_by_hand_ends_an_install_whatever_the_clocks_say() {
+    for at in [now(), Timestamp::UNIX_EPOCH] {
+        let mut shop = Business::new();
+        shop.receive("install");
+        let removal = InstallEvent::removal(shop.install(), at);
+        let plan = decide(Some(shop.install()), &removal, &settings(), now());
+        assert_eq!(
+            (plan.outcome, plan.secret),
+            (Outcome::Uninstalled, SecretChange::ScheduleDelete)
+        );
+        assert_eq!(kinds(&plan), [Kind::FbeReconcile, Kind::FbeNotify]);
+    }
 }
 
 #[test]
@@ -271,7 +290,8 @@ fn removals_of_others_change_nothing() {
     let mut nobody = Business::new();
     let plan = nobody.receive("uninstall_unknown_business");
     assert_eq!(plan.outcome, Outcome::UnknownUninstall);
-    assert!(plan.outbox.is_empty() && plan.secret == SecretChange::None);
+    // Its install may have written the secret and died before the commit.
+    assert!(plan.outbox.is_empty() && plan.secret == SecretChange::ScheduleDelete);
     assert!(nobody.install().is_trace() && !nobody.install().is_installed());
 }
 
@@ -281,8 +301,13 @@ fn a_removal_that_overtakes_its_install_still_counts() {
     shop.receive("uninstall");
     let plan = shop.receive("install");
     assert_eq!(plan.outcome, Outcome::Stale);
-    assert_eq!(plan.secret, SecretChange::None);
+    assert_eq!(plan.secret, SecretChange::ScheduleDelete);
     assert!(plan.outbox.is_empty() && !shop.install().is_installed());
+    let again = shop.receive("install");
+    assert_eq!(
+        (again.outcome, again.secret),
+        (Outcome::Repeated, SecretChange::ScheduleDelete)
+    );
     assert_eq!(shop.receive("reinstall").outcome, Outcome::Installed);
 }
 
@@ -317,15 +342,80 @@ fn an_exchange_that_was_overtaken_is_worth_nothing() {
     let mut shop = Business::new();
     shop.receive("install");
     let source = shop.install().token.as_ref().unwrap().source.clone();
-    let done = exchanged(shop.install(), Some(&source), "v2", now()).unwrap();
+    let plan = exchanged(shop.install(), Some(&source), "v2", &settings(), now()).unwrap();
+    assert!(plan.outbox.is_empty() && !plan.wake, "nobody has to be told");
+    let done = plan.install.unwrap();
     assert_eq!(done.token.as_ref().unwrap().version, "v2");
     // The redelivered webhook does not bring the old token back.
     let plan = decide(Some(&done), &event("install"), &settings(), now());
     assert_eq!((plan.outcome, plan.install), (Outcome::Repeated, None));
     shop.receive("update_removes_pixel");
-    assert_eq!(exchanged(shop.install(), Some(&source), "v2", now()), None);
+    assert_eq!(
+        exchanged(shop.install(), Some(&source), "v2", &settings(), now()),
+        None
+    );
     shop.receive("uninstall");
-    assert_eq!(exchanged(shop.install(), None, "v2", now()), None);
+    assert_eq!(exchanged(shop.install(), None, "v2", &settings(), now()), None);
+}
+
+#[test]
+fn a_token_that_is_refused_again_is_told_again() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let version = shop.install().token.as_ref().unwrap().version.clone();
+    let first = token_invalid(shop.install(), &version, now()).unwrap();
+    let valid = token_valid(first.install.as_ref().unwrap(), now()).unwrap();
+    let second = token_invalid(valid.install.as_ref().unwrap(), &version, now()).unwrap();
+    let keys = [&first, &valid, &second].map(|plan| plan.outbox[0].event_key.clone());
+    assert!(keys.is_sorted() && keys[0] != keys[2], "{keys:?}");
+}
+
+#[test]
+fn an_exchange_that_mends_a_refused_token_is_told_and_wakes_what_waits() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let token = shop.install().token.clone().unwrap();
+    let refused = token_invalid(shop.install(), &token.version, now()).unwrap();
+    let refused = refused.install.unwrap();
+    let plan = exchanged(&refused, Some(&token.source), "v2", &settings(), now()).unwrap();
+    assert!(plan.wake);
+    assert_eq!(kinds(&plan), [Kind::FbeNotify]);
+    assert_eq!(plan.outbox[0].payload["change"], "updated");
+    assert_eq!(plan.install.unwrap().status, Status::Active);
+}
+
+#[test]
+fn an_exchange_that_was_given_up_is_planned_again() {
+    let mut shop = Business::new();
+    shop.receive("install");
+    let week = jiff::SignedDuration::from_hours(7 * 24);
+    let item = exchange_again(shop.install(), false, now()).unwrap();
+    assert_eq!(item.payload["on_behalf_of"], false);
+    assert_eq!(
+        exchange_again(shop.install(), true, now()).unwrap().event_key,
+        item.event_key,
+        "once a week"
+    );
+    let next = exchange_again(shop.install(), false, now() + week).unwrap();
+    assert_ne!(next.event_key, item.event_key);
+    let source = shop.install().token.as_ref().unwrap().source.clone();
+    let done = exchanged(shop.install(), Some(&source), "v2", &settings(), now()).unwrap();
+    let done = done.install.unwrap();
+    assert_eq!(exchange_again(&done, true, now()), None);
+    assert_eq!(exchange_on_demand(&done, now()), None);
+
+    let mut system = Business::new();
+    system.receive("install_instagram");
+    assert_eq!(exchange_again(system.install(), true, now()), None);
+
+    // Without a token it takes the partner's to ask with; and then there is a catalog to push.
+    let mut nothing = Business::new();
+    nothing.receive("install_without_token");
+    assert_eq!(exchange_again(nothing.install(), false, now()), None);
+    let item = exchange_again(nothing.install(), true, now()).unwrap();
+    assert_eq!(item.payload["on_behalf_of"], true);
+    let plan = exchanged(nothing.install(), None, "v1", &settings(), now()).unwrap();
+    assert_eq!(kinds(&plan), [Kind::FbeCatalogPush]);
 }
 
 fn answer(case: &str) -> Option<Granted> {

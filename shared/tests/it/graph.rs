@@ -128,6 +128,29 @@ async fn installs_are_read_and_no_install_is_no_error() {
 }
 
 #[tokio::test]
+async fn every_page_of_installs_is_read() {
+    let (graph, caller) = start().await;
+    graph.page_installs(3);
+    let installs = caller
+        .client
+        .fbe_installs(caller.credentials(), BUSINESS)
+        .await
+        .unwrap();
+    assert_eq!(installs.value.len(), 1);
+    assert_eq!(graph.calls_of(Edge::Installs).len(), 3);
+    // A page that cannot be followed must not read as "not installed".
+    let further = json!({"data": [], "paging": {"next": "https://graph.facebook.com/next"}});
+    let answer = testkit::fault::Answer::json(200, &further);
+    graph.script(Edge::Installs, testkit::fault::Fault::Answer(answer));
+    let error = caller
+        .client
+        .fbe_installs(caller.credentials(), BUSINESS)
+        .await
+        .unwrap_err();
+    assert!(error.is_retryable());
+}
+
+#[tokio::test]
 async fn a_change_of_configuration_keeps_what_it_does_not_name() {
     let (graph, caller) = start().await;
     let first = json!({"feature_instance_id": "1", "enabled": true, "cta_button_text": "Book", "below_button_text": "x"});
@@ -205,6 +228,7 @@ async fn errors_say_what_to_do() {
             faults::token_invalid(460),
             ErrorKind::TokenInvalid { subcode: Some(460) },
         ),
+        (faults::wrong_proof(), ErrorKind::App),
         (faults::rate_limited(4), retry),
         (faults::rate_limited(17), retry),
         (faults::rate_limited(613), retry),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphError};
 use shared::fbe::secret::FbeSecret;
 use shared::fbe::token::{token_invalid, token_valid};
 use shared::outbox::dispatch::Outcome;
 use shared::secrets::MetaSecret;
+use shared::store::business_secrets::Found;
 use shared::telemetry;
 
 use super::{ROUNDS, TOKEN_INVALID, Visit, contended, secrets_unavailable};
@@ -50,14 +51,70 @@ impl Visit<'_> {
             .map_err(|error| secrets_unavailable(&error))
     }
 
+    /// Whether a call that failed is worth one more try at once, because Meta did not know the app by what we hold
+    /// of it and something else is in its secret by now. Then `access` has the new one.
+    pub(super) async fn app_changed(&self, access: &mut Access, error: &GraphError) -> bool {
+        if error.kind != ErrorKind::App {
+            return false;
+        }
+        let meta = match self.worker.meta.refresh().await {
+            Ok(Some(meta)) => Ok(meta),
+            // Somebody else has just asked.
+            Ok(None) => self.worker.meta.get().await,
+            Err(error) => Err(error),
+        };
+        let fresh = match meta {
+            Ok(meta) => Access::of(&meta, &access.token),
+            Err(error) => {
+                tracing::warn!(%error, "the meta secret cannot be read again");
+                return false;
+            }
+        };
+        let is_same = fresh.app.id == access.app.id
+            && fresh.app.secret.expose_secret() == access.app.secret.expose_secret();
+        access.app = fresh.app;
+        !is_same
+    }
+
     /// The business's own secret.
-    pub(super) async fn secret(&self) -> Result<Option<FbeSecret>, Outcome> {
-        let secret = self.worker.secrets.of(&self.stored.install).await;
-        secret.map_err(|error| secrets_unavailable(&error))
+    pub(super) async fn secret(&mut self) -> Result<Option<FbeSecret>, Outcome> {
+        match self.find_secret().await? {
+            Found::Secret(secret) => return Ok(Some(*secret)),
+            Found::Absent => return Ok(None),
+            Found::Deleted => {}
+        }
+        let source = |visit: &Self| {
+            visit
+                .stored
+                .install
+                .token
+                .as_ref()
+                .map(|token| token.source.clone())
+        };
+        let looked_for = source(self);
+        self.read_again().await?;
+        match source(self) {
+            // The business has left since we read its install, and its secret stays deleted.
+            None => return Err(Outcome::Done),
+            now if now != looked_for => return Err(token_replaced()),
+            // The token is in force: the deletion is that of a removal before it.
+            Some(_) => {}
+        }
+        let restored = self.worker.secrets.restore(self.id()).await;
+        restored.map_err(|error| secrets_unavailable(&error))?;
+        match self.find_secret().await? {
+            Found::Secret(secret) => Ok(Some(*secret)),
+            Found::Absent | Found::Deleted => Ok(None),
+        }
+    }
+
+    async fn find_secret(&self) -> Result<Found, Outcome> {
+        let found = self.worker.secrets.find(&self.stored.install).await;
+        found.map_err(|error| secrets_unavailable(&error))
     }
 
     /// The business's own token.
-    pub(super) async fn access(&self) -> Result<Access, Outcome> {
+    pub(super) async fn access(&mut self) -> Result<Access, Outcome> {
         if self.token_refused {
             return Err(waiting());
         }
@@ -70,11 +127,15 @@ impl Visit<'_> {
             // An exchange on behalf of the business is on its way, or the next webhook brings a token.
             return Err(Outcome::retry("no_token"));
         }
+        self.has_no_token();
+        Err(Outcome::Done)
+    }
+
+    pub(super) fn has_no_token(&self) {
         tracing::warn!(
             fbe.business = self.pseudonym(),
-            "a business came without a token, and the meta secret has no partner_system_user_token to ask with"
+            "there is no token of a business, and none is asked for on its behalf"
         );
-        Err(Outcome::Done)
     }
 
     /// What a failed call with the business's own token means.
@@ -108,11 +169,7 @@ impl Visit<'_> {
             let Some(plan) = token_invalid(&self.stored.install, &version, self.now()) else {
                 let now = self.stored.install.token.as_ref().map(|token| &token.version);
                 if now != Some(&version) {
-                    // Another token has arrived while we asked.
-                    return Ok(Outcome::Retry {
-                        reason: "token_replaced".to_owned(),
-                        wait: Some(Duration::from_secs(1)),
-                    });
+                    return Ok(token_replaced());
                 }
                 self.token_refused = true;
                 return Ok(waiting());
@@ -133,6 +190,14 @@ impl Visit<'_> {
             Some(plan) => self.commit(plan).await,
             None => Ok(true),
         }
+    }
+}
+
+/// Another token has arrived while we worked.
+fn token_replaced() -> Outcome {
+    Outcome::Retry {
+        reason: "token_replaced".to_owned(),
+        wait: Some(Duration::from_secs(1)),
     }
 }
 
@@ -158,6 +223,8 @@ pub(super) fn outcome(error: &GraphError) -> Outcome {
             reason,
             wait: Some(TOKEN_WAIT),
         },
+        // Whoever reset the app's secret is about to write it down: with our own, growing waits.
+        ErrorKind::App => Outcome::Misconfigured { reason, wait: None },
         ErrorKind::Permanent { .. } => Outcome::Dead { reason },
     }
 }

@@ -1,7 +1,8 @@
-//! Once a day every active install is compared with Graph, spread over the day.
+//! Once a day every install is compared with Graph, spread over the day.
 
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
+use shared::fbe::install::{Install, Status};
 use shared::fbe::plan::reconcile_item;
 use shared::store::StoreError;
 
@@ -17,29 +18,51 @@ const DAY: i64 = 24 * 3600;
 
 impl FbeWorker {
     /// Plans the comparisons of the day that `now` is in, and gives how many are new. Done again on the same
-    /// day it adds none.
+    /// day it adds none. An item that cannot be written costs no other.
+    ///
+    /// # Errors
+    ///
+    /// The last of the failures.
     pub(crate) async fn plan_comparisons(&self, now: Timestamp) -> Result<usize, StoreError> {
         let day = Timestamp::from_second(now.as_second().div_euclid(DAY) * DAY).unwrap_or(now);
-        let (mut planned, mut from) = (0, None);
+        let (mut planned, mut failed, mut from) = (0, Ok(()), None);
         loop {
             let page = self.installs.scan(true, from).await?;
             let added = stream::iter(page.installs)
-                .map(|install| async move {
-                    let at = now + offset(&install.business_id);
-                    let item = reconcile_item(&install.business_id, "daily", day, Some(at));
-                    self.outbox.add(&item).await
-                })
+                .map(|install| async move { self.plan_comparison(&install, day, now).await })
                 .buffer_unordered(CONCURRENCY)
                 .collect::<Vec<_>>()
                 .await;
             for added in added {
-                planned += usize::from(added?);
+                match added {
+                    Ok(added) => planned += usize::from(added),
+                    Err(error) => {
+                        tracing::error!(%error, "a daily comparison is not planned");
+                        failed = Err(error);
+                    }
+                }
             }
             match page.next {
                 Some(cursor) => from = Some(cursor),
-                None => return Ok(planned),
+                None => return failed.map(|()| planned),
             }
         }
+    }
+
+    async fn plan_comparison(
+        &self,
+        install: &Install,
+        day: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let at = now + offset(&install.business_id);
+        let item = reconcile_item(&install.business_id, "daily", day, Some(at));
+        // Whatever waits for a token tries the refused one every hour. More would only ask more often.
+        if install.status == Status::TokenInvalid && !self.outbox.pending_all(&item.subject).await?.is_empty()
+        {
+            return Ok(false);
+        }
+        self.outbox.add(&item).await
     }
 }
 

@@ -1,6 +1,8 @@
 //! A person's token becomes a system user's, which does not die with the person's password.
 
 use jiff::Timestamp;
+use secrecy::SecretString;
+use shared::clients::graph::GraphError;
 use shared::fbe::plan::ExchangeToken;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::fbe::token::exchanged;
@@ -42,7 +44,7 @@ impl Visit<'_> {
         if current.is_none_or(|token| token.source != source || token.exchanged_at.is_some()) {
             return Ok(None);
         }
-        let access = self.access().await?;
+        let mut access = self.access().await?;
         let Some(secret) = self.secret().await? else {
             return Err(Outcome::retry("no_token"));
         };
@@ -50,14 +52,25 @@ impl Visit<'_> {
         if secret.system_user_access_token.is_some() {
             return Ok(Some(secret));
         }
-        let (graph, scopes) = (&self.worker.graph, &self.worker.settings.scopes);
-        let answer = graph
-            .create_access_token(access.credentials(), manager, self.id(), scopes)
-            .await;
-        match answer {
-            Ok(answer) => Ok(Some(secret.exchanged(answer.value, self.now()))),
+        match self.ask_for_token(&mut access, manager).await {
+            Ok(token) => Ok(Some(secret.exchanged(token, self.now()))),
             Err(error) => Err(self.graph_failed(error).await),
         }
+    }
+
+    async fn ask_for_token(&self, access: &mut Access, manager: &str) -> Result<SecretString, GraphError> {
+        let (graph, scopes) = (&self.worker.graph, &self.worker.settings.scopes);
+        let mut answer = graph
+            .create_access_token(access.credentials(), manager, self.id(), scopes)
+            .await;
+        if let Err(error) = &answer
+            && self.app_changed(access, error).await
+        {
+            answer = graph
+                .create_access_token(access.credentials(), manager, self.id(), scopes)
+                .await;
+        }
+        answer.map(|answer| answer.value)
     }
 
     /// A secret with a token that the partner's own system user asked for.
@@ -73,22 +86,16 @@ impl Visit<'_> {
         };
         let meta = self.meta().await?;
         let Some(partner) = &meta.partner_system_user_token else {
-            tracing::warn!(
-                fbe.business = self.pseudonym(),
-                "a business came without a token, and the meta secret has no partner_system_user_token to ask with"
-            );
+            // Once there is one, the daily comparison plans the exchange anew.
+            self.has_no_token();
             return Ok(None);
         };
         if let Some(found) = self.left_by_a_crash(granted_at).await? {
             return Ok(Some(found));
         }
-        let access = Access::of(&meta, partner);
-        let (graph, scopes) = (&self.worker.graph, &self.worker.settings.scopes);
-        let answer = graph
-            .create_access_token(access.credentials(), manager, self.id(), scopes)
-            .await;
-        match answer {
-            Ok(answer) => {
+        let mut access = Access::of(&meta, partner);
+        match self.ask_for_token(&mut access, manager).await {
+            Ok(token) => {
                 let secret = FbeSecret {
                     access_token: None,
                     token_type: TokenType::SystemUser,
@@ -96,7 +103,7 @@ impl Visit<'_> {
                     received_at: granted_at,
                     exchanged_at: None,
                 };
-                Ok(Some(secret.exchanged(answer.value, self.now())))
+                Ok(Some(secret.exchanged(token, self.now())))
             }
             Err(error) => {
                 // The partner's token, not the business's: somebody has to mend the meta secret.
@@ -115,18 +122,16 @@ impl Visit<'_> {
     /// Names the new version in the install, unless the business left or another token arrived.
     async fn take_over(&mut self, source: Option<&str>, version: &str) -> Result<(), Outcome> {
         for _ in 0..ROUNDS {
-            let Some(next) = exchanged(&self.stored.install, source, version, self.now()) else {
+            let (install, settings) = (&self.stored.install, &self.worker.settings);
+            let Some(plan) = exchanged(install, source, version, settings, self.now()) else {
                 if self.stored.install.token.is_none() {
                     self.delete_secret().await?;
                 }
                 return Ok(());
             };
-            let committed = self.worker.installs.commit(&next, &[], false).await;
-            if committed.map_err(|error| Outcome::from(&error))? {
-                self.stored.install = next;
+            if self.commit(plan).await? {
                 return Ok(());
             }
-            self.read_again().await?;
         }
         Err(contended())
     }

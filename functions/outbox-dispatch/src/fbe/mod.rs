@@ -30,12 +30,17 @@ use shared::store::business_secrets::BusinessSecrets;
 use shared::store::installs::{Claim, Installs, Lease, Stored};
 use shared::store::outbox::{Entry, Outbox};
 use shared::telemetry;
+use tokio::sync::Semaphore;
 
 /// The function is stopped after two minutes; a minute later somebody else may go on.
 const LEASE: Duration = Duration::from_mins(3);
 
 /// Businesses that are worked for at once. Graph counts calls an hour, so more would only meet limits sooner.
 const CONCURRENCY: usize = 8;
+
+/// Batches of catalogs that are written out and sent at once. Next to the batch that each push gathers, this bounds
+/// memory: 8 x 8 MiB and 2 x 8 MiB of the function's 256.
+const BATCHES: usize = 2;
 
 /// No call is begun with less than this left.
 const MARGIN: SignedDuration = SignedDuration::from_secs(20);
@@ -79,6 +84,7 @@ pub(crate) struct FbeWorker {
     meta: Secret<MetaSecret>,
     graph: GraphClient,
     feeds: reqwest::Client,
+    batches: Semaphore,
     braze: Braze,
     settings: FbeSettings,
     clock: Clock,
@@ -104,6 +110,7 @@ impl FbeWorker {
             meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
             graph: GraphClient::new(http::client(GRAPH_TIMEOUT), &settings.graph),
             feeds: http::client(LEASE),
+            batches: Semaphore::new(BATCHES),
             outbox,
             braze,
             settings: settings.fbe,
@@ -150,6 +157,7 @@ impl FbeWorker {
             lease,
             until,
             token_refused: false,
+            told: Vec::new(),
         };
         let mut outcomes = Vec::with_capacity(items.len());
         for (at, entry) in items {
@@ -205,6 +213,8 @@ struct Visit<'a> {
     until: Timestamp,
     /// Graph has refused the token in this visit: it is not tried again.
     token_refused: bool,
+    /// Keys of the notices that were sent in this visit.
+    told: Vec<String>,
 }
 
 impl Visit<'_> {

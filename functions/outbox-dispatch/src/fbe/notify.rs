@@ -1,24 +1,30 @@
 //! Tells the business what is on and off now, and why: a custom event on its Braze profile.
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use shared::clients::braze::TrackBody;
 use shared::fbe::plan::Notice;
+use shared::outbox::Kind;
 use shared::outbox::dispatch::Outcome;
 use shared::store::outbox::Entry;
 
 use super::{LEASE, Visit};
 use crate::contacts;
 
+/// Behind a notice that is due already.
+const SHORTEST_WAIT: SignedDuration = SignedDuration::from_secs(5);
+
 /// The custom event.
 const EVENT: &str = "fbe_install_updated";
 
 impl Visit<'_> {
-    pub(super) async fn notify(&self, entry: &Entry) -> Result<(), Outcome> {
+    pub(super) async fn notify(&mut self, entry: &Entry) -> Result<(), Outcome> {
         let Ok(notice) = serde_json::from_value::<Notice>(entry.payload()) else {
             return Err(Outcome::Dead {
                 reason: "payload_unreadable".to_owned(),
             });
         };
+        self.wait_for_older(entry).await?;
         // Events are not idempotent: somebody may have sent this one since we read it.
         let claimed = self.worker.outbox.claim(entry, LEASE).await;
         if claimed.map_err(|error| Outcome::from(&error))?.is_none() {
@@ -29,12 +35,36 @@ impl Visit<'_> {
             events: vec![event(self.id(), &notice)],
         };
         match self.worker.braze.track(&body).await {
-            Ok(taken) if taken.errors.is_empty() => Ok(()),
+            Ok(taken) if taken.errors.is_empty() => {
+                self.told.push(entry.event_key.clone());
+                Ok(())
+            }
             Ok(_) => Err(Outcome::Dead {
                 reason: "braze_object_rejected".to_owned(),
             }),
             Err(error) => Err(contacts::outcome(&error)),
         }
+    }
+
+    /// Notices leave in the order in which they came about: one that failed holds up those after it.
+    async fn wait_for_older(&self, entry: &Entry) -> Result<(), Outcome> {
+        let pending = self.worker.outbox.pending_all(&entry.subject).await;
+        let pending = pending.map_err(|error| Outcome::from(&error))?;
+        let age = |entry: &Entry| (entry.created(), entry.event_key.clone());
+        let older = pending.iter().filter(|other| {
+            other.kind == Kind::FbeNotify
+                && age(other) < age(entry)
+                // What this visit has sent is marked as done only at its end.
+                && !self.told.contains(&other.event_key)
+        });
+        let Some(due) = older.map(|older| older.due().unwrap_or_default()).max() else {
+            return Ok(());
+        };
+        let wait = due.duration_since(self.now()).max(SHORTEST_WAIT);
+        Err(Outcome::Waiting {
+            reason: "older_notice".to_owned(),
+            wait: wait.try_into().unwrap_or_default(),
+        })
     }
 }
 

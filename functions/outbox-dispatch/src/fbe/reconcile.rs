@@ -3,6 +3,8 @@
 use shared::fbe::install::pixel_rivals;
 use shared::fbe::read;
 use shared::fbe::reconcile::{Verdict, reconcile};
+use shared::fbe::token::exchange_again;
+use shared::outbox::Kind;
 use shared::outbox::dispatch::Outcome;
 use shared::telemetry;
 
@@ -15,9 +17,21 @@ impl Visit<'_> {
                 // The deletion may have been cut off after the commit.
                 return self.delete_secret().await;
             }
-            let access = self.access().await?;
+            let is_on_its_way = self.exchange_again().await?;
+            if self.stored.install.token.is_none() && !is_on_its_way {
+                // There is nothing to ask Graph with, and waiting changes nothing.
+                self.has_no_token();
+                return Ok(());
+            }
+            let mut access = self.access().await?;
             let graph = &self.worker.graph;
-            let answer = match graph.fbe_installs(access.credentials(), self.id()).await {
+            let mut answer = graph.fbe_installs(access.credentials(), self.id()).await;
+            if let Err(error) = &answer
+                && self.app_changed(&mut access, error).await
+            {
+                answer = graph.fbe_installs(access.credentials(), self.id()).await;
+            }
+            let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) => return Err(self.graph_failed(error).await),
             };
@@ -44,6 +58,22 @@ impl Visit<'_> {
             return self.look_for_rivals().await;
         }
         Err(contended())
+    }
+
+    /// Plans the exchange of the token anew if it was given up, or could not be made. Gives whether one is on its
+    /// way.
+    async fn exchange_again(&self) -> Result<bool, Outcome> {
+        let has_partner = self.meta().await?.partner_system_user_token.is_some();
+        let Some(item) = exchange_again(&self.stored.install, has_partner, self.now()) else {
+            return Ok(false);
+        };
+        let outbox = &self.worker.outbox;
+        let pending = outbox.pending_all(&item.subject).await;
+        let pending = pending.map_err(|error| Outcome::from(&error))?;
+        if pending.iter().any(|entry| entry.kind == Kind::FbeExchangeToken) {
+            return Ok(true);
+        }
+        outbox.add(&item).await.map_err(|error| Outcome::from(&error))
     }
 
     fn report(&self, verdict: Verdict, drift: usize) {

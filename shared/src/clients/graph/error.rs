@@ -32,6 +32,8 @@ pub enum ErrorKind {
     },
     /// The token is good, but does not allow this: a permission or role is missing.
     Permission,
+    /// The app's id or secret is not Meta's, such as after the secret was reset there: ours has to be exchanged.
+    App,
     /// Trying again changes nothing.
     Permanent {
         /// Graph's code, if it named one.
@@ -117,6 +119,19 @@ impl GraphError {
         }
     }
 
+    /// A call that cannot be made as it is.
+    #[must_use]
+    pub fn unsendable(detail: &str) -> Self {
+        Self {
+            kind: ErrorKind::Permanent { code: None },
+            status: None,
+            code: None,
+            subcode: None,
+            trace_id: None,
+            detail: detail.to_owned(),
+        }
+    }
+
     /// Reads an error answer. `wait` is what its headers ask for.
     #[must_use]
     pub fn from_answer(status: StatusCode, body: &[u8], wait: Option<Duration>) -> Self {
@@ -133,7 +148,10 @@ impl GraphError {
         let is_transient = error.and_then(|error| error.get("is_transient")) == Some(&Value::Bool(true));
         let kind = match code {
             Some(code) => classify(code, subcode, message, wait, is_transient),
-            None if status.as_u16() == 429 || status.is_server_error() || status.is_success() => {
+            None if matches!(status.as_u16(), 408 | 429)
+                || status.is_server_error()
+                || status.is_success() =>
+            {
                 ErrorKind::Retryable { wait }
             }
             None => ErrorKind::Permanent { code: None },
@@ -174,6 +192,9 @@ fn classify(
         (1, Some(1_357_046)) => ErrorKind::SentAnyway,
         (1, _) if message.to_ascii_lowercase().contains("reduce the amount of data") => ErrorKind::ReduceData,
         (190 | 102, _) => ErrorKind::TokenInvalid { subcode },
+        // Code 100 is any wrong parameter. Only its words tell that it was the proof.
+        (100, _) if message.contains("appsecret_proof") => ErrorKind::App,
+        (101, _) => ErrorKind::App,
         // Exceptions among codes that are otherwise worth a retry: terms that nobody accepted, abuse of tags.
         // 200 with this subcode is a person who is not there: blocked, deactivated, never consented.
         (2, Some(2_018_344)) | (613, Some(2_018_338 | 1_893_016 | 2_534_040)) | (200, Some(1_545_041)) => {
@@ -241,6 +262,7 @@ mod tests {
             );
         }
         assert_eq!(coded(102, None), ErrorKind::TokenInvalid { subcode: None });
+        assert_eq!(coded(101, None), ErrorKind::App);
         for code in [10, 200, 210, 299] {
             assert_eq!(coded(code, None), ErrorKind::Permission, "{code}");
         }
@@ -280,6 +302,14 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_proof_is_told_from_other_wrong_parameters() {
+        let proof = r#"{"error":{"code":100,"type":"GraphMethodException","message":"Invalid appsecret_proof provided in the API argument"}}"#;
+        assert_eq!(kind(proof), ErrorKind::App);
+        let other = r#"{"error":{"code":100,"message":"(#100) Param scope is unknown"}}"#;
+        assert_eq!(kind(other), ErrorKind::Permanent { code: Some(100) });
+    }
+
+    #[test]
     fn a_transient_error_of_any_code_is_retried() {
         assert_eq!(
             kind(r#"{"error":{"code":9999,"is_transient":true}}"#),
@@ -295,6 +325,7 @@ mod tests {
         };
         assert!(of(502, "<html>"));
         assert!(of(429, ""));
+        assert!(of(408, "<html>"));
         assert!(of(500, r#"{"error":{"code":100}}"#));
         assert!(!of(404, "not found"));
         assert!(!of(400, r#"{"error":{"code":100}}"#));

@@ -204,6 +204,12 @@ impl Outbox {
         Ok(readable(items, "subject", Entry::read))
     }
 
+    /// Pending items of `subject` whose event keys begin with a number, as all do that begin with a time; in the
+    /// order of the keys.
+    pub async fn pending_all(&self, subject: &str) -> Result<Vec<Entry>, StoreError> {
+        self.pending(subject, "0", ":").await
+    }
+
     /// Settles an item as done of which only the key is known, also if it was given up. Call only under the
     /// lease of its subject.
     pub async fn done_key(&self, subject: &str, event_key: &str) -> Result<(), StoreError> {

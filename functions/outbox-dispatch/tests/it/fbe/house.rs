@@ -21,7 +21,7 @@ use testkit::template::Template;
 pub(crate) const SHOP: &str = "shop-42-unique-id";
 pub(crate) const CATALOG: &str = "726635365295186";
 pub(crate) const PARTNER: &str = "EAAB-partner";
-const APP_SECRET: &str = "app-secret-of-the-tests";
+pub(crate) const APP_SECRET: &str = "app-secret-of-the-tests";
 
 pub(crate) struct House {
     pub(crate) aws: EmbeddedAws,
@@ -45,10 +45,7 @@ impl House {
         let aws = EmbeddedAws::in_memory().await.unwrap();
         let template = Template::parse(include_str!("../../../../../template.yaml")).unwrap();
         aws.create_tables(&template).await.unwrap();
-        let meta = json!({
-            "app_id": "1", "app_secret": APP_SECRET, "verify_token": "v", "partner_system_user_token": partner,
-        });
-        aws.put_secret("meta", &meta).await.unwrap();
+        aws.put_secret("meta", &meta(APP_SECRET, partner)).await.unwrap();
         aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
         let options = graph::Options::new("1", APP_SECRET)
             .partner_token(PARTNER)
@@ -114,7 +111,10 @@ impl House {
 
     /// The webhook alone.
     pub(crate) async fn deliver(&self, case: &str) -> u16 {
-        let body = payload(case);
+        self.deliver_body(payload(case)).await
+    }
+
+    pub(crate) async fn deliver_body(&self, body: Vec<u8>) -> u16 {
         let request: Request = lambda_http::http::Request::post("/fbe/webhook")
             .header(
                 "x-hub-signature-256",
@@ -158,6 +158,14 @@ impl House {
             .handle_until(json!({"task": "reconcile"}), until)
             .await
             .unwrap()
+    }
+
+    /// Somebody writes the meta secret.
+    pub(crate) async fn write_meta(&self, app_secret: &str, partner: Option<&str>) {
+        self.aws
+            .put_secret("meta", &meta(app_secret, partner))
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn install(&self) -> Install {
@@ -229,6 +237,12 @@ impl House {
             .filter(|(_, status, _)| status != "done")
             .collect()
     }
+}
+
+fn meta(app_secret: &str, partner: Option<&str>) -> Value {
+    json!({
+        "app_id": "1", "app_secret": app_secret, "verify_token": "v", "partner_system_user_token": partner,
+    })
 }
 
 pub(crate) fn payload(case: &str) -> Vec<u8> {

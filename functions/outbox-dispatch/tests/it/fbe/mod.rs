@@ -1,7 +1,10 @@
 //! From a signed install webhook to Graph, Braze and the catalog.
 
+mod app_secret;
 mod catalog;
+mod catalog_limits;
 mod crash;
 pub(crate) mod house;
 mod life;
+mod notice;
 mod token;

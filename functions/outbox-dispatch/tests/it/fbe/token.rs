@@ -3,10 +3,11 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use shared::fbe::install::Status;
-use shared::fbe::plan::reconcile_item;
+use shared::fbe::plan::{reconcile_item, subject};
+use shared::outbox::Kind;
 use testkit::graph::{Edge, GraphError, Install, TokenKind, faults};
 
-use super::house::{House, PARTNER, SHOP, value};
+use super::house::{APP_SECRET, House, PARTNER, SHOP, value};
 
 #[tokio::test]
 async fn a_system_users_token_is_not_exchanged() {
@@ -109,6 +110,45 @@ async fn a_token_that_comes_back_to_life_is_told_too() {
     assert_eq!(house.changes(), ["installed", "token_invalid", "updated"]);
     let (_, enabled, _) = house.notices().pop().unwrap();
     assert_eq!(enabled, json!(["ads", "catalog", "fb_shop", "pixel"]));
+
+    // And that it is refused once more, while the first refusal is still remembered.
+    house.graph.script(Edge::Installs, faults::token_invalid(459));
+    house.plan_the_day().await;
+    house.later(SignedDuration::from_hours(24));
+    house.tick().await;
+    house.tick().await;
+    assert_eq!(house.install().await.status, Status::TokenInvalid);
+    assert_eq!(
+        house.changes(),
+        ["installed", "token_invalid", "updated", "token_invalid"]
+    );
+    house.later(SignedDuration::from_hours(1));
+    house.drain().await;
+    assert_eq!(house.changes().len(), 5);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_tried_again_each_day_if_nothing_else_waits_for_it() {
+    let house = House::start().await;
+    house.happen("install").await;
+    house.drain().await;
+    house.graph.script(Edge::Installs, faults::token_invalid(459));
+    house.plan_the_day().await;
+    house.later(SignedDuration::from_hours(24));
+    house.tick().await;
+    assert_eq!(house.install().await.status, Status::TokenInvalid);
+    assert_eq!(
+        house.plan_the_day().await,
+        json!({"planned": 0}),
+        "one waits already"
+    );
+    for entry in house.outbox.pending_all(&subject(SHOP)).await.unwrap() {
+        house.outbox.done([entry]).await.unwrap();
+    }
+    assert_eq!(house.plan_the_day().await, json!({"planned": 1}));
+    house.later(SignedDuration::from_hours(24));
+    house.drain().await;
+    assert_eq!(house.install().await.status, Status::Active);
 }
 
 #[tokio::test]
@@ -120,6 +160,49 @@ async fn a_persons_token_that_is_dead_on_arrival_is_told() {
     assert_eq!(house.install().await.status, Status::TokenInvalid);
     house.tick().await;
     assert_eq!(house.changes(), ["installed", "token_invalid"]);
+    // And that the exchange has mended it.
+    house.later(SignedDuration::from_hours(1));
+    house.tick().await;
+    house.drain().await;
+    assert_eq!(house.install().await.status, Status::Active);
+    assert_eq!(house.changes(), ["installed", "token_invalid", "updated"]);
+}
+
+#[tokio::test]
+async fn a_partners_token_that_comes_later_is_used_from_the_next_day_on() {
+    let house = House::start().await;
+    let mut install = value("install_without_token");
+    install["access_token"] = json!("EAAB-never-sent");
+    house.graph.set_install(Install::from_webhook(&install).unwrap());
+    house.deliver("install_without_token").await;
+    house.drain().await;
+    assert_eq!(house.token().await, None);
+    house.write_meta(APP_SECRET, Some(PARTNER)).await;
+    house.later(SignedDuration::from_hours(1));
+    house.plan_the_day().await;
+    house.later(SignedDuration::from_hours(24));
+    house.drain().await;
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
+    assert_eq!(house.rows("dead").await, 0);
+    assert!(house.install().await.reconciled_at.is_some());
+}
+
+#[tokio::test]
+async fn an_exchange_that_was_given_up_is_tried_again_once_a_week() {
+    let house = House::start().await;
+    let refused = GraphError::new(100, "(#100) Unsupported post request").subcode(33);
+    for _ in 0..2 {
+        house.graph.script(Edge::AccessToken, faults::error(&refused));
+    }
+    house.happen("install").await;
+    for _ in 0..10 {
+        house.drain().await;
+        house.plan_the_day().await;
+        house.later(SignedDuration::from_hours(24));
+    }
+    house.drain().await;
+    assert_eq!(house.graph.calls_of(Edge::AccessToken).len(), 3);
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
 }
 
 #[tokio::test]
@@ -162,6 +245,44 @@ async fn a_removal_during_the_exchange_leaves_no_token_behind() {
     assert_eq!(house.install().await.status, Status::Uninstalled);
     assert_eq!(house.token().await, None);
     house.aws.clear_faults();
+}
+
+#[tokio::test]
+async fn a_removal_during_a_visit_is_not_taken_back_by_it() {
+    let house = std::sync::Arc::new(House::with(&[("CATALOG_FEED_URL", "http://127.0.0.1:1/")], None).await);
+    house.happen("install").await;
+    house.tick().await;
+    let pushes = || async {
+        let pending = house.outbox.pending_all(&subject(SHOP)).await.unwrap();
+        pending.iter().map(|entry| entry.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(pushes().await, [Kind::FbeCatalogPush]);
+    house.later(SignedDuration::from_hours(1));
+    let other = house.clone();
+    house.aws.before_next("GetSecretValue", move |_| {
+        Box::pin(async move { assert_eq!(other.deliver("uninstall").await, 200) })
+    });
+    house.tick().await;
+    assert_eq!(house.install().await.status, Status::Uninstalled);
+    assert_eq!(house.token().await, None);
+    assert_eq!(house.aws.secrets_manager_calls().of("RestoreSecret"), 0);
+    house.drain().await;
+    assert_eq!(house.changes(), ["installed", "uninstalled"]);
+    assert_eq!(house.rows("dead").await, 0);
+}
+
+#[tokio::test]
+async fn what_a_slow_writer_leaves_behind_a_removal_is_swept_away() {
+    let house = House::start().await;
+    house.happen("install").await;
+    house.drain().await;
+    house.happen("uninstall").await;
+    house.secrets.restore(SHOP).await.unwrap();
+    assert!(house.token().await.is_some());
+    house.later(SignedDuration::from_mins(5));
+    house.tick().await;
+    assert_eq!(house.token().await, None);
+    assert_eq!(house.rows("pending").await, 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,57 @@
+//! The order of notices, and the day's plan.
+
+use jiff::SignedDuration;
+use serde_json::json;
+use shared::fbe::plan::subject;
+use shared::outbox::Kind;
+use testkit::aws::Fault;
+use testkit::braze::{Endpoint, faults};
+
+use super::house::{House, SHOP};
+
+#[tokio::test]
+async fn a_notice_that_failed_holds_up_the_next() {
+    let house = House::start().await;
+    house.braze.script(Endpoint::Track, faults::unavailable(503));
+    house.happen("install").await;
+    house.tick().await;
+    // The backoff may be anything up to an hour.
+    let pending = house.outbox.pending_all(&subject(SHOP)).await.unwrap();
+    let failed = pending
+        .iter()
+        .find(|entry| entry.kind == Kind::FbeNotify)
+        .unwrap();
+    let due = house.clock.now() + SignedDuration::from_mins(50);
+    house.outbox.retry(failed, "braze_503", due).await.unwrap();
+
+    house.happen("uninstall").await;
+    house.tick().await;
+    assert!(house.changes().is_empty(), "{:?}", house.changes());
+    house.later(SignedDuration::from_mins(51));
+    house.tick().await;
+    house.tick().await;
+    assert_eq!(house.changes(), ["installed", "uninstalled"]);
+    assert_eq!(house.rows("pending").await, 0);
+}
+
+#[tokio::test]
+async fn a_comparison_that_cannot_be_planned_costs_no_other() {
+    let house = House::start().await;
+    house.deliver("two_businesses").await;
+    // The SDK makes three attempts, so five faults are enough for one of the two.
+    house.aws.fail_next("PutItem", 5, Fault::ServiceUnavailable);
+    let until = house.clock.now() + SignedDuration::from_secs(115);
+    let task = json!({"task": "reconcile"});
+    assert!(house.dispatch.handle_until(task, until).await.is_err());
+    house.aws.clear_faults();
+    let mut planned = 0;
+    for business in ["shop-a", "shop-b"] {
+        let pending = house.outbox.pending_all(&subject(business)).await.unwrap();
+        planned += pending
+            .iter()
+            .filter(|entry| entry.event_key.contains("daily"))
+            .count();
+    }
+    assert_eq!(planned, 1);
+    assert_eq!(house.plan_the_day().await, json!({"planned": 1}));
+}
