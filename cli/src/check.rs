@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use serde_json::Value;
 use shared::config::{ContactSettings, Env};
 use shared::messenger::contact::Contact;
@@ -20,7 +21,7 @@ use crate::stack::LocalStack;
 ///
 /// When an item is not what the functions write.
 pub fn problems(stack: &LocalStack, snapshot: &Snapshot) -> anyhow::Result<Vec<String>> {
-    let mut problems = outbox(snapshot);
+    let mut problems = outbox(snapshot, stack.clock().now());
     if let Some(braze) = &stack.fakes().braze {
         problems.extend(contacts(stack, snapshot, braze)?);
     }
@@ -28,11 +29,14 @@ pub fn problems(stack: &LocalStack, snapshot: &Snapshot) -> anyhow::Result<Vec<S
     Ok(problems)
 }
 
-fn outbox(snapshot: &Snapshot) -> Vec<String> {
+fn outbox(snapshot: &Snapshot, now: Timestamp) -> Vec<String> {
     let mut problems = Vec::new();
     for item in snapshot.table(OUTBOX).values() {
         let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
-        if matches!(text("status"), "pending" | "dead") {
+        let not_before = item.get("not_before").and_then(Value::as_i64);
+        let is_planned =
+            text("kind") == "fbe_reconcile" && not_before.is_some_and(|at| at > now.as_millisecond());
+        if text("status") == "dead" || (text("status") == "pending" && !is_planned) {
             problems.push(format!(
                 "an outbox item {} is {} ({})",
                 text("kind"),

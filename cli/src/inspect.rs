@@ -102,7 +102,8 @@ impl Snapshot {
     }
 }
 
-/// Waits until no outbox item is pending. Says whether that came to pass within `limit`.
+/// Waits until no outbox item is pending, but for comparisons of installs with Graph that are planned for later. Says
+/// whether that came to pass within `limit`.
 ///
 /// # Errors
 ///
@@ -132,9 +133,15 @@ async fn pending(stack: &LocalStack, table: &str) -> anyhow::Result<i32> {
         .table_name(table)
         .consistent_read(true)
         .select(Select::Count)
-        .filter_expression("#status = :pending")
+        .filter_expression("#status = :pending AND NOT (#kind = :reconcile AND not_before > :now)")
         .expression_attribute_names("#status", "status")
+        .expression_attribute_names("#kind", "kind")
         .expression_attribute_values(":pending", AttributeValue::S("pending".to_owned()))
+        .expression_attribute_values(":reconcile", AttributeValue::S("fbe_reconcile".to_owned()))
+        .expression_attribute_values(
+            ":now",
+            AttributeValue::N(stack.clock().now().as_millisecond().to_string()),
+        )
         .into_paginator()
         .send();
     let mut pending = 0;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use aws_sdk_cloudformation::types::Stack;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
@@ -149,18 +150,32 @@ pub(crate) async fn stack_outputs(
     config: &aws_config::SdkConfig,
     stack: &str,
 ) -> anyhow::Result<BTreeMap<String, String>> {
-    let client = aws_sdk_cloudformation::Client::new(config);
-    let stacks = client.describe_stacks().stack_name(stack).send().await;
-    let stacks = stacks.map_err(|error| {
-        anyhow::anyhow!("the stack {stack} cannot be read: {}", DisplayErrorContext(error))
-    })?;
-    let outputs = stacks
-        .stacks()
-        .iter()
-        .flat_map(aws_sdk_cloudformation::types::Stack::outputs);
+    let stacks = describe(config, stack).await?;
+    let outputs = stacks.iter().flat_map(Stack::outputs);
     Ok(outputs
         .filter_map(|output| Some((output.output_key()?.to_owned(), output.output_value()?.to_owned())))
         .collect())
+}
+
+/// A parameter of a deployed stack; `None` if it has none of this name.
+pub(crate) async fn stack_parameter(
+    config: &aws_config::SdkConfig,
+    stack: &str,
+    name: &str,
+) -> anyhow::Result<Option<String>> {
+    let stacks = describe(config, stack).await?;
+    let mut parameters = stacks.iter().flat_map(Stack::parameters);
+    let parameter = parameters.find(|parameter| parameter.parameter_key() == Some(name));
+    Ok(parameter.and_then(|parameter| parameter.parameter_value().map(str::to_owned)))
+}
+
+async fn describe(config: &aws_config::SdkConfig, stack: &str) -> anyhow::Result<Vec<Stack>> {
+    let client = aws_sdk_cloudformation::Client::new(config);
+    let answer = client.describe_stacks().stack_name(stack).send().await;
+    let answer = answer.map_err(|error| {
+        anyhow::anyhow!("the stack {stack} cannot be read: {}", DisplayErrorContext(error))
+    })?;
+    Ok(answer.stacks.unwrap_or_default())
 }
 
 impl Secrets {

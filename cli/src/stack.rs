@@ -79,6 +79,7 @@ pub struct LocalStack {
     functions: BTreeMap<String, Handler>,
     fakes: Fakes,
     dynamodb: aws_sdk_dynamodb::Client,
+    clock: Clock,
     aws: EmbeddedAws,
     gateway: Gateway,
     streams: Vec<StreamDriver>,
@@ -165,6 +166,7 @@ impl LocalStack {
             .collect();
         Ok(Self {
             dynamodb: aws.dynamodb(),
+            clock: options.clock,
             functions,
             template,
             settings,
@@ -182,6 +184,12 @@ impl LocalStack {
     #[must_use]
     pub fn url(&self) -> String {
         self.gateway.url()
+    }
+
+    /// The functions' time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The embedded AWS.

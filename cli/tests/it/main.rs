@@ -4,6 +4,7 @@
 mod crash;
 mod dead;
 mod events;
+mod fbe;
 mod house;
 mod order;
 mod process;

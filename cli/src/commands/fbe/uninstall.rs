@@ -1,0 +1,78 @@
+//! `bridge fbe uninstall`: the end of an install that no webhook has ended.
+
+use anyhow::bail;
+use jiff::Timestamp;
+use shared::config::FbeSettings;
+use shared::fbe::decide::decide;
+use shared::fbe::event::InstallEvent;
+
+use super::configuration::Configuration;
+use super::{GraphArgs, Parts, Place};
+use crate::output;
+
+/// Whoever else writes the install is done within a round or two.
+const ROUNDS: usize = 5;
+
+/// Ends the install here and, with `graph`, at Meta before that.
+pub(super) async fn uninstall(
+    place: &Place,
+    graph: Option<&GraphArgs>,
+    business: &str,
+    dry_run: bool,
+) -> anyhow::Result<()> {
+    let parts = place.open().await?;
+    let install = parts.installed(business).await?;
+    if dry_run {
+        if graph.is_some() {
+            output::line(format_args!("at Meta: the app would be removed from {business}"));
+        }
+        let on = install.gating().enabled;
+        output::line(format_args!("off: {}", on.join(", ")));
+        let secret = if install.token.is_some() {
+            "deletion scheduled"
+        } else {
+            "none"
+        };
+        output::line(format_args!("secret: {secret}"));
+        output::line(format_args!("told: {business}, that the app was removed"));
+        return Ok(());
+    }
+    if let Some(graph) = graph {
+        Configuration::open(place, graph, business)
+            .await?
+            .uninstall()
+            .await?;
+        output::line("removed at Meta");
+    }
+    remove(&parts, business).await?;
+    output::line("uninstalled; the notice leaves within a minute");
+    Ok(())
+}
+
+/// As an uninstall webhook does.
+async fn remove(parts: &Parts, business: &str) -> anyhow::Result<()> {
+    // A removal pushes no catalog and asks for no token.
+    let settings = FbeSettings {
+        scopes: Vec::new(),
+        catalog_feed_url: None,
+    };
+    for _ in 0..ROUNDS {
+        let install = parts.business(business).await?.install;
+        let now = Timestamp::now();
+        let plan = decide(
+            Some(&install),
+            &InstallEvent::removal(&install, now),
+            &settings,
+            now,
+        );
+        if let Some(next) = &plan.install
+            && !parts.installs.commit(next, &plan.outbox, plan.wake).await?
+        {
+            continue;
+        }
+        // Also what a removal in between has left.
+        parts.business_secrets().schedule_deletion(business).await?;
+        return Ok(());
+    }
+    bail!("{business} is written too often to keep up with; try again")
+}
