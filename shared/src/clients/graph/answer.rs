@@ -1,0 +1,149 @@
+//! What Graph's answers say.
+
+use serde_json::Value;
+
+use super::{Answer, GraphError};
+use crate::fbe::catalog_push::ItemError;
+use crate::fbe::read;
+
+/// A batch that Meta took in. Whether its items are good shows later, under the handles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchAccepted {
+    /// To ask for the result with.
+    pub handles: Vec<String>,
+    /// Items that were refused at once.
+    pub errors: Vec<ItemError>,
+}
+
+/// How far Meta is with a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchStatus {
+    /// Whether nothing more will happen.
+    pub is_finished: bool,
+    /// Meta's word for it; `unknown` if it does not know the handle any more.
+    pub status: String,
+    /// Number of errors, of which `errors` may show only the first.
+    pub errors_total: u64,
+    /// Errors by item.
+    pub errors: Vec<ItemError>,
+    /// Ids of items that were refused.
+    pub invalid: Vec<String>,
+}
+
+/// An answer that says it is fine and is not.
+pub(super) fn unreadable(detail: &str) -> GraphError {
+    GraphError::unreadable(reqwest::StatusCode::OK, detail)
+}
+
+/// `{"success": true}`, in which `true` is at times a string.
+pub(super) fn done(answer: Answer<Value>) -> Result<Answer<()>, GraphError> {
+    // Some versions answer with the object that was changed instead.
+    if answer.value.get("success").and_then(read::boolean) == Some(false) {
+        return Err(unreadable("`success` is false"));
+    }
+    Ok(answer.map(drop))
+}
+
+fn list(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn texts(value: Option<&Value>) -> Vec<String> {
+    list(value).iter().filter_map(text).collect()
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn item_error(error: &Value, item: &str) -> ItemError {
+    let named = |names: &[&str]| names.iter().find_map(|name| error.get(*name).and_then(text));
+    ItemError {
+        item: named(&["id", "retailer_id", "line"]).unwrap_or_else(|| item.to_owned()),
+        message: named(&["message", "error_message", "summary"])
+            .or_else(|| text(error))
+            .unwrap_or_default(),
+    }
+}
+
+/// Reads the answer to `items_batch`.
+pub(super) fn batch_accepted(value: &Value) -> BatchAccepted {
+    BatchAccepted {
+        handles: texts(value.get("handles")),
+        errors: list(value.get("validation_status"))
+            .iter()
+            .flat_map(|item| {
+                let id = item.get("retailer_id").and_then(read::id).unwrap_or_default();
+                list(item.get("errors"))
+                    .iter()
+                    .map(move |error| item_error(error, &id))
+            })
+            .collect(),
+    }
+}
+
+/// Reads the answer to `check_batch_request_status`.
+pub(super) fn batch_status(value: &Value) -> BatchStatus {
+    let Some(first) = list(value.get("data")).first() else {
+        return BatchStatus {
+            is_finished: true,
+            status: "unknown".to_owned(),
+            errors_total: 0,
+            errors: Vec::new(),
+            invalid: Vec::new(),
+        };
+    };
+    let status = first.get("status").and_then(Value::as_str).unwrap_or_default();
+    let errors: Vec<ItemError> = list(first.get("errors"))
+        .iter()
+        .map(|error| item_error(error, ""))
+        .collect();
+    BatchStatus {
+        // Only `finished` is recorded; the others are the words that Meta's other jobs end with.
+        is_finished: matches!(
+            status.to_ascii_lowercase().as_str(),
+            "finished" | "completed" | "complete" | "failed" | "error" | "cancelled" | "canceled"
+        ),
+        status: status.to_owned(),
+        errors_total: first
+            .get("errors_total_count")
+            .and_then(Value::as_u64)
+            .unwrap_or(errors.len() as u64),
+        errors,
+        invalid: texts(first.get("ids_of_invalid_requests")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::Usage;
+    use super::*;
+
+    #[test]
+    fn success_is_also_understood_as_text() {
+        let answer = |value| Answer {
+            value,
+            usage: Usage::default(),
+        };
+        assert!(done(answer(json!({"success": "true"}))).is_ok());
+        assert!(done(answer(json!({"success": true}))).is_ok());
+        assert!(done(answer(json!({"success": false}))).is_err());
+    }
+
+    #[test]
+    fn a_batch_status_is_read_with_its_errors() {
+        let status = batch_status(&json!({"data": [{"status": "finished", "errors_total_count": 9,
+            "errors": [{"line": 3, "id": "belt", "message": "no image"}], "ids_of_invalid_requests": ["belt"]}]}));
+        assert!(status.is_finished);
+        assert_eq!(status.errors_total, 9);
+        assert_eq!(status.errors[0].item, "belt");
+        assert!(!batch_status(&json!({"data": [{"status": "in_progress"}]})).is_finished);
+        assert_eq!(batch_status(&json!({"data": []})).status, "unknown");
+    }
+}
