@@ -8,6 +8,7 @@
 mod contacts;
 mod fbe;
 mod fbe_order;
+mod fbe_token;
 mod graph;
 mod outbox;
 

@@ -1,0 +1,12 @@
+//! The webhook's edge, and what it leaves in DynamoDB and Secrets Manager.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod edge;
+mod house;
+mod order;
+mod secret;

@@ -1,0 +1,148 @@
+//! Tokens: where they are, and where they must not be.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use testkit::aws::Fault;
+
+use super::house::{House, SHOP, payload, signed};
+
+#[tokio::test]
+async fn a_secret_is_restored_inside_its_recovery_window() {
+    let house = House::start().await;
+    for case in ["install", "uninstall"] {
+        assert_eq!(house.deliver(case).await, 200);
+    }
+    assert_eq!(house.token(SHOP).await, None);
+    assert_eq!(house.deliver("reinstall").await, 200);
+    assert_eq!(house.token(SHOP).await.as_deref(), Some("EAAB_reinstall_token"));
+    // An old removal that is delivered once more leaves it alone.
+    assert_eq!(house.deliver("uninstall").await, 200);
+    assert_eq!(house.token(SHOP).await.as_deref(), Some("EAAB_reinstall_token"));
+}
+
+#[tokio::test]
+async fn a_removal_that_comes_while_the_token_is_written_takes_the_token_too() {
+    let house = Arc::new(House::start().await);
+    let other = House::rival(&house);
+    house.aws.before_next("TransactWriteItems", move |_| {
+        Box::pin(async move {
+            let status = other.handle(signed("uninstall")).await.status();
+            assert_eq!(status, 200);
+        })
+    });
+    assert_eq!(house.deliver("install").await, 200);
+    assert!(!house.install(SHOP).await.unwrap().is_installed());
+    assert_eq!(house.token(SHOP).await, None);
+    assert_eq!(house.pending().await, 0);
+}
+
+#[tokio::test]
+async fn a_token_whose_install_was_never_committed_goes_with_the_removal() {
+    let house = House::start().await;
+    house
+        .aws
+        .fail_next("TransactWriteItems", 9, Fault::ServiceUnavailable);
+    assert_eq!(house.deliver("install").await, 503);
+    house.aws.clear_faults();
+    assert!(house.token(SHOP).await.is_some());
+    assert_eq!(house.deliver("uninstall").await, 200);
+    assert_eq!(house.token(SHOP).await, None);
+    assert_eq!(house.deliver("install").await, 200, "Meta delivers it again");
+    assert_eq!(house.token(SHOP).await, None);
+}
+
+#[tokio::test]
+async fn a_token_that_a_failed_reinstall_restored_goes_with_the_next_removal() {
+    let house = House::start().await;
+    for case in ["install", "uninstall"] {
+        assert_eq!(house.deliver(case).await, 200);
+    }
+    house
+        .aws
+        .fail_next("TransactWriteItems", 9, Fault::ServiceUnavailable);
+    assert_eq!(house.deliver("reinstall").await, 503);
+    house.aws.clear_faults();
+    assert!(house.token(SHOP).await.is_some());
+    // Later than the reinstall.
+    let removal = String::from_utf8(payload("uninstall")).unwrap();
+    let removal = removal.replace("1795254000", "1795254700");
+    assert_eq!(house.post(removal.as_bytes()).await, 200);
+    assert_eq!(house.token(SHOP).await, None);
+}
+
+#[tokio::test]
+async fn a_deletion_that_failed_is_made_up_for_by_the_installs_redelivery() {
+    let house = Arc::new(House::start().await);
+    assert_eq!(house.deliver("unknown_object").await, 200);
+    let other = House::rival(&house);
+    let there = Arc::downgrade(&house);
+    house.aws.before_next("CreateSecret", move |_| {
+        Box::pin(async move {
+            assert_eq!(other.handle(signed("uninstall")).await.status(), 200);
+            // The install's own deletion, once it has lost.
+            if let Some(house) = there.upgrade() {
+                house.aws.fail_next("DeleteSecret", 9, Fault::Throttle);
+            }
+        })
+    });
+    assert_eq!(house.deliver("install").await, 503);
+    house.aws.clear_faults();
+    assert!(house.token(SHOP).await.is_some());
+    assert_eq!(house.deliver("install").await, 200);
+    assert_eq!(house.token(SHOP).await, None);
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_token_reaches_a_table_or_a_log() {
+    let log = Log::default();
+    let house = House::start().await;
+    {
+        // The SDK logs request bodies at trace, which is why `telemetry` never lets libraries below warnings.
+        let filter = tracing_subscriber::EnvFilter::new("warn,shared=trace,fbe_install_webhook=trace");
+        let writer = log.clone();
+        let quiet = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(move || writer.clone())
+            .finish();
+        // For the whole process: what is logged by the tests beside this one must not hold a token either, and a
+        // subscriber of one thread may miss what another thread registers.
+        tracing::subscriber::set_global_default(quiet).unwrap();
+        for case in [
+            "install",
+            "update_removes_pixel",
+            "curly_quotes",
+            "uninstall",
+            "reinstall",
+            "odd_shapes",
+        ] {
+            house.deliver(case).await;
+        }
+        house
+            .aws
+            .fail_next("PutSecretValue", 3, Fault::ServiceUnavailable);
+        house.deliver("install_instagram").await;
+        house.aws.clear_faults();
+    }
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("an install webhook was taken in"), "{logged}");
+    assert!(!logged.contains("EAAB"), "{logged}");
+    for table in 0..2 {
+        for row in house.rows(table).await {
+            assert!(!row.contains("EAAB"), "{row}");
+        }
+    }
+}
