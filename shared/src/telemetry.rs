@@ -37,7 +37,8 @@ pub const OUTBOX_DONE: &str = "OutboxDone";
 pub const OUTBOX_RETRIED: &str = "OutboxRetried";
 /// Outbox items that were given up.
 pub const OUTBOX_DEAD: &str = "OutboxDead";
-/// Braze said 401, 403 or 404, or Graph 190: somebody must change a setting or a secret.
+/// Braze said 401, 403 or 404, or Graph refused a token or the app's secret: somebody must change a setting or a
+/// secret.
 pub const CONFIGURATION_FAULTS: &str = "ConfigurationFaults";
 /// Stored items that this version cannot read, and leaves alone.
 pub const UNREADABLE_ITEMS: &str = "UnreadableItems";
