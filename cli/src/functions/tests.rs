@@ -36,11 +36,7 @@ const LAMBDAS_OWN: [&str; 7] = [
 ];
 
 /// Powers that the code needs and the run below does not use, each with its reason: (function, power, reason).
-const NOT_SEEN: &[(&str, &str, &str)] = &[(
-    "DispatchSyncFunction",
-    "dynamodb:GetItem on table/local-InstallsTable",
-    "an install is read again when a webhook was committed between its lease and its own commit",
-)];
+const NOT_SEEN: &[(&str, &str, &str)] = &[];
 
 fn template() -> Template {
     Template::of_the_repository().unwrap()

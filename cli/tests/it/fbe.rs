@@ -1,4 +1,5 @@
 //! `bridge fbe` against a running stack.
+#![expect(clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 use assert_cmd::cargo::cargo_bin_cmd;
 use serde_json::Value;

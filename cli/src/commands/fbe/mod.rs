@@ -263,7 +263,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             dry_run,
         } => {
             let graph = at_meta.then_some(&graph);
-            uninstall(&place, graph, &business, dry_run).await
+            Box::pin(uninstall(&place, graph, &business, dry_run)).await
         }
         Verb::Config(ConfigVerb::Get {
             place,

@@ -49,7 +49,7 @@ fn row(install: &Install) -> String {
         features.push_str(&["(", &one.feature, ": ", &one.missing, ")"].concat());
     }
     if let Some(since) = install.unknown_at_graph_since {
-        features.push_str(&format!(" [unknown at Graph since {since:.0}]"));
+        features.push_str(&[" [unknown at Graph since ", &format!("{since:.0}"), "]"].concat());
     }
     format!(
         "{:<32}  {:<13}  {:<20}  {:>5}  {features}",
