@@ -195,7 +195,7 @@ async fn a_hundred_businesses_are_spread_over_the_day() {
 }
 
 /// An install that only the store knows: there is nothing to ask Graph with.
-fn tokenless(business: &str) -> Install {
+pub(super) fn tokenless(business: &str) -> Install {
     let mut install = Install::unknown(business);
     install.status = Status::Active;
     install.version = 1;
