@@ -46,14 +46,13 @@ impl Visit<'_> {
         }
     }
 
-    /// Notices leave in the order in which they came about: one that failed holds up those after it.
+    /// Notices leave in the order of what they tell: one that failed holds up those after it.
     async fn wait_for_older(&self, entry: &Entry) -> Result<(), Outcome> {
         let pending = self.worker.outbox.pending_all(&entry.subject).await;
         let pending = pending.map_err(|error| Outcome::from(&error))?;
-        let age = |entry: &Entry| (entry.created(), entry.event_key.clone());
         let older = pending.iter().filter(|other| {
             other.kind == Kind::FbeNotify
-                && age(other) < age(entry)
+                && other.event_key < entry.event_key
                 // What this visit has sent is marked as done only at its end.
                 && !self.told.contains(&other.event_key)
         });

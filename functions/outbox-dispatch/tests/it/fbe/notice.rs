@@ -12,27 +12,29 @@ use super::life::tokenless;
 
 #[tokio::test]
 async fn a_notice_that_failed_holds_up_the_next() {
-    let house = House::start().await;
-    house.braze.script(Endpoint::Track, faults::unavailable(503));
-    house.happen("install").await;
-    house.tick().await;
-    // The backoff may be anything up to an hour.
-    let pending = house.outbox.pending_all(&subject(SHOP)).await.unwrap();
-    let failed = pending
-        .iter()
-        .find(|entry| entry.kind == Kind::FbeNotify)
-        .unwrap();
-    let due = house.clock.now() + SignedDuration::from_mins(50);
-    house.outbox.retry(failed, "braze_503", due).await.unwrap();
+    for fault in [faults::unavailable(503), faults::unauthorized()] {
+        let house = House::start().await;
+        house.braze.script(Endpoint::Track, fault);
+        house.happen("install").await;
+        house.tick().await;
+        // The backoff may be anything up to an hour.
+        let pending = house.outbox.pending_all(&subject(SHOP)).await.unwrap();
+        let failed = pending
+            .iter()
+            .find(|entry| entry.kind == Kind::FbeNotify)
+            .unwrap();
+        let due = house.clock.now() + SignedDuration::from_mins(50);
+        house.outbox.wait(failed, "braze", due).await.unwrap();
 
-    house.happen("uninstall").await;
-    house.tick().await;
-    assert!(house.changes().is_empty(), "{:?}", house.changes());
-    house.later(SignedDuration::from_mins(51));
-    house.tick().await;
-    house.tick().await;
-    assert_eq!(house.changes(), ["installed", "uninstalled"]);
-    assert_eq!(house.rows("pending").await, 0);
+        house.happen("uninstall").await;
+        house.tick().await;
+        assert!(house.changes().is_empty(), "{:?}", house.changes());
+        house.later(SignedDuration::from_mins(51));
+        house.tick().await;
+        house.tick().await;
+        assert_eq!(house.changes(), ["installed", "uninstalled"]);
+        assert_eq!(house.rows("pending").await, 0);
+    }
 }
 
 #[tokio::test]
