@@ -178,7 +178,7 @@ impl Desk {
             received_at: Timestamp::now(),
         };
         let behaviour = self.script.next(()).unwrap_or_else(|| self.behaviour.clone());
-        let (effect, call_back) = match behaviour.deed(&handover.texts().join("\n")) {
+        let (effect, call_back) = match behaviour.deed(&handover.texts().join("\n"), request.body.len()) {
             Deed::Reply { after, reply } => (self.answer(&handover, after, &reply), None),
             Deed::CallBack { after, reply } if kind == Kind::ChatCompletion => {
                 (self.answer(&handover, after, &reply), None)

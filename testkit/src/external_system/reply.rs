@@ -94,6 +94,10 @@ pub enum Behaviour {
     Later(Duration, Box<Behaviour>),
     /// Goes wrong.
     Fault(Fault),
+    /// Goes wrong if something in the messages holds this, and else does the other.
+    FailsAt(String, Fault, Box<Behaviour>),
+    /// Goes wrong if the body has more bytes than this, and else does the other.
+    FailsAbove(usize, Fault, Box<Behaviour>),
 }
 
 impl Behaviour {
@@ -118,8 +122,19 @@ impl Behaviour {
     /// Fails with this status.
     #[must_use]
     pub fn failing(status: u16) -> Self {
-        let body = json!({"error": {"message": "scripted failure", "type": "server_error"}});
-        Self::Fault(Fault::Answer(Answer::json(status, &body)))
+        Self::Fault(failure(status))
+    }
+
+    /// Echoes, but fails with this status if something in the messages holds `word`.
+    #[must_use]
+    pub fn failing_at(word: &str, status: u16) -> Self {
+        Self::FailsAt(word.to_owned(), failure(status), Box::new(Self::Echo))
+    }
+
+    /// Echoes, but fails with this status if the body has more bytes than this.
+    #[must_use]
+    pub fn failing_above(bytes: usize, status: u16) -> Self {
+        Self::FailsAbove(bytes, failure(status), Box::new(Self::Echo))
     }
 
     /// Answers 200 with JSON of another shape than either kind promises.
@@ -147,6 +162,11 @@ impl Behaviour {
     }
 }
 
+fn failure(status: u16) -> Fault {
+    let body = json!({"error": {"message": "scripted failure", "type": "server_error"}});
+    Fault::Answer(Answer::json(status, &body))
+}
+
 /// What a behaviour comes to for one handover.
 pub(super) enum Deed {
     Reply { after: Duration, reply: Reply },
@@ -155,9 +175,10 @@ pub(super) enum Deed {
 }
 
 impl Behaviour {
-    pub(super) fn deed(self, said: &str) -> Deed {
+    /// `said` is what the messages say, `bytes` how long the body is.
+    pub(super) fn deed(self, said: &str, bytes: usize) -> Deed {
         match self {
-            Self::Echo => Self::text(&format!("You said: {said}")).deed(said),
+            Self::Echo => Self::text(&format!("You said: {said}")).deed(said, bytes),
             Self::Reply(reply) => Deed::Reply {
                 after: Duration::ZERO,
                 reply,
@@ -166,7 +187,10 @@ impl Behaviour {
                 after: Duration::ZERO,
                 fault,
             },
-            Self::Slow(time, then) => match then.deed(said) {
+            Self::FailsAt(word, fault, _) if said.contains(&word) => Self::Fault(fault).deed(said, bytes),
+            Self::FailsAbove(limit, fault, _) if bytes > limit => Self::Fault(fault).deed(said, bytes),
+            Self::FailsAt(_, _, then) | Self::FailsAbove(_, _, then) => then.deed(said, bytes),
+            Self::Slow(time, then) => match then.deed(said, bytes) {
                 Deed::Reply { after, reply } => Deed::Reply {
                     after: after + time,
                     reply,
@@ -177,7 +201,7 @@ impl Behaviour {
                 },
                 call_back @ Deed::CallBack { .. } => call_back,
             },
-            Self::Later(time, then) => match then.deed(said) {
+            Self::Later(time, then) => match then.deed(said, bytes) {
                 Deed::Reply { after, reply } | Deed::CallBack { after, reply } => Deed::CallBack {
                     after: after + time,
                     reply,
