@@ -8,6 +8,10 @@ use super::answer::{Answer, AnswerError, MAX_ANSWER_BYTES, fault, latest};
 use super::conversation::{Role, Turn};
 use super::message::Content;
 
+/// The most that is told of what was said before, in bytes: some thousand tokens, which every model's context
+/// has room for beside the prompt and the messages.
+const MAX_HISTORY_BYTES: usize = 24_000;
+
 /// The body of a request.
 #[derive(Serialize)]
 pub struct ChatRequest<'a> {
@@ -22,26 +26,46 @@ struct ChatMessage {
 }
 
 impl<'a> ChatRequest<'a> {
-    /// The body for answering `messages`: the system prompt, what was said before, and each message, in
-    /// order.
+    /// The body for answering `messages`: the system prompt, what was said before (the latest of it, as far as
+    /// there is room), and each message, in order.
     #[must_use]
     pub fn new(model: &'a str, system_prompt: &str, messages: &[Turn], history: &[Turn]) -> Self {
         let system = ChatMessage {
             role: "system",
             content: system_prompt.to_owned(),
         };
-        let said = latest(history).iter().chain(messages).map(|turn| ChatMessage {
-            role: match turn.role {
-                Role::User => "user",
-                Role::Assistant => "assistant",
-            },
-            content: words(&turn.content),
-        });
+        let said = remembered(history).into_iter().chain(messages.iter().map(said));
         Self {
             model,
             messages: std::iter::once(system).chain(said).collect(),
         }
     }
+}
+
+fn said(turn: &Turn) -> ChatMessage {
+    ChatMessage {
+        role: match turn.role {
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        },
+        content: words(&turn.content),
+    }
+}
+
+/// The latest of `history` that there is room for, in order.
+fn remembered(history: &[Turn]) -> Vec<ChatMessage> {
+    let mut room = MAX_HISTORY_BYTES;
+    let mut remembered: Vec<ChatMessage> = latest(history)
+        .iter()
+        .rev()
+        .map(said)
+        .map_while(|message| {
+            room = room.checked_sub(message.content.len())?;
+            Some(message)
+        })
+        .collect();
+    remembered.reverse();
+    remembered
 }
 
 /// The content in words: what is no text follows it in lines of their own, since not every model takes
@@ -138,6 +162,19 @@ mod tests {
             ]
         });
         assert_eq!(serde_json::to_value(request).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_history_has_an_end() {
+        let long = "x".repeat(MAX_HISTORY_BYTES / 2);
+        let history = [turn("first"), assistant(&long), turn(&long), assistant("")];
+        let request = ChatRequest::new("gpt-x", "Be kind.", &[turn("and?")], &history);
+        let lengths: Vec<_> = request
+            .messages
+            .iter()
+            .map(|message| message.content.len())
+            .collect();
+        assert_eq!(lengths, [8, long.len(), long.len(), 0, 4]);
     }
 
     #[test]
