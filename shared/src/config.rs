@@ -491,6 +491,19 @@ impl RelaySettings {
             fallback_text: env.optional("FALLBACK_TEXT"),
             reply_url: env.optional("REPLY_URL"),
         };
+        for route in &settings.routes {
+            let campaign = route
+                .reply_campaign_id
+                .as_ref()
+                .or(settings.reply_campaign_id.as_ref());
+            if route.external_system_url.is_some() && campaign.is_none() {
+                env.problem(format!(
+                    "RELAY_ROUTES, route `{}`: it has an external_system_url, but neither a reply_campaign_id of its \
+                     own nor REPLY_CAMPAIGN_ID: replies need a campaign",
+                    route.name
+                ));
+            }
+        }
         if let Some(url) = &settings.external_system_url {
             env.check_url("EXTERNAL_SYSTEM_URL", url);
             if settings.reply_campaign_id.is_none() {
@@ -619,6 +632,22 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part} in {error}");
         }
+    }
+
+    #[test]
+    fn a_route_with_a_system_of_its_own_needs_a_campaign() {
+        let route = |campaign| {
+            format!(r#"[{{"name":"shop","external_system_url":"https://shop.example"{campaign}}}]"#)
+        };
+        let problems = |routes: &str, campaign: &str| {
+            let pairs = [("RELAY_ROUTES", routes), ("REPLY_CAMPAIGN_ID", campaign)];
+            let read = Env::from_pairs(&pairs).finish(RelaySettings::read);
+            read.err().map(|error| error.to_string())
+        };
+        let bare = route("");
+        assert!(problems(&bare, "").unwrap().contains("`shop`"));
+        assert_eq!(problems(&bare, "c"), None);
+        assert_eq!(problems(&route(r#","reply_campaign_id":"c""#), ""), None);
     }
 
     #[test]
