@@ -314,6 +314,23 @@ impl Settler {
         }
     }
 
+    /// How long an item is left alone that has failed `attempts` times before.
+    #[must_use]
+    pub fn pause(&self, attempts: u32) -> Duration {
+        let now = self.clock.now();
+        let next = self.backoff.next(now, now, attempts, None).unwrap_or(now);
+        next.duration_since(now).unsigned_abs()
+    }
+
+    /// Whether an item that fails now was tried for long enough.
+    #[must_use]
+    pub fn gives_up(&self, entry: &Entry) -> bool {
+        let now = self.clock.now();
+        self.backoff
+            .next(now, entry.created(), entry.attempts, None)
+            .is_none()
+    }
+
     /// Writes `outcome` down, except [`Outcome::Done`], which the dispatcher writes for many items at once.
     ///
     /// # Errors

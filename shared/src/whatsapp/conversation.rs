@@ -52,6 +52,9 @@ pub struct Conversation {
     /// Whether the fallback text went out and no answer since.
     #[serde(default)]
     pub fallback_sent: bool,
+    /// Until when the external system wants to be left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask_not_before: Option<Timestamp>,
     /// How many turns there were; numbers the next one.
     #[serde(default)]
     pub turns: u64,
@@ -79,6 +82,7 @@ impl Conversation {
             human_agent_told: false,
             route: None,
             fallback_sent: false,
+            ask_not_before: None,
             turns: 0,
             sends: 0,
             version: 0,
@@ -147,8 +151,8 @@ pub enum TurnStatus {
     Pending,
     /// The external system has it.
     HandedOver,
-    /// The external system refuses it. Later messages go without it; it goes once more if its outbox item is
-    /// redriven.
+    /// The external system refuses it, or has failed at it for too long. Later messages go without it; it goes
+    /// once more if its outbox item is redriven.
     GivenUp,
 }
 

@@ -45,8 +45,12 @@ pub fn decide_inbound(
     let expected_version = conversation.version;
     conversation.version += 1;
     conversation.person.update(&message.person);
-    if let Some(route) = routes.matching(&message.content.text) {
+    if let Some(route) = routes.matching(&message.content.text)
+        && conversation.route.as_deref() != Some(route)
+    {
         conversation.route = Some(route.to_owned());
+        // The wait was another system's.
+        conversation.ask_not_before = None;
     }
 
     let mut outbox = Vec::new();

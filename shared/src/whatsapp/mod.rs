@@ -15,6 +15,7 @@
 //! * [`conversation`]: what is stored of a conversation, and its turns.
 //! * [`route`]: which route a message belongs to, and what a route means.
 //! * [`decide`]: inbound message → plan.
+//! * [`pace`]: which messages are handed over next, and what happens to those that fail.
 //! * [`answer`], [`openai`]: what an external system is asked, and what it may answer.
 //! * [`settle`]: answer → plan.
 //! * [`split`], [`reply`]: a reply → the requests that Braze gets.
@@ -28,6 +29,7 @@ pub mod inbound;
 mod json_string;
 pub mod message;
 pub mod openai;
+pub mod pace;
 pub mod reply;
 pub mod route;
 pub mod settle;

@@ -87,8 +87,9 @@ pub enum Send {
     /// Too long for the template it must go by now: settle the item and put these in its place, in one
     /// transaction.
     Replace(Vec<OutboxItem>),
-    /// It can never be sent; the reason is a fixed code: `window_closed`, `no_campaign`, `no_recipient` or
-    /// `blank`.
+    /// It can be sent once a setting is mended; the reason is a fixed code: `no_campaign`.
+    Misconfigured(&'static str),
+    /// It can never be sent; the reason is a fixed code: `window_closed`, `no_recipient` or `blank`.
     Dead(&'static str),
 }
 
@@ -99,6 +100,7 @@ impl fmt::Debug for Send {
             Self::Trigger(_) => f.write_str("Trigger(…)"),
             Self::Track(_) => f.write_str("Track(…)"),
             Self::Replace(items) => write!(f, "Replace({} items)", items.len()),
+            Self::Misconfigured(reason) => write!(f, "Misconfigured({reason})"),
             Self::Dead(reason) => write!(f, "Dead({reason})"),
         }
     }
@@ -145,7 +147,7 @@ pub fn decide_send(
         (campaign, pieces.pop().unwrap_or_default())
     } else {
         let Some(campaign) = reply_campaign(named, route, settings) else {
-            return Send::Dead("no_campaign");
+            return Send::Misconfigured("no_campaign");
         };
         (campaign, text.clone())
     };
@@ -184,6 +186,34 @@ fn replacements(
         piece.item(conversation, format!("{event_key}.{:03}", index + 1))
     };
     pieces.into_iter().enumerate().map(piece).collect()
+}
+
+/// For a reply that is given up though it has attributes: its payload without them, and the item that writes
+/// them. They were decided on once, and nobody would write them again.
+#[must_use]
+pub fn without_attributes(
+    event_key: &str,
+    reply: &ReplyPayload,
+    conversation: &Conversation,
+) -> Option<(Value, OutboxItem)> {
+    if reply.text.is_none() || reply.attributes.is_empty() {
+        return None;
+    }
+    let rest = ReplyPayload {
+        attributes: Map::new(),
+        ..reply.clone()
+    };
+    let attributes = ReplyPayload {
+        text: None,
+        campaign: None,
+        route: None,
+        attributes: reply.attributes.clone(),
+    };
+    // Before the pieces that the rest may be put into when it is redriven.
+    Some((
+        json!(rest),
+        attributes.item(conversation, format!("{event_key}.000")),
+    ))
 }
 
 /// Whom a send is for: exactly one identifier. An unknown WhatsApp number has a profile with the alias
@@ -367,6 +397,34 @@ mod tests {
         let expected =
             r#"{"attributes":[{"_update_existing_only":true,"external_id":"42","topic":"orders"}]}"#;
         assert_eq!(body.to_string(), expected);
+    }
+
+    #[test]
+    fn the_attributes_of_a_reply_that_is_given_up_are_kept_apart() {
+        let mut reply = payload("hi");
+        assert!(without_attributes("reply#0000000007", &reply, &conversation()).is_none());
+        reply.attributes.insert("topic".to_owned(), "orders".into());
+        let (rest, item) = without_attributes("reply#0000000007", &reply, &conversation()).unwrap();
+        assert_eq!(rest, json!({"text": "hi"}));
+        assert_eq!(item.payload, json!({"attributes": {"topic": "orders"}}));
+        assert!(*"reply#0000000007" < *item.event_key && *item.event_key < *"reply#0000000007.001");
+        reply.text = None;
+        assert!(without_attributes("reply#0000000007", &reply, &conversation()).is_none());
+    }
+
+    #[test]
+    fn without_a_campaign_a_reply_waits_for_the_setting() {
+        let mut settings = relay_settings(&[]);
+        settings.reply_campaign_id = None;
+        let stored = conversation();
+        let sent = decide_send(
+            "reply#1",
+            &payload("hi"),
+            &stored,
+            &settings,
+            stored.last_inbound_at,
+        );
+        assert_eq!(sent, Send::Misconfigured("no_campaign"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::message::Content;
 use super::reply::{HUMAN_AGENT_ATTRIBUTE, ReplyPayload, can_be_sent, event_key, profile_item};
 use super::route::ReplyRules;
 use super::split::{TEXT_LIMIT, split};
-use crate::config::RelaySettings;
+use crate::config::{ExternalSystemKind, RelaySettings};
 use crate::outbox::OutboxItem;
 
 /// How many messages are handed over at once, the oldest first. With the replies to them they have to fit
@@ -46,7 +46,8 @@ pub fn decide_answer(
 ) -> AnswerPlan {
     let mut plan = unchanged(stored, handed_over);
     let conversation = &mut plan.conversation;
-    conversation.fallback_sent = false;
+    // What somebody posts unasked says nothing about the messages that fail.
+    conversation.fallback_sent &= handed_over.is_empty();
     if let Some(handoff) = answer.handoff {
         conversation.set_mode(if handoff { Mode::Human } else { Mode::Bot }, now);
     }
@@ -81,25 +82,60 @@ pub fn decide_answer(
     plan
 }
 
-/// Plans the fallback text, once the external system has failed `failures` times for the same messages. They
-/// stay pending and are tried further: the answer still comes. `None` = nothing to be said (again).
+/// An answer as it counts once it is there, if it was asked for in mode `asked_in`. A human may have taken the
+/// conversation over meanwhile: then it does not give it back to the bot, and a chatbot without a server of its
+/// own, which cannot know, is not heard.
 #[must_use]
-pub fn decide_fallback(
+pub fn in_time(answer: &Answer, asked_in: Mode, kind: ExternalSystemKind, stored: &Conversation) -> Answer {
+    if asked_in == Mode::Human || stored.mode == Mode::Bot {
+        return answer.clone();
+    }
+    match kind {
+        ExternalSystemKind::Openai => Answer::default(),
+        ExternalSystemKind::Webhook => Answer {
+            handoff: answer.handoff.filter(|handoff| *handoff),
+            ..answer.clone()
+        },
+    }
+}
+
+/// A failure to hand messages over.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure {
+    /// How often the messages have failed, with this time.
+    pub failures: u32,
+    /// They are given up.
+    pub given_up: bool,
+    /// Until when the external system wants to be left alone.
+    pub ask_not_before: Option<Timestamp>,
+}
+
+/// Plans what follows from `failure`: the fallback text, once messages have failed for the third time or are
+/// given up, and the wait that the external system asks for. What is not given up stays pending and is tried
+/// further: the answer still comes. `None` = there is nothing to store.
+#[must_use]
+pub fn decide_failure(
     stored: &Conversation,
-    failures: u32,
+    failure: Failure,
     settings: &RelaySettings,
     now: Timestamp,
 ) -> Option<AnswerPlan> {
-    let text = settings.fallback_text.as_deref()?;
-    let sayable = can_be_sent(stored, None, ReplyRules::from(settings), now);
-    if failures < FAILURES_BEFORE_FALLBACK || stored.fallback_sent || !sayable {
-        return None;
-    }
     let mut plan = unchanged(stored, &[]);
-    plan.conversation.fallback_sent = true;
-    // No turn: what we say for want of an answer is nothing that a chatbot should believe it said.
-    plan.outbox = sends(&mut plan.conversation, text, None, &mut Map::new());
-    Some(plan)
+    plan.conversation.ask_not_before = failure.ask_not_before.or(stored.ask_not_before);
+    let sayable = can_be_sent(stored, None, ReplyRules::from(settings), now);
+    // At the third failure and not later: messages answered meanwhile must not have it said again and again.
+    let is_time = failure.given_up || failure.failures == FAILURES_BEFORE_FALLBACK;
+    let text = settings
+        .fallback_text
+        .as_deref()
+        .filter(|_| is_time && sayable && !stored.fallback_sent);
+    if let Some(text) = text {
+        plan.conversation.fallback_sent = true;
+        // No turn: what we say for want of an answer is nothing that a chatbot should believe it said.
+        plan.outbox = sends(&mut plan.conversation, text, None, &mut Map::new());
+    }
+    let changed = text.is_some() || plan.conversation.ask_not_before != stored.ask_not_before;
+    changed.then_some(plan)
 }
 
 /// The first reply that cannot be sent at `now`, because the window is closed and no template is there.
@@ -334,18 +370,64 @@ mod tests {
         let settings = relay_settings(&[("FALLBACK_TEXT", "One moment, please.")]);
         let stored = conversation();
         let now = stored.last_inbound_at;
-        assert_eq!(decide_fallback(&stored, 2, &settings, now), None);
-        assert_eq!(decide_fallback(&stored, 3, &relay_settings(&[]), now), None);
-        let plan = decide_fallback(&stored, 3, &settings, now).unwrap();
-        assert_eq!(payloads(&plan)[0].text.as_deref(), Some("One moment, please."));
-        assert!(plan.turns.is_empty() && plan.handed_over.is_empty());
-        assert_eq!(decide_fallback(&plan.conversation, 4, &settings, now), None);
-        let answered = decide(&plan.conversation, &Answer::of("Here I am."));
-        assert!(decide_fallback(&answered.conversation, 3, &settings, now).is_some());
+        let failure = |failures| Failure {
+            failures,
+            given_up: false,
+            ask_not_before: None,
+        };
+        let failed =
+            |stored: &Conversation, failures| decide_failure(stored, failure(failures), &settings, now);
+        assert_eq!((failed(&stored, 2), failed(&stored, 4)), (None, None));
         assert_eq!(
-            decide_fallback(&stored, 3, &settings, stored.window_closes_at),
+            decide_failure(&stored, failure(3), &relay_settings(&[]), now),
             None
         );
+        let plan = failed(&stored, 3).unwrap();
+        assert_eq!(payloads(&plan)[0].text.as_deref(), Some("One moment, please."));
+        assert!(plan.turns.is_empty() && plan.handed_over.is_empty());
+        assert_eq!(failed(&plan.conversation, 3), None);
+        let unasked = decide(&plan.conversation, &Answer::of("Our shop opens at nine."));
+        assert_eq!(failed(&unasked.conversation, 3), None);
+        let answer = Answer::of("Here I am.");
+        let answered = decide_answer(&unasked.conversation, &[turn("a")], &answer, NO_RULES, now);
+        assert!(failed(&answered.conversation, 3).is_some());
+        let given_up = Failure {
+            given_up: true,
+            ..failure(1)
+        };
+        assert!(decide_failure(&stored, given_up, &settings, now).is_some());
+        assert_eq!(
+            decide_failure(&stored, failure(3), &settings, stored.window_closes_at),
+            None
+        );
+    }
+
+    #[test]
+    fn the_wait_that_the_external_system_asks_for_is_kept() {
+        let stored = conversation();
+        let now = stored.last_inbound_at;
+        let failure = Failure {
+            failures: 1,
+            given_up: false,
+            ask_not_before: Some(now + Duration::from_mins(10)),
+        };
+        let plan = decide_failure(&stored, failure, &relay_settings(&[]), now).unwrap();
+        assert_eq!(plan.conversation.ask_not_before, failure.ask_not_before);
+        assert_eq!((plan.outbox.len(), plan.turns.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_a_human_took_over_leaves_the_conversation_to_them() {
+        let mut stored = conversation();
+        let answer = hand_off(false);
+        let counts = |stored: &Conversation, kind| in_time(&answer, Mode::Bot, kind, stored);
+        assert_eq!(counts(&stored, ExternalSystemKind::Openai), answer);
+        stored.set_mode(Mode::Human, stored.last_activity_at);
+        assert_eq!(counts(&stored, ExternalSystemKind::Openai), Answer::default());
+        assert_eq!(counts(&stored, ExternalSystemKind::Webhook), Answer::of("ok"));
+        // Whoever was told that a human has it may give it back.
+        let told = in_time(&answer, Mode::Human, ExternalSystemKind::Webhook, &stored);
+        assert_eq!(told, answer);
     }
 
     #[test]

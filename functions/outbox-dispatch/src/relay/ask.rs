@@ -1,52 +1,50 @@
 //! Messages to the external system, and its answer into the store.
 
-use futures_util::future::join_all;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use shared::clients::external_system::ExternalSystemError;
 use shared::config::ExternalSystemKind;
-use shared::outbox::Kind;
 use shared::outbox::dispatch::Outcome;
 use shared::store::StoreError;
 use shared::store::conversations::{Changes, Committed};
 use shared::whatsapp::answer::{Answer, ExternalRequest, Outcome as Answered};
-use shared::whatsapp::conversation::{Turn, TurnStatus};
+use shared::whatsapp::conversation::{Mode, Turn, TurnStatus};
 use shared::whatsapp::decide::{is_asked, wait_for_burst};
 use shared::whatsapp::duplicate::handover_id;
 use shared::whatsapp::openai::ChatRequest;
+use shared::whatsapp::pace::{FAILURES_TOGETHER, next_handover};
 use shared::whatsapp::route::{ExternalSystem, ReplyRules, external_system};
-use shared::whatsapp::settle::{
-    AnswerPlan, FAILURES_BEFORE_FALLBACK, MAX_HANDED_OVER, decide_answer, decide_fallback,
-};
+use shared::whatsapp::settle::{AnswerPlan, Failure, decide_answer, decide_failure, in_time};
 
 use super::LONGEST_WAIT;
-use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, message_key, persist, signed};
+use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
 
 /// How often an answer is decided anew because the conversation changed in between.
 const ROUNDS: usize = 20;
 
 impl Drain<'_> {
-    /// Hands over the messages that wait. `true` if something has changed: there may be replies to send, or
-    /// more messages.
+    /// Hands over the messages whose turn it is. `true` if something has changed: there may be replies to send,
+    /// or more messages.
     pub(super) async fn hand_over(&mut self) -> Result<bool, Stop> {
-        let waiting = self.waiting_messages();
-        if self.failed || waiting.is_empty() {
+        if self.waits_for_burst {
             return Ok(false);
         }
-        let burst_window = self.worker.settings.burst_window;
-        if let Some(ready) = wait_for_burst(&waiting, burst_window, self.now()) {
+        if let Some(ready) = self.burst_ends() {
             return self.wait(ready).await;
         }
-        let messages: Vec<Turn> = waiting.into_iter().take(MAX_HANDED_OVER).collect();
-        let route = self.leased.conversation.route.as_deref();
-        let Some(system) = external_system(route, &self.worker.settings) else {
-            let outcome = Outcome::Misconfigured {
-                reason: "no_external_system".to_owned(),
-                wait: None,
-            };
-            self.failed = true;
-            self.note_messages(&messages, &outcome).await?;
+        let messages = self.next_messages();
+        if messages.is_empty() {
+            self.postpone_messages().await?;
             return Ok(false);
+        }
+        let route = self.leased.conversation.route.clone();
+        let Some(system) = external_system(route.as_deref(), &self.worker.settings) else {
+            self.wait_for_settings("no_external_system".to_owned(), &messages)
+                .await?;
+            return Ok(true);
         };
+        let mode = self.leased.conversation.mode;
         let asked = if is_asked(&self.leased.conversation, system) {
             let limit = self.worker.settings.external_system_timeout;
             if !self.has_time_for(limit) {
@@ -58,20 +56,36 @@ impl Drain<'_> {
             Ok(Answered::Now(Answer::default()))
         };
         match asked {
-            Ok(Answered::Now(answer)) => self.take(&answer, &messages).await,
-            Ok(Answered::Later) => self.take(&Answer::default(), &messages).await,
-            Err(error) => self.fail(&error, &messages).await,
+            Ok(Answered::Now(answer)) => self.take(&answer, &messages, mode, system.kind).await?,
+            Ok(Answered::Later) => {
+                let answer = Answer::default();
+                self.take(&answer, &messages, mode, system.kind).await?;
+            }
+            Err(error) => self.fail(&error, &messages).await?,
         }
+        Ok(true)
     }
 
-    /// Messages that wait, in order. One that was given up goes again only if its item was redriven.
-    fn waiting_messages(&self) -> Vec<Turn> {
-        let waits = |turn: &&Turn| match turn.status {
-            Some(TurnStatus::Pending) => true,
-            Some(TurnStatus::GivenUp) => self.given.contains_key(message_key(turn).as_str()),
-            Some(TurnStatus::HandedOver) | None => false,
-        };
-        self.turns.iter().filter(waits).cloned().collect()
+    /// When the burst is over that new messages belong to, if that is still to come.
+    fn burst_ends(&self) -> Option<Timestamp> {
+        let new: Vec<Turn> = self
+            .waiting_messages()
+            .into_iter()
+            .filter(|message| message.attempts == 0)
+            .map(|message| message.turn.clone())
+            .collect();
+        wait_for_burst(&new, self.worker.settings.burst_window, self.now())
+    }
+
+    fn next_messages(&self) -> Vec<Turn> {
+        let now = self.now();
+        let conversation = &self.leased.conversation;
+        if conversation.ask_not_before.is_some_and(|until| until > now) {
+            return Vec::new();
+        }
+        let waiting = self.waiting_messages();
+        let next = next_handover(&waiting, self.learned, now);
+        next.into_iter().cloned().collect()
     }
 
     /// Waits for the rest of a burst.
@@ -80,7 +94,7 @@ impl Drain<'_> {
         let limit = self.worker.settings.external_system_timeout;
         if wait > LONGEST_WAIT || ready + signed(limit) > self.until {
             // The items fall due when the wait is over.
-            self.failed = true;
+            self.waits_for_burst = true;
             return Ok(false);
         }
         let wait = wait.unsigned_abs();
@@ -93,22 +107,15 @@ impl Drain<'_> {
     }
 
     async fn ask(
-        &self,
+        &mut self,
         system: ExternalSystem<'_>,
         messages: &[Turn],
     ) -> Result<Answered, ExternalSystemError> {
-        let conversation = &self.leased.conversation;
-        let settings = &self.worker.settings;
-        let client = &self.worker.external_system;
-        let history: Vec<Turn> = self
-            .turns
-            .iter()
-            .filter(|turn| turn.status != Some(TurnStatus::Pending))
-            .filter(|turn| !messages.iter().any(|message| message.id == turn.id))
-            .cloned()
-            .collect();
+        let history = self.history(messages);
+        let (settings, client) = (&self.worker.settings, &self.worker.external_system);
         match system.kind {
             ExternalSystemKind::Webhook => {
+                let conversation = &self.leased.conversation;
                 let id = handover_id(&conversation.id, messages);
                 let reply_url = settings.reply_url.as_deref();
                 let request = ExternalRequest::new(conversation, messages, &history, reply_url);
@@ -118,98 +125,142 @@ impl Drain<'_> {
                 let model = settings.openai_model.as_deref().unwrap_or_default();
                 let prompt = settings.openai_system_prompt.as_deref().unwrap_or_default();
                 let request = ChatRequest::new(model, prompt, messages, &history);
-                client.complete(system.url, &request).await
+                let answer = client.complete(system.url, &request).await;
+                // The history may be what it refuses: too long for the model, or something said before.
+                let limit = settings.external_system_timeout;
+                if matches!(answer, Err(ExternalSystemError::Rejected { .. }))
+                    && !history.is_empty()
+                    && self.has_time_for(limit)
+                    && self.hold(limit).await.is_ok()
+                {
+                    let request = ChatRequest::new(model, prompt, messages, &[]);
+                    return client.complete(system.url, &request).await;
+                }
+                answer
             }
         }
     }
 
+    /// What was said before `messages`, without what the external system has not got or could not answer.
+    fn history(&self, messages: &[Turn]) -> Vec<Turn> {
+        let is_told = |turn: &&Turn| {
+            !matches!(turn.status, Some(TurnStatus::Pending | TurnStatus::GivenUp))
+                && !messages.iter().any(|message| message.id == turn.id)
+        };
+        self.turns.iter().filter(is_told).cloned().collect()
+    }
+
     /// Stores an answer, so that the external system is not asked again whatever happens to the replies.
-    async fn take(&mut self, answer: &Answer, messages: &[Turn]) -> Result<bool, Stop> {
+    async fn take(
+        &mut self,
+        answer: &Answer,
+        messages: &[Turn],
+        asked_in: Mode,
+        kind: ExternalSystemKind,
+    ) -> Result<(), Stop> {
         let rules = ReplyRules::from(&self.worker.settings);
         let stored = self
             .commit(|drain| {
                 let conversation = &drain.leased.conversation;
-                Some(decide_answer(conversation, messages, answer, rules, drain.now()))
+                let answer = in_time(answer, asked_in, kind, conversation);
+                Some(decide_answer(conversation, messages, &answer, rules, drain.now()))
             })
             .await?;
         if !stored {
             // Somebody else has handed them over; what they made of it has to be read.
             self.outdated = true;
-            return Ok(true);
+            return Ok(());
         }
-        for turn in &mut self.turns {
-            if messages.iter().any(|message| message.id == turn.id) {
-                turn.status = Some(TurnStatus::HandedOver);
-            }
-        }
-        let mut found: Vec<String> = messages.iter().map(message_key).collect();
-        found.retain(|key| !self.given.contains_key(key.as_str()));
-        let (outbox, subject) = (&self.worker.outbox, self.subject);
-        for settled in join_all(found.iter().map(|key| outbox.done_key(subject, key))).await {
-            if let Err(error) = settled {
-                // It wakes somebody once more, who finds nothing to do.
-                tracing::warn!(%error, "a message's item is settled later");
-            }
-        }
-        self.settle_given(messages);
-        Ok(true)
-    }
-
-    fn settle_given(&mut self, messages: &[Turn]) {
-        for message in messages {
-            if let Some((position, _)) = self.given.get(message_key(message).as_str()) {
-                self.outcomes.insert(*position, Outcome::Done);
-            }
-        }
+        self.learned.answered = true;
+        self.settle_handed_over(messages).await;
+        Ok(())
     }
 
     /// Notes a failure, and says the fallback text if it is time for it.
-    async fn fail(&mut self, error: &ExternalSystemError, messages: &[Turn]) -> Result<bool, Stop> {
-        self.failed = true;
-        let reason = error.to_string();
-        let (outcome, given_up) = match error {
-            ExternalSystemError::Transient { wait, .. } => (Outcome::Retry { reason, wait: *wait }, false),
-            ExternalSystemError::Malformed(_) => (Outcome::retry(reason), false),
-            ExternalSystemError::Configuration { .. } => {
-                (Outcome::Misconfigured { reason, wait: None }, false)
-            }
-            ExternalSystemError::Rejected { .. } => (Outcome::Dead { reason }, true),
-        };
-        let failures = if given_up {
-            FAILURES_BEFORE_FALLBACK
-        } else {
-            self.failures(messages)
-        };
-        let settings = &self.worker.settings;
-        let said = self
-            .commit(|drain| decide_fallback(&drain.leased.conversation, failures, settings, drain.now()))
-            .await?;
-        if given_up {
-            let id = self.leased.conversation.id.clone();
-            self.worker.conversations.give_up(&id, messages).await?;
+    async fn fail(&mut self, error: &ExternalSystemError, messages: &[Turn]) -> Result<(), Stop> {
+        if messages.len() > 1 && self.may_be_one_of(error, messages) {
+            self.learned.each_alone = true;
+            return Ok(());
         }
-        self.note_messages(messages, &outcome).await?;
-        Ok(said)
-    }
-
-    /// How often these messages have failed, with this time.
-    fn failures(&self, messages: &[Turn]) -> u32 {
-        let attempts = messages
-            .iter()
-            .filter_map(|message| self.given.get(message_key(message).as_str()))
-            .map(|(_, entry)| entry.attempts);
-        attempts.max().unwrap_or_default() + 1
-    }
-
-    async fn note_messages(&mut self, messages: &[Turn], outcome: &Outcome) -> Result<(), Stop> {
-        for message in messages {
-            let given = self.given.get(message_key(message).as_str());
-            if let Some((_, entry)) = given.filter(|(_, entry)| entry.kind == Kind::RelayMessage) {
-                let entry = *entry;
-                self.note(entry, outcome.clone()).await?;
+        let reason = error.to_string();
+        let attempts = self.attempts(messages);
+        let told = match error {
+            ExternalSystemError::Transient { wait, .. } => *wait,
+            _ => None,
+        };
+        let given_up = match error {
+            ExternalSystemError::Configuration { .. } => {
+                self.store_failure(attempts + 1, false, None).await?;
+                return self.wait_for_settings(reason, messages).await;
             }
+            ExternalSystemError::Transient { .. } => false,
+            // A model may do better next time. A system that means another kind of answer does its work, and
+            // writes to the person, each time.
+            ExternalSystemError::Malformed(_) => messages.len() == 1 && attempts + 1 >= FAILURES_TOGETHER,
+            ExternalSystemError::Rejected { .. } => true,
+        };
+        let wait = told.unwrap_or_else(|| self.worker.settler.pause(attempts));
+        let outcome = if given_up {
+            Outcome::Dead { reason }
+        } else {
+            Outcome::Retry {
+                reason,
+                wait: Some(wait),
+            }
+        };
+        self.store_failure(attempts + 1, given_up, told).await?;
+        self.note_messages(messages, &outcome, wait).await?;
+        if !given_up {
+            self.learned.failures += 1;
+        }
+        if self.learned.is_enough() {
+            self.asks_again_at = Some(self.now() + signed(wait));
         }
         Ok(())
+    }
+
+    /// Whether a single one of these messages may be what is wrong, so that the others have to go without it.
+    fn may_be_one_of(&self, error: &ExternalSystemError, messages: &[Turn]) -> bool {
+        match error {
+            ExternalSystemError::Rejected { .. } => true,
+            ExternalSystemError::Transient { wait: None, .. } | ExternalSystemError::Malformed(_) => {
+                let waiting = self.waiting_messages();
+                let mut alone = waiting.iter().filter(|message| message.goes_alone());
+                alone.any(|message| messages.iter().any(|one| one.id == message.turn.id))
+            }
+            ExternalSystemError::Transient { .. } | ExternalSystemError::Configuration { .. } => false,
+        }
+    }
+
+    async fn store_failure(
+        &mut self,
+        failures: u32,
+        given_up: bool,
+        told: Option<Duration>,
+    ) -> Result<(), Stop> {
+        let settings = &self.worker.settings;
+        let failure = Failure {
+            failures,
+            given_up,
+            ask_not_before: told.map(|wait| self.now() + signed(wait)),
+        };
+        self.commit(|drain| decide_failure(&drain.leased.conversation, failure, settings, drain.now()))
+            .await?;
+        Ok(())
+    }
+
+    /// Nothing can be handed over before somebody mends a setting or a secret.
+    async fn wait_for_settings(&mut self, reason: String, messages: &[Turn]) -> Result<(), Stop> {
+        let wait = self.worker.settler.pause(self.attempts(messages));
+        let outcome = Outcome::Misconfigured {
+            reason,
+            wait: Some(wait),
+        };
+        let waiting = self.waiting_messages();
+        let untried = waiting.iter().filter(|message| !message.tried);
+        let messages: Vec<Turn> = untried.map(|message| message.turn.clone()).collect();
+        self.learned.give_in();
+        self.note_messages(&messages, &outcome, wait).await
     }
 
     /// Commits what `decide` plans for the conversation as it stands, however often it changes meanwhile. The
@@ -225,13 +276,16 @@ impl Drain<'_> {
                 Committed::Yes => {
                     self.leased.conversation = plan.conversation;
                     self.turns.extend(plan.turns);
-                    self.replies.extend(plan.outbox.into_iter().map(|item| Waiting {
-                        event_key: item.event_key,
-                        backs_off_until: None,
-                    }));
+                    self.replies
+                        .extend(plan.outbox.into_iter().map(|item| Waiting::new(item.event_key)));
                     return Ok(true);
                 }
-                Committed::Stale => self.renew(BRAZE_TIMEOUT).await?,
+                Committed::Stale => {
+                    let leased = &self.leased;
+                    let lease = BRAZE_TIMEOUT + super::drain::BEYOND;
+                    let claim = persist(move || conversations.renew(leased, lease)).await?;
+                    self.renewed(claim)?;
+                }
                 Committed::HandedOver | Committed::Duplicate => return Ok(false),
             }
         }

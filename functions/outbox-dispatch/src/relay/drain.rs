@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use futures_util::try_join;
 use jiff::{SignedDuration, Timestamp};
 use shared::outbox::Kind;
 use shared::outbox::dispatch::{Moved, Outcome};
@@ -11,17 +10,19 @@ use shared::store::StoreError;
 use shared::store::conversations::{Claim, Leased};
 use shared::store::outbox::Entry;
 use shared::telemetry;
-use shared::whatsapp::conversation::{Turn, TurnStatus};
+use shared::whatsapp::conversation::Turn;
 use shared::whatsapp::message::ConversationId;
+use shared::whatsapp::pace::Learned;
 use shared::whatsapp::reply::event_key;
 
 use super::RelayWorker;
+use super::messages::Tried;
 
 /// Braze is given 30 s for a request.
 pub(super) const BRAZE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a lease lasts beyond the limit of the call that it is for.
-const BEYOND: Duration = Duration::from_secs(45);
+pub(super) const BEYOND: Duration = Duration::from_secs(45);
 
 /// What must be left of a lease when a call is over.
 const LEFT: Duration = Duration::from_secs(15);
@@ -51,8 +52,21 @@ impl From<StoreError> for Stop {
 /// A reply that waits.
 pub(super) struct Waiting {
     pub(super) event_key: String,
+    /// When the schedule picks it up; `None` = soon.
+    pub(super) due: Option<Timestamp>,
     /// Not before this time, since it failed.
     pub(super) backs_off_until: Option<Timestamp>,
+}
+
+impl Waiting {
+    /// A new one.
+    pub(super) fn new(event_key: String) -> Self {
+        Self {
+            event_key,
+            due: None,
+            backs_off_until: None,
+        }
+    }
 }
 
 /// A conversation that is being drained.
@@ -66,14 +80,22 @@ pub(super) struct Drain<'a> {
     pub(super) leased: Leased,
     /// What was said, in order.
     pub(super) turns: Vec<Turn>,
+    /// Items of messages that wait and that we were not given, by event key.
+    pub(super) found: BTreeMap<String, Entry>,
+    /// Messages that have failed in this run, by id.
+    pub(super) tried: BTreeMap<String, Tried>,
+    /// What they have taught.
+    pub(super) learned: Learned,
+    /// No message is handed over before this time.
+    pub(super) asks_again_at: Option<Timestamp>,
     /// Replies that wait, in order.
     pub(super) replies: VecDeque<Waiting>,
     /// All sends up to this one are settled.
     pub(super) settled_sends: Option<String>,
     /// A reply has to wait, and those behind it with it.
     pub(super) blocked: bool,
-    /// The external system was asked and failed, or cannot be asked.
-    pub(super) failed: bool,
+    /// The rest of a burst is still to come, and takes too long to wait for here.
+    pub(super) waits_for_burst: bool,
     /// What was read is no longer what is stored.
     pub(super) outdated: bool,
     /// We have waited until then, whatever the clock says.
@@ -119,9 +141,13 @@ impl<'a> Drain<'a> {
             settled_sends: leased.settled_sends.clone(),
             leased,
             turns: Vec::new(),
+            found: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            learned: Learned::default(),
+            asks_again_at: None,
             replies: VecDeque::new(),
             blocked: false,
-            failed: false,
+            waits_for_burst: false,
             outdated: true,
             waited_until: Timestamp::MIN,
         };
@@ -170,29 +196,24 @@ impl<'a> Drain<'a> {
     }
 
     async fn read(&mut self) -> Result<(), Stop> {
-        let id = &self.leased.conversation.id;
-        let (turns, replies) = try_join!(self.worker.conversations.turns(id), self.waiting_replies())?;
-        self.turns = turns;
-        let mut waiting: BTreeMap<String, Option<Timestamp>> = replies
-            .into_iter()
-            .map(|entry| {
-                let backs_off = entry.due().filter(|_| entry.attempts > 0);
-                (entry.event_key, backs_off)
-            })
-            .collect();
+        self.read_turns().await?;
+        let mut waiting: BTreeMap<String, Waiting> = BTreeMap::new();
+        for entry in self.waiting_replies().await? {
+            let reply = Waiting {
+                due: entry.due(),
+                backs_off_until: entry.due().filter(|_| entry.attempts > 0),
+                event_key: entry.event_key,
+            };
+            waiting.insert(reply.event_key.clone(), reply);
+        }
         // One that was given up and redriven may lie before those that are settled.
         for (event_key, (position, entry)) in &self.given {
             if entry.kind == Kind::RelayReply && !self.outcomes.contains_key(position) {
-                waiting.entry((*event_key).to_owned()).or_insert(None);
+                let key = (*event_key).to_owned();
+                waiting.entry(key.clone()).or_insert(Waiting::new(key));
             }
         }
-        self.replies = waiting
-            .into_iter()
-            .map(|(event_key, backs_off_until)| Waiting {
-                event_key,
-                backs_off_until,
-            })
-            .collect();
+        self.replies = waiting.into_values().collect();
         self.outdated = false;
         Ok(())
     }
@@ -205,19 +226,6 @@ impl<'a> Drain<'a> {
         }
         let from = settled.unwrap_or(SENDS.0);
         self.worker.outbox.pending(self.subject, from, SENDS.1).await
-    }
-
-    /// A message's item is only a wake-up: its turn says whether it still waits.
-    fn settle_messages(&mut self) {
-        for (event_key, (position, entry)) in &self.given {
-            if entry.kind != Kind::RelayMessage || self.outcomes.contains_key(position) {
-                continue;
-            }
-            let turn = self.turns.iter().find(|turn| message_key(turn) == **event_key);
-            if turn.is_none_or(|turn| turn.status == Some(TurnStatus::HandedOver)) {
-                self.outcomes.insert(*position, Outcome::Done);
-            }
-        }
     }
 
     /// The time, as far as we have waited for it.
@@ -239,12 +247,13 @@ impl<'a> Drain<'a> {
     }
 
     pub(super) async fn renew(&mut self, limit: Duration) -> Result<(), Stop> {
-        match self
-            .worker
-            .conversations
-            .renew(&self.leased, limit + BEYOND)
-            .await?
-        {
+        let conversations = &self.worker.conversations;
+        let claim = conversations.renew(&self.leased, limit + BEYOND).await?;
+        self.renewed(claim)
+    }
+
+    pub(super) fn renewed(&mut self, claim: Claim) -> Result<(), Stop> {
+        match claim {
             Claim::Leased(leased) => {
                 self.outdated |= leased.conversation.version != self.leased.conversation.version;
                 self.leased = *leased;
@@ -255,7 +264,7 @@ impl<'a> Drain<'a> {
     }
 
     /// Writes down at once what became of an item, whether we were given it or found it.
-    pub(super) async fn note(&mut self, entry: &Entry, outcome: Outcome) -> Result<(), Stop> {
+    pub(super) async fn note(&mut self, entry: &Entry, outcome: Outcome) -> Result<Moved, Stop> {
         let moved = match outcome {
             Outcome::Done => {
                 let outbox = &self.worker.outbox;
@@ -264,13 +273,18 @@ impl<'a> Drain<'a> {
             }
             outcome => self.worker.settler.settle(entry, outcome).await?,
         };
-        match self.given.get(entry.event_key.as_str()) {
+        self.noted(&entry.event_key, moved);
+        Ok(moved)
+    }
+
+    /// What became of an item is written down.
+    pub(super) fn noted(&mut self, event_key: &str, moved: Moved) {
+        match self.given.get(event_key) {
             Some((position, _)) => {
                 self.outcomes.insert(*position, Outcome::Noted(moved));
             }
             None => count(moved),
         }
-        Ok(())
     }
 
     /// Ends the lease after something went wrong; if that fails, it runs out by itself.
@@ -308,11 +322,6 @@ where
             written => return written,
         }
     }
-}
-
-/// The event key of the item that wakes us for a message.
-pub(super) fn message_key(turn: &Turn) -> String {
-    format!("message#{}", turn.id)
 }
 
 pub(super) fn dead(reason: &str) -> Outcome {

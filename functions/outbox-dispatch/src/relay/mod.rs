@@ -6,6 +6,7 @@
 
 mod ask;
 mod drain;
+mod messages;
 mod send;
 
 use std::collections::BTreeMap;

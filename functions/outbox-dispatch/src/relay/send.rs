@@ -1,13 +1,16 @@
 //! Replies, one after the other.
 
+use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::Value;
 use shared::clients::braze::{BrazeError, TrackBody};
-use shared::outbox::dispatch::Outcome;
+use shared::outbox::OutboxItem;
+use shared::outbox::dispatch::{Moved, Outcome};
 use shared::store::outbox::{Entry, Status};
-use shared::whatsapp::reply::{ReplyPayload, Send, decide_send};
+use shared::telemetry;
+use shared::whatsapp::reply::{ReplyPayload, Send, decide_send, without_attributes};
 
-use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, dead};
+use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, dead, persist, signed};
 use crate::contacts;
 
 /// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
@@ -33,7 +36,7 @@ impl Drain<'_> {
                 let stored = outbox.get(self.subject, &event_key).await?;
                 if stored.is_some_and(|entry| entry.status == Status::Pending) {
                     // Whoever had it died over it. It may have been sent; its claim has to run out first.
-                    self.blocked = true;
+                    self.block(self.now() + signed(CLAIM));
                     break;
                 }
                 self.passed(&event_key);
@@ -44,7 +47,7 @@ impl Drain<'_> {
             };
             self.send(&entry).await?;
         }
-        Ok(())
+        self.hold_back().await
     }
 
     async fn send(&mut self, entry: &Entry) -> Result<(), Stop> {
@@ -58,27 +61,15 @@ impl Drain<'_> {
         let sent = match decide_send(&entry.event_key, &reply, conversation, settings, self.now()) {
             Send::Trigger(body) => self.worker.braze.trigger_send(&body).await,
             Send::Track(body) => self.worker.braze.track(&track_body(body)).await,
-            Send::Dead(reason) => {
-                self.note(entry, dead(reason)).await?;
-                self.passed(&entry.event_key);
-                return Ok(());
+            Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason).await,
+            Send::Misconfigured(reason) => {
+                let outcome = Outcome::Misconfigured {
+                    reason: reason.to_owned(),
+                    wait: None,
+                };
+                return self.try_again(entry, outcome).await;
             }
-            Send::Replace(pieces) => {
-                if !self.worker.conversations.replace(entry, &pieces).await? {
-                    return Err(Stop::Lost);
-                }
-                self.passed(&entry.event_key);
-                if let Some((position, _)) = self.given.get(entry.event_key.as_str()) {
-                    self.outcomes.insert(*position, Outcome::Settled);
-                }
-                for piece in pieces.into_iter().rev() {
-                    self.replies.push_front(Waiting {
-                        event_key: piece.event_key,
-                        backs_off_until: None,
-                    });
-                }
-                return Ok(());
-            }
+            Send::Replace(pieces) => return self.replace(entry, pieces).await,
         };
         let outcome = match &sent {
             Ok(taken) if taken.errors.is_empty() => Outcome::Done,
@@ -94,16 +85,92 @@ impl Drain<'_> {
             }
             Err(error) => contacts::outcome(error),
         };
-        let waits = matches!(outcome, Outcome::Retry { .. } | Outcome::Misconfigured { .. });
-        self.note(entry, outcome).await?;
-        if waits {
-            self.blocked = true;
-            if let Some(first) = self.replies.front_mut() {
-                // When exactly is in the table now.
-                first.backs_off_until = Some(Timestamp::MAX);
+        match outcome {
+            Outcome::Dead { reason } => self.give_up_reply(entry, &reply, &reason).await,
+            Outcome::Retry { reason, .. } if self.worker.settler.gives_up(entry) => {
+                self.give_up_reply(entry, &reply, &reason).await
             }
-        } else {
+            Outcome::Retry { .. } | Outcome::Misconfigured { .. } => self.try_again(entry, outcome).await,
+            outcome => {
+                self.note(entry, outcome).await?;
+                self.passed(&entry.event_key);
+                Ok(())
+            }
+        }
+    }
+
+    /// It waits, and those behind it with it.
+    async fn try_again(&mut self, entry: &Entry, outcome: Outcome) -> Result<(), Stop> {
+        self.note(entry, outcome).await?;
+        let stored = self.worker.outbox.get(self.subject, &entry.event_key).await?;
+        let due = stored.and_then(|entry| entry.due());
+        self.block(due.unwrap_or(Timestamp::MAX));
+        Ok(())
+    }
+
+    /// It is not sent; what it would have written to the profile is written all the same.
+    async fn give_up_reply(&mut self, entry: &Entry, reply: &ReplyPayload, reason: &str) -> Result<(), Stop> {
+        let Some((rest, attributes)) = without_attributes(&entry.event_key, reply, &self.leased.conversation)
+        else {
+            self.note(entry, dead(reason)).await?;
             self.passed(&entry.event_key);
+            return Ok(());
+        };
+        let (conversations, item) = (&self.worker.conversations, &attributes);
+        // If it was not pending any more, then because an earlier try was carried out and its answer lost.
+        persist(|| conversations.give_up_but(entry, reason, &rest, item)).await?;
+        let subject = telemetry::pseudonym(self.subject);
+        tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item is dead");
+        self.noted(&entry.event_key, Moved::Dead);
+        self.replies.pop_front();
+        self.replies.push_front(Waiting::new(attributes.event_key));
+        Ok(())
+    }
+
+    async fn replace(&mut self, entry: &Entry, pieces: Vec<OutboxItem>) -> Result<(), Stop> {
+        if !self.worker.conversations.replace(entry, &pieces).await? {
+            return Err(Stop::Lost);
+        }
+        if let Some((position, _)) = self.given.get(entry.event_key.as_str()) {
+            self.outcomes.insert(*position, Outcome::Settled);
+        }
+        // Not all up to this one is settled: the pieces come behind it.
+        self.replies.pop_front();
+        for piece in pieces.into_iter().rev() {
+            self.replies.push_front(Waiting::new(piece.event_key));
+        }
+        Ok(())
+    }
+
+    /// The first of the waiting replies has to wait until then.
+    fn block(&mut self, until: Timestamp) {
+        self.blocked = true;
+        if let Some(first) = self.replies.front_mut() {
+            first.backs_off_until = Some(until);
+        }
+    }
+
+    /// Replies behind one that has to wait fall due when it does: they can go no earlier, and would lie in the
+    /// way of what can.
+    async fn hold_back(&mut self) -> Result<(), Stop> {
+        let first = self.replies.front().filter(|_| self.blocked);
+        let Some(until) = first.and_then(|first| first.backs_off_until) else {
+            return Ok(());
+        };
+        let (outbox, subject) = (&self.worker.outbox, self.subject);
+        let behind = self.replies.iter_mut().skip(1);
+        let early: Vec<&mut Waiting> = behind
+            .filter(|reply| reply.due.is_none_or(|due| due < until))
+            .collect();
+        let moves = early
+            .iter()
+            .map(|reply| outbox.postpone(subject, &reply.event_key, until));
+        try_join_all(moves).await?;
+        for reply in early {
+            reply.due = Some(until);
+            if let Some((position, _)) = self.given.get(reply.event_key.as_str()) {
+                self.outcomes.insert(*position, Outcome::Noted(Moved::Retried));
+            }
         }
         Ok(())
     }

@@ -16,5 +16,8 @@ mod relay;
 mod relay_burst;
 mod relay_faults;
 mod relay_house;
+mod relay_meanwhile;
+mod relay_pace;
+mod relay_replies;
 mod unreadable;
 mod waiting;

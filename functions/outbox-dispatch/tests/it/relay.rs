@@ -264,6 +264,27 @@ async fn a_chatbot_of_kind_openai_answers_and_is_silent_for_a_human() {
 }
 
 #[tokio::test]
+async fn a_chatbot_whose_model_remembers_less_answers_all_the_same() {
+    let house = RelayHouse::with(&[("EXTERNAL_SYSTEM_KIND", "openai")]).await;
+    house.knows("42");
+    let long = "A sentence of words. ".repeat(100);
+    house.system.set_behaviour(Behaviour::text(&long));
+    for text in ["one", "two", "three"] {
+        house.says("42", text).await;
+        house.tick().await;
+    }
+    house.system.set_behaviour(Behaviour::failing_above(3_000, 400));
+    house.says("42", "four").await;
+    house.tick().await;
+    assert_eq!(house.got("42")[3..], ["You said: four"]);
+    assert_eq!(house.system.handover_count(), 5);
+    house.says("42", &long).await;
+    house.tick().await;
+    assert_eq!(house.got("42")[4..], [format!("You said: {long}").trim()]);
+    assert_eq!(house.rows("dead").await, []);
+}
+
+#[tokio::test]
 async fn an_answer_that_comes_later_goes_through_the_real_route() {
     let house = RelayHouse::start().await;
     house.knows("42");

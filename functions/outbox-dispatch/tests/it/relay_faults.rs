@@ -414,9 +414,8 @@ async fn after_36_hours_a_message_is_given_up() {
         (0, 1)
     );
     house.system.end_outage();
-    // Whoever writes again is answered to everything.
     house.says("42", "b").await;
     house.drain().await;
-    assert_eq!(house.got("42"), ["You said: a\nb"]);
-    assert_eq!(house.rows("dead").await, []);
+    assert_eq!(house.got("42"), ["You said: b"]);
+    assert_eq!(house.rows("dead").await.len(), 1);
 }

@@ -1,5 +1,6 @@
 //! The functions of the WhatsApp relay, wired to the embedded AWS, the fake Braze and a fake external system.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(crate) const TOKEN: &str = "inbound-token";
 pub(crate) const EXTERNAL_TOKEN: &str = "external-token";
 
 pub(crate) struct RelayHouse {
-    pub(crate) aws: EmbeddedAws,
+    pub(crate) aws: Arc<EmbeddedAws>,
     pub(crate) braze: FakeBraze,
     pub(crate) system: ExternalSystem,
     pub(crate) relay: Arc<Relay>,
@@ -80,7 +81,7 @@ impl RelayHouse {
     }
 
     async fn build(settings: &[(&str, &str)], clock: Clock) -> Self {
-        let aws = EmbeddedAws::in_memory().await.unwrap();
+        let aws = Arc::new(EmbeddedAws::in_memory().await.unwrap());
         let template = Template::parse(include_str!("../../../../template.yaml")).unwrap();
         aws.create_tables(&template).await.unwrap();
         aws.put_secret("relay", &relay_secret(TOKEN, None)).await.unwrap();
@@ -180,12 +181,7 @@ impl RelayHouse {
 
     /// The external system answers later, with these headers.
     pub(crate) async fn answers(&self, body: &Value, headers: &[(&str, String)]) -> (u16, Value) {
-        let mut request = lambda_http::http::Request::post("/whatsapp/reply");
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let request: Request = request.body(Body::Text(body.to_string())).unwrap();
-        self.handle(request).await
+        self.handle(reply_request(body, headers)).await
     }
 
     pub(crate) async fn answers_signed(&self, body: &Value, webhook_id: &str) -> (u16, Value) {
@@ -258,6 +254,42 @@ impl RelayHouse {
         shared::store::outbox::Outbox::new(self.aws.dynamodb(), self.outbox_table.clone(), self.clock.clone())
     }
 
+    /// The partition of the index over what is due that pending items lie in, by conversation.
+    pub(crate) async fn shards(&self) -> BTreeMap<String, String> {
+        let scan = self.aws.dynamodb().scan().table_name(&self.outbox_table);
+        let items = scan
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>();
+        let text = |value: &AttributeValue| value.as_s().unwrap().clone();
+        let items = items.await.unwrap();
+        let pending = items.iter().filter(|item| item.contains_key("due_shard"));
+        pending
+            .map(|item| (text(&item["subject"]), text(&item["due_shard"])))
+            .collect()
+    }
+
+    /// Everything said in a conversation is removed, as happens after a month.
+    pub(crate) async fn forgets_turns(&self, conversation: &str) {
+        let table = &self.template.table("ConversationsTable").unwrap().name;
+        let dynamodb = self.aws.dynamodb();
+        let found = dynamodb
+            .query()
+            .table_name(table)
+            .key_condition_expression("conversation_id = :id AND begins_with(sort_key, :turn)")
+            .expression_attribute_values(":id", AttributeValue::S(conversation.to_owned()))
+            .expression_attribute_values(":turn", AttributeValue::S("turn#".to_owned()));
+        for item in found.send().await.unwrap().items.unwrap() {
+            let gone = dynamodb.delete_item().table_name(table);
+            let gone = gone.key("conversation_id", item["conversation_id"].clone());
+            gone.key("sort_key", item["sort_key"].clone())
+                .send()
+                .await
+                .unwrap();
+        }
+    }
+
     /// What a person got, in order.
     pub(crate) fn got(&self, user: &str) -> Vec<String> {
         let Some(profile) = self.braze.profile(user) else {
@@ -296,6 +328,14 @@ pub(crate) fn inbound_request(body: &str, token: Option<&str>) -> Request {
         request = request.header("authorization", format!("Bearer {token}"));
     }
     request.body(Body::Text(body.to_owned())).unwrap()
+}
+
+pub(crate) fn reply_request(body: &Value, headers: &[(&str, String)]) -> Request {
+    let mut request = lambda_http::http::Request::post("/whatsapp/reply");
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    request.body(Body::Text(body.to_string())).unwrap()
 }
 
 pub(crate) fn relay_secret(token: &str, previous: Option<&str>) -> Value {

@@ -8,18 +8,20 @@
 //! Everything that follows from one message or one answer is written in one transaction together with its
 //! outbox items, on condition that the version is still the one that was decided on.
 
+mod lease;
+
+use std::collections::HashSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem, Update};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use serde_json::Value;
 
+pub use self::lease::{Claim, Leased};
 use super::batch::batch_get;
 use super::outbox::{Entry, Outbox};
 use super::{Item, MAX_TRANSACT, StoreError, number, string};
@@ -109,29 +111,6 @@ pub enum Committed {
     Stale,
     /// Nothing is written: somebody else has handed the turns over.
     HandedOver,
-}
-
-/// A conversation that is ours for a while.
-#[derive(Debug, Clone)]
-pub struct Leased {
-    /// As stored.
-    pub conversation: Conversation,
-    /// All sends up to this event key are settled.
-    pub settled_sends: Option<String>,
-    /// Until when it is ours.
-    pub until: Timestamp,
-    owner: String,
-}
-
-/// What became of [`Conversations::claim`].
-#[derive(Debug)]
-pub enum Claim {
-    /// It is ours.
-    Leased(Box<Leased>),
-    /// Somebody else has it.
-    Busy,
-    /// There is none.
-    Missing,
 }
 
 #[derive(Deserialize)]
@@ -366,10 +345,11 @@ impl Conversations {
         }
     }
 
-    /// The latest turns, oldest first: at least the history that is told along, and every turn that is still
-    /// pending.
-    pub async fn turns(&self, id: &ConversationId) -> Result<Vec<Turn>, StoreError> {
+    /// The latest turns, oldest first: at least the history that is told along, every turn that is still
+    /// pending, and those with the ids `wanted`, as far as there are any.
+    pub async fn turns(&self, id: &ConversationId, wanted: &[&str]) -> Result<Vec<Turn>, StoreError> {
         let mut turns: Vec<Turn> = Vec::new();
+        let mut missing: HashSet<&str> = wanted.iter().copied().collect();
         let mut from: Option<Item> = None;
         for _ in 0..MAX_PAGES {
             let answer = self
@@ -396,9 +376,12 @@ impl Conversations {
                 .collect::<Result<Vec<_>, _>>()?;
             // Messages are handed over oldest first, so those that wait end where nothing waits any more.
             let waiting = page.iter().any(|turn| turn.status == Some(TurnStatus::Pending));
+            for turn in &page {
+                missing.remove(turn.id.as_str());
+            }
             turns.extend(page);
             from = answer.last_evaluated_key.filter(|key| !key.is_empty());
-            if from.is_none() || !waiting {
+            if from.is_none() || !waiting && missing.is_empty() {
                 break;
             }
         }
@@ -406,118 +389,34 @@ impl Conversations {
         Ok(turns)
     }
 
-    /// Takes the conversation for `lease` and reads it in the same call.
-    pub async fn claim(&self, id: &ConversationId, lease: Duration) -> Result<Claim, StoreError> {
-        let owner = uuid::Uuid::new_v4().to_string();
-        let condition =
-            "attribute_exists(facts) AND (attribute_not_exists(lease_until) OR lease_until <= :now)";
-        self.lease(id, &owner, lease, condition).await
-    }
-
-    /// Holds the conversation for `lease` from now, and reads it again. [`Claim::Busy`] if it is no longer ours.
-    pub async fn renew(&self, leased: &Leased, lease: Duration) -> Result<Claim, StoreError> {
-        let id = &leased.conversation.id;
-        self.lease(id, &leased.owner, lease, "lease_owner = :owner").await
-    }
-
-    async fn lease(
-        &self,
-        id: &ConversationId,
-        owner: &str,
-        lease: Duration,
-        condition: &str,
-    ) -> Result<Claim, StoreError> {
-        let now = self.clock.now();
-        let until = now + SignedDuration::try_from(lease).unwrap_or(SignedDuration::from_mins(1));
-        let mut update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(key(id, CONVERSATION)))
-            .update_expression("SET lease_until = :until, lease_owner = :owner")
-            .condition_expression(condition)
-            .expression_attribute_values(":until", number(until.as_millisecond()))
-            .expression_attribute_values(":owner", string(owner))
-            .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        if condition.contains(":now") {
-            update = update.expression_attribute_values(":now", number(now.as_millisecond()));
-        }
-        match update.send().await {
-            Ok(answer) => {
-                let item = read_conversation(answer.attributes.unwrap_or_default())?;
-                Ok(Claim::Leased(Box::new(Leased {
-                    conversation: item.facts,
-                    settled_sends: item.settled_sends,
-                    until,
-                    owner: owner.to_owned(),
-                })))
-            }
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                    let old = failed.item();
-                    // The call before this one may have been carried out and its answer lost.
-                    if let Some(item) = old.filter(|item| text(item, "lease_owner") == Some(owner)) {
-                        let item = read_conversation(item.clone())?;
-                        return Ok(Claim::Leased(Box::new(Leased {
-                            conversation: item.facts,
-                            settled_sends: item.settled_sends,
-                            until,
-                            owner: owner.to_owned(),
-                        })));
-                    }
-                    let there = old.is_some_and(|item| item.contains_key("facts"));
-                    Ok(if there { Claim::Busy } else { Claim::Missing })
-                }
-                _ => Err(StoreError::sdk("UpdateItem", &error)),
-            },
-        }
-    }
-
-    /// Ends the lease, if the conversation is still as `leased` shows it. `false` if it has changed: then it is
-    /// still ours, and there may be something new to do. So whoever was turned away because it was ours is
-    /// not forgotten. `settled_sends` as in [`Leased`].
-    pub async fn release(&self, leased: &Leased, settled_sends: Option<&str>) -> Result<bool, StoreError> {
-        let mut update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(key(&leased.conversation.id, CONVERSATION)))
-            .condition_expression("lease_owner = :owner AND version = :version")
-            .expression_attribute_values(":owner", string(&leased.owner))
-            .expression_attribute_values(":version", number(leased.conversation.version));
-        update = match settled_sends {
-            Some(key) => update
-                .update_expression("SET settled_sends = :sends REMOVE lease_until, lease_owner")
-                .expression_attribute_values(":sends", string(key)),
-            None => update.update_expression("REMOVE lease_until, lease_owner"),
-        };
-        match update.send().await {
-            Ok(_) => Ok(true),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(UpdateItemError::is_conditional_check_failed_exception) =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
-        }
-    }
-
     /// Replaces a settled outbox item by others, in one transaction. `false` if it was settled before.
     pub async fn replace(&self, entry: &Entry, items: &[OutboxItem]) -> Result<bool, StoreError> {
-        let mut writes = vec![self.outbox.settle_done(entry)?];
+        self.exchange(self.outbox.settle_done(entry)?, items).await
+    }
+
+    /// Gives an outbox item up and keeps `payload` of it; `item` does the rest of its work. In one transaction,
+    /// `false` if it was settled before.
+    pub async fn give_up_but(
+        &self,
+        entry: &Entry,
+        reason: &str,
+        payload: &Value,
+        item: &OutboxItem,
+    ) -> Result<bool, StoreError> {
+        let dead = self.outbox.settle_dead(entry, reason, payload)?;
+        self.exchange(dead, std::slice::from_ref(item)).await
+    }
+
+    async fn exchange(&self, settled: TransactWriteItem, items: &[OutboxItem]) -> Result<bool, StoreError> {
+        let mut writes = vec![settled];
         for item in items {
             writes.push(self.outbox.put(item)?);
         }
-        match self
+        let request = self
             .client
             .transact_write_items()
-            .set_transact_items(Some(writes))
-            .send()
-            .await
-        {
+            .set_transact_items(Some(writes));
+        match request.send().await {
             Ok(_) => Ok(true),
             Err(error) if failed_conditions(&error).is_some_and(|failed| !failed.is_empty()) => Ok(false),
             Err(error) => Err(StoreError::sdk("TransactWriteItems", &error)),

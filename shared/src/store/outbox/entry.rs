@@ -21,6 +21,9 @@ const STREAM_GRACE: SignedDuration = SignedDuration::from_secs(30);
 /// Meta redelivers for up to 36 h; a settled item must be found that long.
 pub(super) const KEEP_DONE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
+/// How long somebody can look at, and redrive, what was given up or not understood.
+pub(super) const KEEP_DEAD: SignedDuration = SignedDuration::from_hours(30 * 24);
+
 /// Where an item stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -167,6 +170,17 @@ impl Entry {
         self.expires_at = Some((now + KEEP_DONE).as_second());
         // A settled item is kept to be found, not to be read: nothing personal stays in it.
         "null".clone_into(&mut self.payload);
+        self
+    }
+
+    pub(super) fn dead(mut self, now: Timestamp, reason: &str, payload: &Value) -> Self {
+        self.status = Status::Dead;
+        self.attempts += 1;
+        self.reason = Some(reason.to_owned());
+        self.payload = payload.to_string();
+        (self.due_at, self.due_shard, self.lease_until) = (None, None, None);
+        (self.dead_lane, self.dead_at) = (Some(self.lane), Some(now.as_millisecond()));
+        self.expires_at = Some((now + KEEP_DEAD).as_second());
         self
     }
 }

@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValue, TransactWriteItem};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::batch::{MAX_BATCH_GET, MAX_BATCH_WRITE, batch_get, batch_put};
 use super::contacts::is_condition;
@@ -22,11 +23,8 @@ use crate::clock::Clock;
 use crate::outbox::{Lane, OutboxItem};
 
 pub use entry::{Entry, SHARDS, Status};
-use entry::{KEEP_DONE, due_shard, to_item};
+use entry::{KEEP_DEAD, KEEP_DONE, due_shard, to_item};
 pub use quarantine::Quarantined;
-
-/// How long somebody can look at, and redrive, what was given up or not understood.
-const KEEP_DEAD: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Calls under way at once; each carries many items.
 const CONCURRENCY: usize = 8;
@@ -68,15 +66,34 @@ impl Outbox {
     ///
     /// [`StoreError`] if the item cannot be written as a DynamoDB item.
     pub fn settle_done(&self, entry: &Entry) -> Result<TransactWriteItem, StoreError> {
+        self.settle(&entry.clone().done(self.clock.now()))
+    }
+
+    fn settle(&self, settled: &Entry) -> Result<TransactWriteItem, StoreError> {
         let put = Put::builder()
             .table_name(&self.table)
-            .set_item(Some(to_item(&entry.clone().done(self.clock.now()))?))
+            .set_item(Some(to_item(settled)?))
             .condition_expression("#status = :pending")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":pending", string("pending"))
             .build()
             .map_err(|error| StoreError::new("outbox settle", error))?;
         Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    /// The write that gives `entry` up as part of somebody's transaction, with `payload` in place of its own; it
+    /// fails if it is no longer pending.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the item cannot be written as a DynamoDB item.
+    pub fn settle_dead(
+        &self,
+        entry: &Entry,
+        reason: &str,
+        payload: &Value,
+    ) -> Result<TransactWriteItem, StoreError> {
+        self.settle(&entry.clone().dead(self.clock.now(), reason, payload))
     }
 
     /// Adds one item. `false` if it was there already.
@@ -116,6 +133,18 @@ impl Outbox {
             .await
             .map_err(|error| StoreError::sdk("GetItem", &error))?;
         answer.item.map(Entry::read).transpose()
+    }
+
+    /// Items of `subject` as they stand, in no order.
+    pub async fn get_all(&self, subject: &str, event_keys: &[String]) -> Result<Vec<Entry>, StoreError> {
+        let key = |event_key: &String| {
+            Item::from([
+                ("subject".to_owned(), string(subject)),
+                ("event_key".to_owned(), string(event_key)),
+            ])
+        };
+        self.read_all(&event_keys.iter().map(key).collect::<Vec<_>>())
+            .await
     }
 
     /// Takes the item for `lease`. `None` if somebody else has it or it is settled.
@@ -279,6 +308,17 @@ impl Outbox {
         .await
     }
 
+    /// Moves a pending item to another time. It counts as no attempt.
+    pub async fn postpone(&self, subject: &str, event_key: &str, due: Timestamp) -> Result<(), StoreError> {
+        self.update_key(
+            subject,
+            event_key,
+            "SET due_at = :due",
+            &[(":due", number(due.as_millisecond()))],
+        )
+        .await
+    }
+
     /// Gives an item up.
     pub async fn dead(&self, entry: &Entry, reason: &str) -> Result<(), StoreError> {
         let now = self.clock.now();
@@ -386,12 +426,23 @@ impl Outbox {
         expression: &str,
         values: &[(&str, AttributeValue)],
     ) -> Result<(), StoreError> {
+        self.update_key(&entry.subject, &entry.event_key, expression, values)
+            .await
+    }
+
+    async fn update_key(
+        &self,
+        subject: &str,
+        event_key: &str,
+        expression: &str,
+        values: &[(&str, AttributeValue)],
+    ) -> Result<(), StoreError> {
         let mut update = self
             .client
             .update_item()
             .table_name(&self.table)
-            .key("subject", string(&entry.subject))
-            .key("event_key", string(&entry.event_key))
+            .key("subject", string(subject))
+            .key("event_key", string(event_key))
             .update_expression(expression)
             .condition_expression("#status = :pending")
             .expression_attribute_names("#status", "status")

@@ -1,0 +1,206 @@
+//! How hand-overs are paced, and that a message the external system cannot answer holds up no other.
+
+use jiff::SignedDuration;
+use serde_json::json;
+use shared::outbox::Lane;
+use testkit::external_system::{Behaviour, Reply};
+use testkit::fault::{Answer, Fault};
+
+use super::relay_house::RelayHouse;
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+async fn redrive_all(house: &RelayHouse) {
+    for dead in house.outbox().list_dead(Lane::Relay, 10).await.unwrap() {
+        assert!(house.outbox().redrive(&dead).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_makes_it_stumble_holds_up_no_other_message() {
+    for status in [500, 200] {
+        let house = RelayHouse::start().await;
+        house.knows("42");
+        let stumbles = match status {
+            500 => Behaviour::failing_at("poison", 500),
+            _ => Behaviour::FailsAt(
+                "poison".to_owned(),
+                Fault::Answer(Answer::json(200, &json!({"ok": true}))),
+                Box::new(Behaviour::Echo),
+            ),
+        };
+        house.system.set_behaviour(stumbles);
+        house.says("42", "poison").await;
+        house.says("42", "hello").await;
+        for _ in 0..4 {
+            house.tick().await;
+            house.later(HOUR);
+        }
+        assert_eq!(house.got("42"), ["You said: hello"], "{status}");
+        house.says("42", "again").await;
+        house.tick().await;
+        assert_eq!(house.got("42")[1..], ["You said: again"], "{status}");
+        for _ in 0..36 {
+            house.tick().await;
+            house.later(HOUR);
+        }
+        assert_eq!(house.rows("pending").await, []);
+        assert_eq!(house.rows("dead").await.len(), 1);
+        house.says("42", "still there?").await;
+        house.tick().await;
+        assert_eq!(house.got("42")[2..], ["You said: still there?"], "{status}");
+        // Nor is it told as something that was said.
+        let told = house.system.handovers().last().unwrap().body["history"].to_string();
+        assert!(!told.contains("poison") && told.contains("again"), "{told}");
+        house.system.set_behaviour(Behaviour::Echo);
+        redrive_all(&house).await;
+        house.tick().await;
+        assert_eq!(house.got("42")[3..], ["You said: poison"], "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_another_kind_is_asked_for_three_times() {
+    let house = RelayHouse::with(&[("FALLBACK_TEXT", "Sorry.")]).await;
+    house.knows("42");
+    house.system.script_times(3, &Behaviour::malformed());
+    house.says("42", "hi").await;
+    for _ in 0..3 {
+        house.tick().await;
+        house.later(HOUR);
+    }
+    assert_eq!(
+        (house.rows("pending").await.len(), house.rows("dead").await.len()),
+        (0, 1)
+    );
+    assert_eq!(house.got("42"), ["Sorry."]);
+    house.says("42", "hello?").await;
+    house.tick().await;
+    assert_eq!(house.got("42"), ["Sorry.", "You said: hello?"]);
+}
+
+#[tokio::test]
+async fn a_burst_with_a_message_that_is_refused_loses_no_other() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.system.set_behaviour(Behaviour::failing_at("poison", 422));
+    for text in ["a", "poison", "b"] {
+        house.says("42", text).await;
+    }
+    house.tick().await;
+    assert_eq!(house.got("42"), ["You said: a", "You said: b"]);
+    assert_eq!(house.rows("dead").await.len(), 1);
+    assert_eq!(house.rows("pending").await, []);
+    // Each alone, and what was found is given up as what was given.
+    let handed: Vec<Vec<String>> = house.system.handovers().iter().map(owned).collect();
+    assert_eq!(handed[0], ["a", "poison", "b"]);
+    assert_eq!(handed[1..].concat(), ["a", "poison", "b"]);
+}
+
+fn owned(handover: &testkit::external_system::Handover) -> Vec<String> {
+    handover.texts().into_iter().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn many_messages_of_one_person_wait_together_and_die_together() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.system.begin_outage(Fault::CutBeforeProcessing);
+    for number in 0..25 {
+        house.says("42", &format!("message {number}")).await;
+    }
+    for _ in 0..10 {
+        house.tick().await;
+        house.later(SignedDuration::from_secs(29));
+    }
+    let asked = house.system.handover_count();
+    // At most after 0, 60, 120 and 240 s on average half of it, and two at a time once each goes alone.
+    assert!((3..=12).contains(&asked), "{asked} hand-overs in ten minutes");
+    let due = house.outbox().due(Lane::Relay, 100).await.unwrap().0;
+    assert!(due.len() < 25, "{} messages are looked at each minute", due.len());
+    for _ in 0..38 {
+        house.later(HOUR);
+        house.tick().await;
+    }
+    assert_eq!(
+        (house.rows("pending").await, house.rows("dead").await.len()),
+        (vec![], 25)
+    );
+    house.system.end_outage();
+    house.says("42", "hello").await;
+    house.tick().await;
+    assert_eq!(house.got("42"), ["You said: hello"]);
+}
+
+#[tokio::test]
+async fn after_an_outage_all_are_answered_in_their_order() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.system.begin_outage(Fault::CutBeforeProcessing);
+    for text in ["a", "b", "c"] {
+        house.says("42", text).await;
+    }
+    for _ in 0..6 {
+        house.tick().await;
+        house.later(HOUR);
+    }
+    house.system.end_outage();
+    house.says("42", "d").await;
+    house.tick().await;
+    assert_eq!(house.got("42"), ["You said: a", "You said: b\nc\nd"]);
+    assert_eq!(house.rows("pending").await, []);
+}
+
+#[tokio::test]
+async fn a_new_message_keeps_to_the_wait_that_was_asked_for() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    let overloaded = Answer::json(503, &json!({})).header("retry-after", 600);
+    house
+        .system
+        .script_times(4, &Behaviour::Fault(Fault::Answer(overloaded)));
+    house.says("42", "a").await;
+    for failures in 1..=4 {
+        house.tick().await;
+        house.says("42", &format!("b{failures}")).await;
+        for _ in 0..8 {
+            house.tick().await;
+            house.later(SignedDuration::from_secs(29));
+        }
+        assert_eq!(house.system.handover_count(), failures);
+        house.later(SignedDuration::from_mins(3));
+    }
+    house.drain().await;
+    assert_eq!(house.got("42").concat().matches('b').count(), 4);
+}
+
+#[tokio::test]
+async fn a_refused_message_is_found_again_however_much_was_said_since() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.system.script(Behaviour::failing(422));
+    house.says("42", "poison").await;
+    house.tick().await;
+    house
+        .system
+        .set_behaviour(Behaviour::Reply(Reply::text("one").and("two")));
+    for number in 0..40 {
+        house.says("42", &format!("message {number}")).await;
+        house.tick().await;
+    }
+    redrive_all(&house).await;
+    house.tick().await;
+    assert_eq!(house.system.handovers().last().unwrap().texts(), ["poison"]);
+    assert_eq!(house.rows("dead").await, []);
+}
+
+#[tokio::test]
+async fn a_message_whose_turn_is_gone_is_dead_and_not_done() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.says("42", "hi").await;
+    house.forgets_turns("user:42").await;
+    house.tick().await;
+    assert_eq!(house.rows("dead").await[0].1, "turn_expired");
+    assert_eq!(house.system.handover_count(), 0);
+}
