@@ -3,17 +3,14 @@
 //! A message is never refused for its form: Braze does not repeat what it got a 4xx for. What cannot be read
 //! without guessing is kept whole instead ([`Inbound::Quarantined`]).
 
-use std::fmt;
-
-use base64::Engine as _;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jiff::Timestamp;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::base64_text;
 use super::broken_json::{self, Reading};
 use super::message::{Content, InboundMessage, Person};
+use super::object::Object;
 
 /// The most that one message may hold. A DynamoDB item ends at 400 KB, and WhatsApp's longest text is far
 /// below this.
@@ -34,8 +31,9 @@ pub enum Inbound {
 /// its form. `received_at` is when it arrived.
 ///
 /// Reasons for [`Inbound::Quarantined`]: `not_utf8`, `empty_body`, `unreadable`, `not_an_object`,
-/// `ambiguous` (several readings), `duplicate_key` (one key, two values), `identity_after_message` (what
-/// follows the message would make it somebody else's), `no_identity`, `message_b64`, `too_large`.
+/// `ambiguous` (several readings), `duplicate_key` (one key, two values), `identity_after_message` (it may have
+/// been typed into the message), `identity_rounded` (a number too long to be kept exactly), `no_identity`,
+/// `message_b64`, `too_large`.
 /// Reasons for [`Inbound::Ignored`]: `blank`.
 #[must_use]
 pub fn parse(body: &[u8], content_type: Option<&str>, received_at: Timestamp) -> Inbound {
@@ -93,35 +91,26 @@ impl Key {
     fn is_identity(self) -> bool {
         matches!(self, Self::UserId | Self::BrazeId | Self::PhoneNumber)
     }
-
-    fn is_message(self) -> bool {
-        matches!(self, Self::Message | Self::MessageBase64)
-    }
 }
 
 /// Known keys with their values, in the body's order, each key once.
-struct Fields {
-    known: Vec<(Key, Value)>,
-    /// Whether all keys of the body came sorted: a serializer wrote it, not a template.
-    sorted: bool,
-}
+struct Fields(Vec<(Key, Value)>);
 
 impl Fields {
     fn new(all: Vec<(String, Value)>) -> Result<Self, Unread> {
-        let sorted = all.is_sorted_by(|(left, _), (right, _)| left <= right);
-        let mut known: Vec<(Key, Value)> = Vec::with_capacity(all.len().min(KEYS.len()));
+        let mut fields: Vec<(Key, Value)> = Vec::with_capacity(all.len().min(KEYS.len()));
         for (name, value) in all {
             let Some(key) = Key::named(&name) else {
                 continue;
             };
-            match known.iter().find(|(before, _)| *before == key) {
+            match fields.iter().find(|(before, _)| *before == key) {
                 // JSON leaves open which one counts, and the second may have been typed into a message.
                 Some((_, before)) if *before != value => return Err(Unread("duplicate_key")),
                 Some(_) => {}
-                None => known.push((key, value)),
+                None => fields.push((key, value)),
             }
         }
-        Ok(Self { known, sorted })
+        Ok(Self(fields))
     }
 
     /// The value as text. What is blank counts as absent: a Liquid tag without a value renders as nothing.
@@ -130,40 +119,29 @@ impl Fields {
     }
 
     fn value(&self, key: Key) -> Option<&Value> {
-        self.known
+        self.0
             .iter()
             .find(|(known, _)| *known == key)
             .map(|(_, value)| value)
     }
 
-    /// Both published templates tell who it is before they tell the message. An identity that first appears
-    /// behind it was most likely typed by the person (`hi", "braze_id": "…`), and must not make them somebody
-    /// else. A template in another order is let through where it changes nothing.
+    /// Both published templates tell who it is before they tell the message. What tells it behind the message may
+    /// have been typed by the person (`hi", "braze_id": "…`), and must not make them somebody else. Whether the
+    /// template escapes its messages cannot be seen, so this holds for all of them; an encoded message holds
+    /// nothing that could be taken for a key.
     fn check_order(&self) -> Result<(), Unread> {
-        let Some(at) = self.known.iter().position(|(key, _)| key.is_message()) else {
-            return Ok(());
-        };
-        let (before, after) = self.known.split_at(at);
-        let has = |key: Key| before.iter().any(|(known, _)| *known == key);
-        let news = after
-            .iter()
-            .any(|(key, _)| key.is_identity() && self.text(*key).is_some());
-        if !news || !before.iter().any(|(key, _)| key.is_identity()) {
-            return Ok(());
-        }
-        if has(Key::UserId) && has(Key::PhoneNumber) {
+        let message = self.0.iter().position(|(key, _)| *key == Key::Message);
+        let behind = self.0.iter().skip(message.unwrap_or(self.0.len()));
+        let is_told = |(key, _): &(Key, Value)| key.is_identity() && self.text(*key).is_some();
+        if behind.into_iter().any(is_told) {
             return Err(Unread("identity_after_message"));
         }
-        let head = Self {
-            known: before.to_vec(),
-            sorted: self.sorted,
-        };
-        let same = head.person().conversation_id() == self.person().conversation_id();
-        if same || self.sorted {
-            Ok(())
-        } else {
-            Err(Unread("identity_after_message"))
+        // A number that is not kept to its last digit is another person's as well.
+        let rounded = |(key, value): &(Key, Value)| key.is_identity() && value.is_f64();
+        if self.0.iter().any(rounded) {
+            return Err(Unread("identity_rounded"));
         }
+        Ok(())
     }
 
     fn person(&self) -> Person {
@@ -186,7 +164,7 @@ fn fields(body: &[u8], content_type: Option<&str>) -> Result<Fields, Unread> {
         return Err(Unread("empty_body"));
     }
     if !body.trim_start().starts_with('{') && is_form(body, content_type) {
-        return Fields::new(form(body));
+        return Fields::new(form(body.trim())?);
     }
     match serde_json::from_str::<Object>(body) {
         Ok(Object(fields)) => Fields::new(fields),
@@ -233,18 +211,7 @@ fn text(fields: &Fields) -> Result<String, Unread> {
     let Some(encoded) = fields.text(Key::MessageBase64) else {
         return Ok(fields.value(Key::Message).and_then(text_of).unwrap_or_default());
     };
-    let encoded: String = encoded.chars().filter(|char| !char.is_whitespace()).collect();
-    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let alphabet = if encoded.contains(['-', '_']) {
-        &URL_SAFE
-    } else {
-        &STANDARD
-    };
-    let bytes = GeneralPurpose::new(alphabet, config).decode(encoded);
-    bytes
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or(Unread("message_b64"))
+    base64_text::decode(&encoded).ok_or(Unread("message_b64"))
 }
 
 /// Numbers and the like are taken as they are written: a template may leave out the quotes.
@@ -286,44 +253,41 @@ fn is_form(body: &str, content_type: Option<&str>) -> bool {
     declared || (body.contains('=') && Key::named(first).is_some())
 }
 
-fn form(body: &str) -> Vec<(String, Value)> {
-    form_urlencoded::parse(body.trim().as_bytes())
-        .map(|(key, value)| {
-            // `+` stands for a blank here, so a number without `url_encode` lost its sign.
-            let unsigned = (key == "phone_number")
-                .then(|| value.strip_prefix(' '))
-                .flatten()
-                .filter(|digits| digits.starts_with(|char: char| char.is_ascii_digit()))
-                .map(|digits| format!("+{digits}"));
-            let value = unsigned.unwrap_or_else(|| value.into_owned());
-            (key.into_owned(), Value::String(value))
-        })
-        .collect()
+fn form(body: &str) -> Result<Vec<(String, Value)>, Unread> {
+    if is_not_encoded(body) && !is_plain(body) {
+        return Err(Unread("ambiguous"));
+    }
+    let fields = form_urlencoded::parse(body.as_bytes()).map(|(key, value)| {
+        // `+` stands for a blank here, so a number without `url_encode` lost its sign.
+        let unsigned = (key == "phone_number")
+            .then(|| value.strip_prefix(' '))
+            .flatten()
+            .filter(|digits| digits.starts_with(|char: char| char.is_ascii_digit()))
+            .map(|digits| format!("+{digits}"));
+        let value = unsigned.unwrap_or_else(|| value.into_owned());
+        (key.into_owned(), Value::String(value))
+    });
+    Ok(fields.collect())
 }
 
-/// A JSON object with all its keys, also those that come twice, in their order.
-struct Object(Vec<(String, Value)>);
+/// Whether something in this form shows that its template does not use `url_encode`.
+fn is_not_encoded(form: &str) -> bool {
+    form.contains(|char: char| !char.is_ascii_graphic() || char == '"') || form.contains("phone_number=+")
+}
 
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Object(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
+/// Whether a form reads the same, encoded or not: each `&` parts two known keys, and no value holds what stands
+/// for something else.
+fn is_plain(form: &str) -> bool {
+    form.split('&').all(|entry| {
+        entry.split_once('=').is_some_and(|(name, value)| {
+            let value = if name == "phone_number" {
+                value.strip_prefix('+').unwrap_or(value)
+            } else {
+                value
+            };
+            Key::named(name).is_some() && !value.contains(['+', '%'])
+        })
+    })
 }
 
 #[cfg(test)]
@@ -361,13 +325,52 @@ mod tests {
     }
 
     #[test]
-    fn another_order_of_keys_is_read() {
+    fn who_it_is_stands_before_the_message() {
         for body in [
+            r#"{"message":"x","user_id":"42","z":"","phone_number":"+1555"}"#,
+            r#"{"braze_id":"b","message":"x","user_id":"42"}"#,
             r#"{"message":"hi","phone_number":"+1","user_id":"42"}"#,
-            r#"{"braze_id":"b","message":"hi","phone_number":"+1","user_id":"42"}"#,
             r#"{"user_id":"42","message":"hi","phone_number":"+1"}"#,
+            "message=hi&phone_number=%2B1&user_id=42",
+        ] {
+            assert_eq!(
+                read(body),
+                Inbound::Quarantined("identity_after_message"),
+                "{body}"
+            );
+        }
+        // Nothing is told by a blank, and nothing typed into an encoded message.
+        for body in [
+            r#"{"user_id":"42","message":"hi","phone_number":""}"#,
+            r#"{"message_b64":"aGk=","phone_number":"+1","user_id":"42"}"#,
         ] {
             assert_eq!(conversation_of(body), "user:42", "{body}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_kept_is_nobody() {
+        let of = |id: &str| read(&format!(r#"{{"user_id":{id},"message":"hi"}}"#));
+        for id in ["12345678901234567890123", "12345678901234567890124", "1.5", "1e3"] {
+            assert_eq!(of(id), Inbound::Quarantined("identity_rounded"), "{id}");
+        }
+        assert!(matches!(of("18446744073709551615"), Inbound::Message(_)));
+    }
+
+    #[test]
+    fn a_form_without_url_encode_is_not_guessed() {
+        let text = |body: &str| message_of(body).content.text;
+        assert_eq!(text("user_id=42&message=where is it?"), "where is it?");
+        assert_eq!(text("user_id=42&message=1%2B1+%26+2"), "1+1 & 2");
+        for body in [
+            "user_id=42&message=Tom & Jerry",
+            "user_id=42&message=1 + 1",
+            "user_id=42&message=100 %41",
+            "user_id=42&phone_number=+15551&message=1+1",
+            "user_id=42&message=gr\u{fc}n&blau",
+            "user_id=42&message=a\"b&c=d",
+        ] {
+            assert_eq!(read(body), Inbound::Quarantined("ambiguous"), "{body}");
         }
     }
 

@@ -21,6 +21,7 @@
 //! * [`split`], [`reply`]: a reply → the requests that Braze gets.
 
 pub mod answer;
+mod base64_text;
 pub mod broken_json;
 pub mod conversation;
 pub mod decide;
@@ -28,6 +29,7 @@ pub mod duplicate;
 pub mod inbound;
 mod json_string;
 pub mod message;
+mod object;
 pub mod openai;
 pub mod pace;
 pub mod reply;
