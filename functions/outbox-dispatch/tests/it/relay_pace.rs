@@ -175,6 +175,27 @@ async fn a_new_message_keeps_to_the_wait_that_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_handed_over_again_keeps_its_id_whatever_goes_with_it() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.system.script_times(2, &Behaviour::failing(500));
+    house.says("42", "a").await;
+    house.tick().await;
+    house.later(HOUR);
+    house.tick().await;
+    house.says("42", "b").await;
+    house.later(HOUR);
+    house.tick().await;
+    let handed = house.system.handovers();
+    let ids: Vec<_> = handed.iter().map(|handed| handed.webhook_id.clone()).collect();
+    assert_eq!((&ids[0], handed[1].repeated), (&ids[1], true));
+    assert_eq!((ids[1] == ids[2], handed[2].repeated), (false, false));
+    assert_eq!(handed[2].texts(), ["a", "b"]);
+    let id = |at: usize| handed[at].body["messages"][0]["id"].clone();
+    assert!(id(0) == id(1) && id(1) == id(2));
+}
+
+#[tokio::test]
 async fn a_refused_message_is_found_again_however_much_was_said_since() {
     let house = RelayHouse::start().await;
     house.knows("42");
