@@ -114,8 +114,8 @@ fn escape_controls(body: &str) -> Option<String> {
     changed.then_some(escaped)
 }
 
-/// With the message both as it is and encoded there is no doubt, if they are the same. If not, somebody may have
-/// typed the second one.
+/// With the message both as it is and encoded there is no doubt, if they are the same. If not, or if both are
+/// blank, somebody may have typed the second one.
 fn fields_of_both(body: &str, template: &[&Field], spans: &[Range<usize>]) -> Option<Vec<(String, String)>> {
     let raw = |key: &str| {
         let at = template.iter().position(|field| field.key == key)?;
@@ -123,7 +123,8 @@ fn fields_of_both(body: &str, template: &[&Field], spans: &[Range<usize>]) -> Op
     };
     let message = raw("message")?;
     let decoded = base64_text::decode(raw("message_b64")?)?;
-    if decoded != message && unescape(message).as_deref() != Some(decoded.as_str()) {
+    let same = decoded == message || unescape(message).as_deref() == Some(decoded.as_str());
+    if !same || decoded.trim().is_empty() {
         return None;
     }
     let fields = template.iter().zip(spans);

@@ -94,23 +94,28 @@ impl Key {
 }
 
 /// Known keys with their values, in the body's order, each key once.
-struct Fields(Vec<(Key, Value)>);
+struct Fields {
+    known: Vec<(Key, Value)>,
+    /// Whether all keys of the body came sorted, as a serializer writes them.
+    sorted: bool,
+}
 
 impl Fields {
     fn new(all: Vec<(String, Value)>) -> Result<Self, Unread> {
-        let mut fields: Vec<(Key, Value)> = Vec::with_capacity(all.len().min(KEYS.len()));
+        let sorted = all.is_sorted_by(|(left, _), (right, _)| left <= right);
+        let mut known: Vec<(Key, Value)> = Vec::with_capacity(all.len().min(KEYS.len()));
         for (name, value) in all {
             let Some(key) = Key::named(&name) else {
                 continue;
             };
-            match fields.iter().find(|(before, _)| *before == key) {
+            match known.iter().find(|(before, _)| *before == key) {
                 // JSON leaves open which one counts, and the second may have been typed into a message.
                 Some((_, before)) if *before != value => return Err(Unread("duplicate_key")),
                 Some(_) => {}
-                None => fields.push((key, value)),
+                None => known.push((key, value)),
             }
         }
-        Ok(Self(fields))
+        Ok(Self { known, sorted })
     }
 
     /// The value as text. What is blank counts as absent: a Liquid tag without a value renders as nothing.
@@ -119,7 +124,7 @@ impl Fields {
     }
 
     fn value(&self, key: Key) -> Option<&Value> {
-        self.0
+        self.known
             .iter()
             .find(|(known, _)| *known == key)
             .map(|(_, value)| value)
@@ -127,18 +132,24 @@ impl Fields {
 
     /// Both published templates tell who it is before they tell the message. What tells it behind the message may
     /// have been typed by the person (`hi", "braze_id": "…`), and must not make them somebody else. Whether the
-    /// template escapes its messages cannot be seen, so this holds for all of them; an encoded message holds
-    /// nothing that could be taken for a key.
+    /// template escapes its messages cannot be seen, so this holds for all of them, but for two: an encoded message
+    /// holds nothing that could be taken for a key; and if all keys come sorted and all that tell who it is stand
+    /// behind the message, as where a serializer wrote the body, a key that was typed is out of order or there
+    /// twice, if only the template has a phone number.
     fn check_order(&self) -> Result<(), Unread> {
-        let message = self.0.iter().position(|(key, _)| *key == Key::Message);
-        let behind = self.0.iter().skip(message.unwrap_or(self.0.len()));
+        let message = self.known.iter().position(|(key, _)| *key == Key::Message);
+        let (before, behind) = self
+            .known
+            .split_at_checked(message.unwrap_or(self.known.len()))
+            .unwrap_or_default();
         let is_told = |(key, _): &(Key, Value)| key.is_identity() && self.text(*key).is_some();
-        if behind.into_iter().any(is_told) {
+        let serialized = self.sorted && !before.iter().any(|(key, _)| key.is_identity());
+        if behind.iter().any(is_told) && !serialized {
             return Err(Unread("identity_after_message"));
         }
         // A number that is not kept to its last digit is another person's as well.
         let rounded = |(key, value): &(Key, Value)| key.is_identity() && value.is_f64();
-        if self.0.iter().any(rounded) {
+        if self.known.iter().any(rounded) {
             return Err(Unread("identity_rounded"));
         }
         Ok(())
@@ -329,9 +340,11 @@ mod tests {
         for body in [
             r#"{"message":"x","user_id":"42","z":"","phone_number":"+1555"}"#,
             r#"{"braze_id":"b","message":"x","user_id":"42"}"#,
-            r#"{"message":"hi","phone_number":"+1","user_id":"42"}"#,
+            r#"{"message":"x","n":"","user_id":"42","phone_number":"+1555"}"#,
+            r#"{"braze_id":"","message":"x","phone_number":"+1","user_id":"42"}"#,
+            r#"{"message":"hi","user_id":"42","phone_number":"+1"}"#,
             r#"{"user_id":"42","message":"hi","phone_number":"+1"}"#,
-            "message=hi&phone_number=%2B1&user_id=42",
+            "message=hi&user_id=42&phone_number=%2B1",
         ] {
             assert_eq!(
                 read(body),
@@ -339,8 +352,9 @@ mod tests {
                 "{body}"
             );
         }
-        // Nothing is told by a blank, and nothing typed into an encoded message.
+        // Nothing is told by a blank, nothing typed into an encoded message, and serializers sort.
         for body in [
+            r#"{"message":"hi","phone_number":"+1","user_id":"42"}"#,
             r#"{"user_id":"42","message":"hi","phone_number":""}"#,
             r#"{"message_b64":"aGk=","phone_number":"+1","user_id":"42"}"#,
         ] {
