@@ -1,7 +1,7 @@
 //! Hands WhatsApp messages to the external system and sends its replies through Braze.
 //!
-//! One worker at a time drains a conversation, under a lease: it sends the replies that wait, hands over all
-//! messages that wait, stores the answer, sends it, and looks once more before it lets go. Many conversations
+//! One worker at a time drains a conversation, under a lease: it sends the replies that wait, hands over the
+//! messages whose turn it is, stores the answer, sends it, and looks once more before it lets go. Many conversations
 //! are drained side by side; each is a future and no thread.
 
 mod ask;

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::relay_house::{RelayHouse, TOKEN, body, inbound_request};
 
 /// Runs a tick that dies just before the `nth` call of `operation` is carried out. `false` if there is none.
-async fn tick_killed_before(house: &RelayHouse, operation: &str, nth: usize) -> bool {
+pub(crate) async fn tick_killed_before(house: &RelayHouse, operation: &str, nth: usize) -> bool {
     for _ in 0..nth {
         house.aws.before_next(operation, |_| Box::pin(async {}));
     }
