@@ -290,8 +290,8 @@ pub enum EventKind {
     Unknown,
 }
 
-/// Every name that `MESSENGER_EVENTS` may list.
-pub const EVENT_NAMES: [&str; 20] = [
+/// Every name that `MESSENGER_EVENTS` may list: the kinds that a person may stand behind.
+pub const EVENT_NAMES: [&str; 18] = [
     "message",
     "echo",
     "unsend",
@@ -304,8 +304,6 @@ pub const EVENT_NAMES: [&str; 20] = [
     "reaction",
     "account_linking",
     "handover",
-    "app_roles",
-    "policy_enforcement",
     "feedback",
     "response_feedback",
     "customer_information",

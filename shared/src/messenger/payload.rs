@@ -11,6 +11,7 @@ mod wire;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
@@ -22,6 +23,10 @@ use wire::{Item, Node, Word};
 /// Times further ahead of the receipt than this are taken for a mistake. Facts keep the latest time, so one
 /// date in a far future would otherwise hold a contact's window and link for good.
 const FUTURE: SignedDuration = SignedDuration::from_hours(24);
+
+const MESSAGING: &str = "messaging";
+const STANDBY: &str = "standby";
+const CHANGES: &str = "changes";
 
 /// What a webhook said.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -39,7 +44,8 @@ pub struct Parsed {
 pub struct Quarantined {
     /// Why: a stable code.
     pub reason: &'static str,
-    /// The smallest piece that holds what was not understood, exactly as it came.
+    /// What was not understood, exactly as it came, in a body of its own: object, entry and list are those that
+    /// it came in, so that it says the same when it is delivered again. A body that cannot be taken apart is whole.
     pub raw: Bytes,
     /// The page or account that it is about, if that could be read.
     pub account_id: Option<String>,
@@ -146,19 +152,21 @@ fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result
         Category::Io | Category::Syntax | Category::Eof => reason::NOT_JSON,
     })?;
     let body = body.get().ok_or(reason::MALFORMED_BODY)?;
-    let channel = body
-        .object
-        .text()
-        .and_then(Channel::of_object)
-        .ok_or(reason::UNKNOWN_OBJECT)?;
+    let object = body.object.text().unwrap_or_default();
+    let channel = Channel::of_object(object).ok_or(reason::UNKNOWN_OBJECT)?;
     let entries = body.entry.ok_or(reason::MALFORMED_BODY)?;
     let entries: Vec<&RawValue> = serde_json::from_str(entries.get()).map_err(|_| reason::MALFORMED_BODY)?;
     for raw in entries {
         let Ok(Node::Is(entry)) = serde_json::from_str::<Node<Entry<'_>>>(raw.get()) else {
-            parsed.quarantine(reason::MALFORMED_ENTRY, raw, None);
+            parsed.quarantined.push(Quarantined {
+                reason: reason::MALFORMED_ENTRY,
+                raw: body_of(object, raw.get()),
+                account_id: None,
+            });
             continue;
         };
         let context = Context {
+            object,
             channel,
             account_id: entry.id.id().filter(|id| is_id(id) && id != "0"),
             entry_time: entry.time.time(),
@@ -169,8 +177,14 @@ fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result
     Ok(())
 }
 
+fn body_of(object: &str, entry: &str) -> Bytes {
+    format!(r#"{{"object":{},"entry":[{entry}]}}"#, Value::from(object)).into()
+}
+
 /// What an item inherits from its entry.
-struct Context {
+struct Context<'a> {
+    /// As Meta spells it.
+    object: &'a str,
     channel: Channel,
     /// Missing in samples that the app dashboard sends: their entry's id is 0.
     account_id: Option<String>,
@@ -178,30 +192,37 @@ struct Context {
     received_at: Timestamp,
 }
 
-impl Context {
+impl Context<'_> {
     fn read_entry(&self, entry: &Entry<'_>, raw: &RawValue, parsed: &mut Parsed) {
         if let Some(fields) = entry.changed_fields {
-            parsed.quarantine(reason::VALUES_NOT_INCLUDED, fields, self.account_id.clone());
+            let whole = self.entry("changed_fields", fields.get());
+            self.quarantine(
+                reason::VALUES_NOT_INCLUDED,
+                &whole,
+                self.account_id.clone(),
+                parsed,
+            );
         } else if entry.messaging.is_none() && entry.standby.is_none() && entry.changes.is_none() {
-            parsed.quarantine(reason::NO_ITEMS, raw, self.account_id.clone());
+            self.quarantine(reason::NO_ITEMS, raw.get(), self.account_id.clone(), parsed);
         }
-        for item in self.list(entry.messaging, parsed) {
+        for item in self.list(MESSAGING, entry.messaging, parsed) {
             self.read_item(item, false, parsed);
         }
-        for item in self.list(entry.standby, parsed) {
+        for item in self.list(STANDBY, entry.standby, parsed) {
             self.read_item(item, true, parsed);
         }
-        for change in self.list(entry.changes, parsed) {
+        for change in self.list(CHANGES, entry.changes, parsed) {
             self.read_change(change, parsed);
         }
     }
 
-    fn list<'a>(&self, raw: Option<&'a RawValue>, parsed: &mut Parsed) -> Vec<&'a RawValue> {
+    fn list<'a>(&self, name: &str, raw: Option<&'a RawValue>, parsed: &mut Parsed) -> Vec<&'a RawValue> {
         let Some(raw) = raw else {
             return Vec::new();
         };
         serde_json::from_str(raw.get()).unwrap_or_else(|_| {
-            parsed.quarantine(reason::MALFORMED_LIST, raw, self.account_id.clone());
+            let whole = self.entry(name, raw.get());
+            self.quarantine(reason::MALFORMED_LIST, &whole, self.account_id.clone(), parsed);
             Vec::new()
         })
     }
@@ -211,31 +232,64 @@ impl Context {
             Ok(Node::Is(item)) => item::read(&item, raw.get(), standby, self),
             _ => Err(reason::MALFORMED_ITEM),
         };
+        let mut keep = |reason, account_id| {
+            let list = if standby { STANDBY } else { MESSAGING };
+            self.quarantine(reason, &self.entry_of_one(list, raw), account_id, parsed);
+        };
         match read {
             Ok(event) => {
                 let account_id = Some(event.account_id.clone());
                 match event.kind {
-                    EventKind::Unknown => parsed.quarantine(reason::UNKNOWN_KIND, raw, account_id),
-                    EventKind::Optout => parsed.quarantine(reason::UNCONFIRMED_SHAPE, raw, account_id),
+                    EventKind::Unknown => keep(reason::UNKNOWN_KIND, account_id),
+                    EventKind::Optout => keep(reason::UNCONFIRMED_SHAPE, account_id),
                     _ => {}
                 }
                 parsed.events.push(event);
             }
-            Err(reason) => parsed.quarantine(reason, raw, self.account_id.clone()),
+            Err(reason) => keep(reason, self.account_id.clone()),
         }
     }
 
     fn read_change(&self, raw: &RawValue, parsed: &mut Parsed) {
+        let keep = |reason, parsed: &mut Parsed| {
+            self.quarantine(
+                reason,
+                &self.entry_of_one(CHANGES, raw),
+                self.account_id.clone(),
+                parsed,
+            );
+        };
         let Ok(Node::Is(change)) = serde_json::from_str::<Node<Change<'_>>>(raw.get()) else {
-            parsed.quarantine(reason::MALFORMED_ITEM, raw, self.account_id.clone());
+            keep(reason::MALFORMED_ITEM, parsed);
             return;
         };
         let field = change.field.text().unwrap_or_default();
         match change.value {
-            Some(value) if is_messaging_field(field) => self.read_item(value, field == "standby", parsed),
+            Some(value) if is_messaging_field(field) => self.read_item(value, field == STANDBY, parsed),
             _ if NOT_MESSAGING.contains(&field) => parsed.ignored += 1,
-            _ => parsed.quarantine(reason::UNKNOWN_FIELD, raw, self.account_id.clone()),
+            _ => keep(reason::UNKNOWN_FIELD, parsed),
         }
+    }
+
+    fn entry_of_one(&self, list: &str, item: &RawValue) -> String {
+        self.entry(list, &format!("[{}]", item.get()))
+    }
+
+    /// This entry with `value` under `key` alone.
+    fn entry(&self, key: &str, value: &str) -> String {
+        let id = self.account_id.as_deref().map(Value::from);
+        let id = id.map(|id| format!(r#""id":{id},"#)).unwrap_or_default();
+        let time = self.entry_time.map(Timestamp::as_millisecond);
+        let time = time.map(|time| format!(r#""time":{time},"#)).unwrap_or_default();
+        format!(r#"{{{id}{time}"{key}":{value}}}"#)
+    }
+
+    fn quarantine(&self, reason: &'static str, entry: &str, account_id: Option<String>, parsed: &mut Parsed) {
+        parsed.quarantined.push(Quarantined {
+            reason,
+            raw: body_of(self.object, entry),
+            account_id,
+        });
     }
 
     /// The item's own time if it can be, else its entry's, else the time of receipt.
@@ -248,21 +302,11 @@ impl Context {
     }
 }
 
-impl Parsed {
-    fn quarantine(&mut self, reason: &'static str, raw: &RawValue, account_id: Option<String>) {
-        self.quarantined.push(Quarantined {
-            reason,
-            raw: Bytes::copy_from_slice(raw.get().as_bytes()),
-            account_id,
-        });
-    }
-}
-
 /// Fields whose value is an item: the form in which the app dashboard's "Test" button sends its samples.
 fn is_messaging_field(field: &str) -> bool {
     field.starts_with("message_")
         || field.starts_with("messaging_")
-        || matches!(field, "messages" | "standby" | "response_feedback")
+        || matches!(field, "messages" | STANDBY | "response_feedback")
 }
 
 /// Fields of pages and Instagram accounts that are about other things than conversations. Who subscribes to

@@ -13,7 +13,12 @@ use crate::messenger::key::{Redacted, is_id};
 /// No message has more attachments that anybody would count.
 const MOST_ATTACHMENTS: usize = 20;
 
-pub(super) fn read(item: &Item, raw: &str, standby: bool, context: &Context) -> Result<Event, &'static str> {
+pub(super) fn read(
+    item: &Item,
+    raw: &str,
+    standby: bool,
+    context: &Context<'_>,
+) -> Result<Event, &'static str> {
     let kind = kind(item, context)?;
     let sender = party_id(&item.sender)?;
     let recipient = party_id(&item.recipient)?;
@@ -48,7 +53,7 @@ pub(super) fn read(item: &Item, raw: &str, standby: bool, context: &Context) -> 
     };
 
     let own_time = item.timestamp.time();
-    let key = key(item, &kind, raw, own_time.or(context.entry_time));
+    let key = key(item, &kind, raw, own_time);
     Ok(Event {
         channel: context.channel,
         account_id,
@@ -77,7 +82,7 @@ fn party_id(party: &Node<wire::Party>) -> Result<Option<String>, &'static str> {
 }
 
 /// The order of the checks is that of Meta's keys: an item may carry `message` beside `prior_message`.
-fn kind(item: &Item, context: &Context) -> Result<EventKind, &'static str> {
+fn kind(item: &Item, context: &Context<'_>) -> Result<EventKind, &'static str> {
     if let Some(message) = object(&item.message)? {
         return Ok(message_kind(item, message, context));
     }
@@ -132,7 +137,7 @@ fn kind(item: &Item, context: &Context) -> Result<EventKind, &'static str> {
     other_kind(item)
 }
 
-fn message_kind(item: &Item, message: &wire::Message, context: &Context) -> EventKind {
+fn message_kind(item: &Item, message: &wire::Message, context: &Context<'_>) -> EventKind {
     let mid = message.mid.private();
     // A page that sends is an echo also where the flag is missing: a person's id is never the page's.
     let sender = item.sender.get().and_then(|sender| sender.id.id());
@@ -235,12 +240,12 @@ fn referral_source(referral: &wire::Referral) -> ReferralSource {
 
 /// The dedup key. The kind comes first, as message, echo, edit and reaction share a `mid`.
 ///
-/// Where a kind has no id of its own, the time is part of it: the item's, else the entry's. The time of
-/// receipt never is, as it differs with each delivery.
+/// Where a kind has no id of its own, the item's own time is part of it. The entry's time and that of receipt
+/// never are, as they differ with each delivery: without a time of its own, it is told apart by what it says.
 fn key(item: &Item, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> String {
     let name = kind.name();
-    let time = time.map_or_else(|| "-".to_owned(), |time| time.as_millisecond().to_string());
     let content = || digest([raw.as_bytes()]);
+    let time = time.map_or_else(content, |time| time.as_millisecond().to_string());
     let by_mid = |mid: &Option<Redacted>, more: &[&str]| match mid {
         Some(mid) => event_key(name, &[&[mid.expose()], more].concat()),
         None => event_key(name, &[&time, &content()]),

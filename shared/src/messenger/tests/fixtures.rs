@@ -1,5 +1,6 @@
 //! Every payload of `events/payloads` → events → plans → what Braze is told, as snapshots.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -35,6 +36,39 @@ fn snapshot_all(sender: &str) {
             insta::assert_yaml_snapshot!(format!("{sender}__{case}"), view(&parsed(body)));
         });
     }
+}
+
+#[test]
+fn what_is_quarantined_says_the_same_when_it_is_delivered_again() {
+    let mut reasons = BTreeSet::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events/payloads");
+    let bodies = ["messenger", "instagram"].map(|sender| {
+        let files = std::fs::read_dir(folder.join(sender)).unwrap();
+        files.map(|file| std::fs::read(file.unwrap().path()).unwrap())
+    });
+    let odd = [
+        r#"{"object":"page","entry":["text"]}"#,
+        r#"{"object":"page","entry":[{"id":"5","time":1763632800}]}"#,
+        r#"{"object":"instagram","entry":[{"id":"5","time":1763632800,"messaging":{"a":1}}]}"#,
+        r#"{"object":"page","entry":[{"id":"5","time":1763632800,"standby":[{"sender":{"id":"6"},"new":1}]}]}"#,
+        r#"{"object":"page","entry":[{"id":"5","changes":[{"field":"standby","value":7}]}]}"#,
+        r#"{"object":"page","entry":[{"id":"0","messaging":[{"sender":{"id":"6"},"message":{"mid":"m"}}]}]}"#,
+        r#"{"object":"page","entry":[{"id":"5","messaging":[{"message":{"mid":"m"}}]}]}"#,
+    ];
+    let odd = odd.into_iter().map(|body| body.as_bytes().to_vec());
+    for body in bodies.into_iter().flatten().chain(odd) {
+        let first = parsed(body);
+        for kept in &first.quarantined {
+            let again = parsed(kept.raw.clone());
+            assert_eq!(again.quarantined, std::slice::from_ref(kept), "{}", kept.reason);
+            assert!(again.events.len() <= 1, "{}", kept.reason);
+            for event in &again.events {
+                assert!(first.events.contains(event), "{}", kept.reason);
+            }
+            reasons.insert(kept.reason);
+        }
+    }
+    assert_eq!(reasons.len(), 12, "{reasons:?}");
 }
 
 /// Everything that follows from a webhook, with what `Debug` leaves out.
