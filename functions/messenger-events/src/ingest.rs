@@ -24,14 +24,23 @@ enum Subject {
     Contact(ContactKey),
 }
 
+/// Whether everything was made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ingested {
+    All,
+    /// But for people whose record this version cannot read.
+    AllButUnreadable,
+}
+
 /// Makes `events` durable.
 pub(crate) async fn events(
     contacts: &Contacts,
     events: Vec<Event>,
     links: &LinkKeys,
     settings: &ContactSettings,
-) -> Result<(), StoreError> {
+) -> Result<Ingested, StoreError> {
     let mut open = by_subject(events);
+    let mut ingested = Ingested::All;
     let mut round = 0;
     while !open.is_empty() {
         if round == ROUNDS {
@@ -43,20 +52,24 @@ pub(crate) async fn events(
             // So that two rivals do not meet again in step.
             tokio::time::sleep(Duration::from_millis(10 << round)).await;
         }
-        open = write(contacts, open, links, settings, round == 0).await?;
+        let left_out;
+        (open, left_out) = write(contacts, open, links, settings, round == 0).await?;
+        if left_out {
+            ingested = Ingested::AllButUnreadable;
+        }
         round += 1;
     }
-    Ok(())
+    Ok(ingested)
 }
 
-/// One round; gives back what has to be decided again.
+/// One round; gives back what has to be decided again, and whether somebody had to be left out.
 async fn write(
     contacts: &Contacts,
-    open: BTreeMap<Subject, Vec<Event>>,
+    mut open: BTreeMap<Subject, Vec<Event>>,
     links: &LinkKeys,
     settings: &ContactSettings,
     first: bool,
-) -> Result<BTreeMap<Subject, Vec<Event>>, StoreError> {
+) -> Result<(BTreeMap<Subject, Vec<Event>>, bool), StoreError> {
     let (mut keys, mut user_refs) = (Vec::new(), Vec::new());
     for subject in open.keys() {
         match subject {
@@ -65,10 +78,16 @@ async fn write(
         }
     }
     let mut known = contacts.read(&keys, &user_refs).await?;
+    open.retain(|subject, _| match subject {
+        Subject::UserRef(key) => !known.unreadable_user_refs.contains(key),
+        Subject::Contact(key) => !known.unreadable_contacts.contains(key),
+    });
     let mut units: Vec<(Subject, Vec<Unit>)> = Vec::new();
     let mut counts = LinkCounts::default();
-    let derived = decide_user_refs(&open, &known, links, &mut units, &mut counts);
+    let mut derived = decide_user_refs(&open, &known, links, &mut units, &mut counts);
     read_linked(contacts, &keys, &derived, &mut known).await?;
+    derived.retain(|link| !known.unreadable_contacts.contains(&link.contact));
+    let left_out = !(known.unreadable_contacts.is_empty() && known.unreadable_user_refs.is_empty());
 
     let mut people: BTreeMap<&ContactKey, (&[Event], Vec<UserRefLink>)> = BTreeMap::new();
     for (subject, events) in &open {
@@ -123,7 +142,7 @@ async fn write(
             );
         }
     }
-    Ok(again)
+    Ok((again, left_out))
 }
 
 fn decide_user_refs(
@@ -168,9 +187,9 @@ async fn read_linked(
         .collect();
     if !missing.is_empty() {
         let missing: Vec<ContactKey> = missing.into_iter().cloned().collect();
-        known
-            .contacts
-            .extend(contacts.read(&missing, &[]).await?.contacts);
+        let read = contacts.read(&missing, &[]).await?;
+        known.contacts.extend(read.contacts);
+        known.unreadable_contacts.extend(read.unreadable_contacts);
     }
     Ok(())
 }

@@ -5,13 +5,21 @@ mod ingest;
 use lambda_http::Request;
 use shared::clock::Clock;
 use shared::config::{ContactSettings, Env, Tables};
+use shared::messenger::decide::asks_for_newer_keys;
+use shared::messenger::event::Event;
 use shared::messenger::link::LinkKeys;
 use shared::messenger::payload;
-use shared::secrets::{LinkSecret, MetaSecret, Secret};
+use shared::secrets::{LinkSecret, MetaSecret, Secret, SecretError};
+use shared::store::StoreError;
 use shared::store::contacts::Contacts;
 use shared::store::outbox::{Outbox, Quarantined};
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, answer, meta};
+
+use self::ingest::Ingested;
+
+/// Why a body is quarantined of which all items were understood.
+const UNREADABLE_CONTACT: &str = "unreadable_contact";
 
 /// What the function reads from its environment.
 #[derive(Debug)]
@@ -80,12 +88,10 @@ impl App {
             Err(answer) => return answer,
         };
         let parsed = payload::parse(&verified, self.clock.now());
-        // Without the key no token can be judged, and a person who proved who they are would stay unknown.
-        let link = match self.link.get().await {
-            Ok(link) => link,
+        let keys = match self.link_keys(&parsed.events).await {
+            Ok(keys) => keys,
             Err(error) => return telemetry::secrets_unavailable(&error),
         };
-        let keys = LinkKeys::new(&link.signing_key, link.previous_signing_key.as_ref());
         let quarantined: Vec<Quarantined> = parsed
             .quarantined
             .into_iter()
@@ -97,12 +103,37 @@ impl App {
             .collect();
         let quarantined = self.outbox.quarantine(&quarantined);
         let ingested = ingest::events(&self.contacts, parsed.events, &keys, &self.settings);
-        match futures_util::try_join!(quarantined, ingested) {
-            Ok(_) => answer::text("EVENT_RECEIVED"),
+        let durable = async {
+            let ((), ingested) = futures_util::try_join!(quarantined, ingested)?;
+            if ingested == Ingested::AllButUnreadable {
+                // Whole: what the others did is known by then, and does no harm a second time.
+                let whole = Quarantined {
+                    source: "messenger",
+                    reason: UNREADABLE_CONTACT,
+                    raw: verified.body().clone(),
+                };
+                self.outbox.quarantine(&[whole]).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        match durable.await {
+            Ok(()) => answer::text("EVENT_RECEIVED"),
             Err(error) => {
                 tracing::error!(%error, "a webhook could not be made durable");
                 ErrorCode::StoreUnavailable.answer()
             }
         }
+    }
+
+    /// The keys that judge the tokens of `events`: fetched once more if they did not sign one, for they may have
+    /// been rotated. Without them no token can be judged, and a person who proved who they are would stay unknown.
+    async fn link_keys(&self, events: &[Event]) -> Result<LinkKeys, SecretError> {
+        let of = |link: &LinkSecret| LinkKeys::new(&link.signing_key, link.previous_signing_key.as_ref());
+        let keys = of(&*self.link.get().await?);
+        if !asks_for_newer_keys(events, &keys) {
+            return Ok(keys);
+        }
+        let fresh = self.link.refresh().await?;
+        Ok(fresh.map_or(keys, |link| of(&link)))
     }
 }

@@ -1,24 +1,30 @@
 //! The webhook's edge: who gets in, and what bad input gets.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use lambda_http::{Body, Request};
 use messenger_events::{App, Settings};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Env;
+use shared::messenger::link::mint;
 use shared::webhook::signature::sign;
 use testkit::aws::{EmbeddedAws, Fault};
 use testkit::template::Template;
 
 const SECRET: &str = "app_secret_for_tests";
 
+const NOW: &str = "2026-11-21T10:00:00Z";
+
 struct House {
     aws: EmbeddedAws,
     app: App,
     clock: Clock,
+    contacts_table: String,
     outbox_table: String,
 }
 
@@ -40,12 +46,13 @@ impl House {
             ("OUTBOX_TABLE", outbox_table.as_str()),
         ];
         let settings = Env::from_pairs(&pairs).finish(Settings::read).unwrap();
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let clock = Clock::fixed(NOW.parse().unwrap());
         let app = App::new(settings, &aws.secrets_manager(), &aws.dynamodb(), clock.clone());
         Self {
             aws,
             app,
             clock,
+            contacts_table: contacts,
             outbox_table,
         }
     }
@@ -86,6 +93,19 @@ impl House {
             .count()
     }
 
+    async fn contact(&self, psid: &str) -> HashMap<String, AttributeValue> {
+        let key = AttributeValue::S(format!("messenger#101#{psid}"));
+        let get = self.aws.dynamodb().get_item().key("contact_key", key);
+        let answer = get.table_name(&self.contacts_table).send().await;
+        answer.unwrap().item.unwrap_or_default()
+    }
+
+    /// The user that a person is linked to.
+    async fn user(&self, psid: &str) -> Option<String> {
+        let contact = self.contact(psid).await;
+        Some(contact.get("user_id")?.as_s().unwrap().clone())
+    }
+
     async fn synced_people(&self) -> usize {
         let rows = self
             .aws
@@ -109,6 +129,14 @@ fn meta(secret: &str, previous: Option<&str>) -> Value {
 fn message(psid: &str) -> Value {
     json!({"sender": {"id": psid}, "recipient": {"id": "101"}, "timestamp": 1_763_719_200_000_u64,
            "message": {"mid": format!("m_{psid}"), "text": "hi"}})
+}
+
+fn referral(psid: &str, user: &str, key: &str) -> Value {
+    let now = NOW.parse().unwrap();
+    let ttl = Duration::from_mins(15).try_into().unwrap();
+    let token = mint(&SecretString::from(key), user, ttl, now).unwrap();
+    json!({"sender": {"id": psid}, "recipient": {"id": "101"}, "timestamp": 1_795_255_200_000_u64,
+           "referral": {"ref": token, "source": "SHORTLINK"}})
 }
 
 fn page(items: &[Value]) -> Vec<u8> {
@@ -170,6 +198,82 @@ async fn a_rotation_needs_no_redeploy() {
         200,
         "both are accepted for a while"
     );
+}
+
+#[tokio::test]
+async fn a_rotated_link_key_links_at_once() {
+    let house = House::start().await;
+    assert_eq!(house.signed(&page(&[referral("7001", "ana", "k")])).await.0, 200);
+    let rotated = json!({"signing_key": "new", "previous_signing_key": "k"});
+    house.aws.put_secret("link", &rotated).await.unwrap();
+    let both = [referral("7002", "bo", "new"), referral("7003", "cy", "k")];
+    assert_eq!(house.signed(&page(&both)).await.0, 200);
+    for (psid, user) in [("7001", "ana"), ("7002", "bo"), ("7003", "cy")] {
+        assert_eq!(house.user(psid).await.as_deref(), Some(user));
+    }
+}
+
+#[tokio::test]
+async fn foreign_tokens_do_not_make_us_ask_for_the_key_each_time() {
+    let house = House::start().await;
+    for n in 0..5 {
+        let body = page(&[referral(&format!("700{n}"), "ana", "another")]);
+        assert_eq!(house.signed(&body).await.0, 200);
+    }
+    assert_eq!(house.user("7000").await, None);
+    let asked = house.aws.secrets_manager_calls().of("GetSecretValue");
+    assert_eq!(asked, 3, "the app's, the link's, and once more");
+}
+
+#[tokio::test]
+async fn a_link_key_that_cannot_be_looked_up_is_our_fault() {
+    let house = House::start().await;
+    house.signed(&page(&[message("7001")])).await;
+    let rotated = json!({"signing_key": "new", "previous_signing_key": "k"});
+    house.aws.put_secret("link", &rotated).await.unwrap();
+    house
+        .aws
+        .fail_next("GetSecretValue", 3, Fault::ServiceUnavailable);
+    let body = page(&[referral("7001", "ana", "new")]);
+    assert_eq!(house.signed(&body).await.0, 503);
+}
+
+#[tokio::test]
+async fn a_write_that_meets_a_transaction_is_made_all_the_same() {
+    let house = House::start().await;
+    house.signed(&page(&[message("7001")])).await;
+    house.aws.fail_next("UpdateItem", 1, Fault::Conflict);
+    let mut again = message("7001");
+    again["timestamp"] = json!(1_763_719_260_000_u64);
+    assert_eq!(house.signed(&page(&[again])).await.0, 200);
+    assert_eq!(house.aws.clear_faults(), 0);
+    assert_eq!(
+        house.contact("7001").await["version"],
+        AttributeValue::N("2".into())
+    );
+}
+
+#[tokio::test]
+async fn a_contact_that_cannot_be_read_costs_nobody_else_and_loses_nothing() {
+    let house = House::start().await;
+    house.signed(&page(&[message("7001")])).await;
+    let facts = house.contact("7001").await["facts"].clone();
+    let mut newer = facts.as_m().unwrap().clone();
+    newer.insert("first_seen".into(), AttributeValue::Bool(true));
+    let key = AttributeValue::S("messenger#101#7001".into());
+    let update = house.aws.dynamodb().update_item().key("contact_key", key);
+    let update = update.table_name(&house.contacts_table);
+    let update = update.update_expression("SET facts = :facts");
+    let update = update.expression_attribute_values(":facts", AttributeValue::M(newer.clone()));
+    update.send().await.unwrap();
+
+    let mut items = [message("7001"), message("7002")];
+    items[0]["message"]["mid"] = "m_later".into();
+    let body = page(&items);
+    assert_eq!(house.signed(&body).await, (200, "EVENT_RECEIVED".into()));
+    assert!(!house.contact("7002").await.is_empty());
+    assert_eq!(house.contact("7001").await["facts"], AttributeValue::M(newer));
+    assert_eq!(house.quarantined().await, 1);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use super::contact::{Contact, Link, LinkedVia, Referral, Stamped};
 use super::event::{AccountLinking, Effect, Event, EventKind, Handover, Payment};
 use super::key::{ContactKey, Redacted};
 use super::link::{LinkError, LinkKeys, has_the_form_of_a_token};
+use super::sync::{self, Synced};
 use super::user_ref::UserRefLink;
 use crate::config::{ContactSettings, UnlinkedContacts};
 use crate::outbox::{Kind, OutboxItem};
@@ -76,6 +77,15 @@ impl LinkCounts {
     }
 }
 
+/// A person's record as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The facts.
+    pub contact: Contact,
+    /// What Braze was last told.
+    pub synced: Synced,
+}
+
 /// What is to be committed for one person.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
@@ -97,13 +107,15 @@ pub struct Plan {
 /// The facts in the plan depend only on the set of events that were ever given, not on their order.
 #[must_use]
 pub fn decide(
-    stored: Option<&Contact>,
+    stored: Option<&Stored>,
     events: &[Event],
     derived: &[UserRefLink],
     links: &LinkKeys,
     settings: &ContactSettings,
 ) -> Plan {
     let mut plan = Plan::default();
+    let synced = stored.map(|stored| &stored.synced);
+    let stored = stored.map(|stored| &stored.contact);
     let key = stored
         .map(|contact| contact.key.clone())
         .or_else(|| events.iter().find_map(Event::contact_key))
@@ -142,7 +154,7 @@ pub fn decide(
     let held = settings.unlinked_contacts == UnlinkedContacts::Hold && contact.link.is_none();
     let version = contact.version + 1;
     let subject = contact.key.to_string();
-    let sync = !held && is_sync_due(stored, &contact, settings);
+    let sync = !held && is_sync_due(stored, &contact, synced, settings);
     if sync {
         contact.window_queued = Some(contact.window_closes_at.unwrap_or(contact.first_seen));
         // The version makes the key of each change its own, also when the same event changes the contact twice
@@ -245,6 +257,15 @@ fn link(event: &Event, links: &LinkKeys, counts: &mut LinkCounts) -> Option<Link
     })
 }
 
+/// Whether one of `events` carries a token that none of our keys has signed: they may have been rotated since.
+#[must_use]
+pub fn asks_for_newer_keys(events: &[Event], links: &LinkKeys) -> bool {
+    let mut tokens = events
+        .iter()
+        .filter_map(|event| Some((token_of(&event.kind)?.0, event.at)));
+    tokens.any(|(token, at)| links.verify(token, at) == Err(LinkError::BadSignature))
+}
+
 /// Where a kind of event may carry a link token.
 pub(super) fn token_of(kind: &EventKind) -> Option<(&str, LinkedVia)> {
     let (token, via) = match kind {
@@ -318,18 +339,28 @@ fn cut(text: &str, characters: usize) -> String {
 }
 
 /// Whether Braze must hear of the change: see [`super::sync`] for what it will hear.
-fn is_sync_due(stored: Option<&Contact>, contact: &Contact, settings: &ContactSettings) -> bool {
+///
+/// What was queued before may have been given up since, so with time everything that Braze does not know is due.
+fn is_sync_due(
+    stored: Option<&Contact>,
+    contact: &Contact,
+    synced: Option<&Synced>,
+    settings: &ContactSettings,
+) -> bool {
     let Some(queued) = contact.window_queued else {
         // New, or held until now.
         return true;
     };
     let link_changed = stored.and_then(Contact::user_id) != contact.user_id();
     let opted_out_changed = stored.and_then(Contact::is_opted_out) != contact.is_opted_out();
-    let window_moved = settings.window_attribute.is_some()
-        && contact
-            .window_closes_at
-            .is_some_and(|closes_at| moved_enough(queued, closes_at, settings));
-    link_changed || opted_out_changed || window_moved
+    if link_changed || opted_out_changed {
+        // Also if Braze seems to know: a sync may be under way that tells it what was true before.
+        return true;
+    }
+    let window_moved = contact
+        .window_closes_at
+        .is_some_and(|closes_at| moved_enough(queued, closes_at, settings));
+    window_moved && synced.is_none_or(|synced| !sync::plan(contact, synced, settings).is_empty())
 }
 
 /// Whether a window that was last told as `told` is worth telling again.

@@ -27,7 +27,7 @@ pub mod sync;
 pub mod user_ref;
 
 pub use contact::{Contact, Link, LinkedVia, Referral, Stamped};
-pub use decide::{LinkCounts, Plan, decide};
+pub use decide::{LinkCounts, Plan, Stored, decide};
 pub use event::{Event, EventKind, Person};
 pub use key::{Channel, ContactKey, Redacted, UserRefKey};
 pub use link::{LinkError, LinkKeys};

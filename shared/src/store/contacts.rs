@@ -3,27 +3,31 @@
 //! Two writers share an item and do not disturb each other: the webhook function writes `facts` (conditional on
 //! `version`), the dispatcher writes `synced` (under its lease).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::batch::{MAX_BATCH_GET, batch_get};
 use super::outbox::Outbox;
-use super::{Item, MAX_TRANSACT, StoreError, number, string};
+use super::{Item, MAX_TRANSACT, StoreError, is_conflict, number, past_transactions, string};
 use crate::clock::Clock;
 use crate::messenger::contact::Contact;
+use crate::messenger::decide::Stored;
 use crate::messenger::key::{ContactKey, UserRefKey};
 use crate::messenger::sync::Synced;
 use crate::messenger::user_ref::UserRef;
 use crate::outbox::OutboxItem;
+use crate::telemetry;
 
 /// Calls under way at once.
 const CONCURRENCY: usize = 32;
@@ -44,9 +48,13 @@ pub struct Contacts {
 #[derive(Debug, Default)]
 pub struct Known {
     /// Contacts by key.
-    pub contacts: HashMap<ContactKey, Contact>,
+    pub contacts: HashMap<ContactKey, Stored>,
     /// `user_ref` records by key.
     pub user_refs: HashMap<UserRefKey, UserRef>,
+    /// Contacts whose record is there and cannot be read by this version: a newer one has written it.
+    pub unreadable_contacts: HashSet<ContactKey>,
+    /// The same of `user_ref`s.
+    pub unreadable_user_refs: HashSet<UserRefKey>,
 }
 
 /// A record to write.
@@ -141,16 +149,29 @@ impl Contacts {
         let user_refs: HashMap<&str, &UserRefKey> = user_refs.iter().map(|key| (key.as_str(), key)).collect();
         let mut known = Known::default();
         for mut item in items.into_iter().flatten() {
-            let key = item
-                .get("contact_key")
-                .and_then(|key| key.as_s().ok())
-                .map(String::as_str);
-            if let Some(key) = key.and_then(|key| user_refs.get(key)) {
+            let key = item.get("contact_key").and_then(|key| key.as_s().ok()).cloned();
+            let key = key.unwrap_or_default();
+            let unreadable = |error: &StoreError| {
+                let subject = telemetry::pseudonym(&key);
+                tracing::error!(%error, contact = subject, "a record cannot be read; others go on without it");
+            };
+            if let Some(user_ref) = user_refs.get(key.as_str()).copied() {
                 let record = item.remove("facts").unwrap_or_else(|| string(""));
-                known.user_refs.insert((*key).clone(), unpack(record)?);
-            } else {
-                let ContactItem { facts, .. } = read_contact(item)?;
-                known.contacts.insert(facts.key.clone(), facts);
+                match unpack(record) {
+                    Ok(record) => drop(known.user_refs.insert(user_ref.clone(), record)),
+                    Err(error) => {
+                        unreadable(&error);
+                        known.unreadable_user_refs.insert(user_ref.clone());
+                    }
+                }
+                continue;
+            }
+            match read_contact(item) {
+                Ok(stored) => drop(known.contacts.insert(stored.contact.key.clone(), stored)),
+                Err(error) => {
+                    unreadable(&error);
+                    known.unreadable_contacts.extend(key.parse::<ContactKey>());
+                }
             }
         }
         Ok(known)
@@ -201,50 +222,64 @@ impl Contacts {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
-        match answer {
-            Ok(answer) => {
-                let ContactItem { facts, synced } = read_contact(answer.attributes.unwrap_or_default())?;
-                Ok(Claim::Leased(Box::new(Leased {
-                    contact: facts,
-                    synced,
-                    owner,
-                })))
-            }
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                    let there = failed.item().is_some_and(|item| item.contains_key("facts"));
-                    Ok(if there { Claim::Busy } else { Claim::Missing })
-                }
-                _ => Err(StoreError::sdk("UpdateItem", &error)),
-            },
+        let leased = |item: Item| {
+            let Stored { contact, synced } = read_contact(item)?;
+            Ok(Claim::Leased(Box::new(Leased {
+                contact,
+                synced,
+                owner: owner.clone(),
+            })))
+        };
+        let error = match answer {
+            Ok(answer) => return leased(answer.attributes.unwrap_or_default()),
+            Err(error) => error,
+        };
+        if is_conflict(&error) {
+            return Ok(Claim::Busy);
+        }
+        let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            return Err(StoreError::sdk("UpdateItem", &error));
+        };
+        match failed.item().filter(|item| item.contains_key("facts")) {
+            None => Ok(Claim::Missing),
+            // The answer to this very claim was lost, and the SDK has sent it again.
+            Some(item) if item.get("lease_owner") == Some(&string(&owner)) => leased(item.clone()),
+            Some(_) => Ok(Claim::Busy),
         }
     }
 
     /// Writes what Braze was told, if it changed, and ends the lease. `false` if the lease had run out and
     /// somebody else has the contact: then nothing is written.
     pub async fn release(&self, leased: &Leased, synced: Option<&Synced>) -> Result<bool, StoreError> {
-        let mut update = self
+        let synced: Option<AttributeValue> = synced
+            .map(serde_dynamo::to_attribute_value)
+            .transpose()
+            .map_err(|error| StoreError::new("contact write", error))?;
+        let update = self
             .client
             .update_item()
             .table_name(&self.table)
             .key("contact_key", string(leased.contact.key.to_string()))
             .condition_expression("lease_owner = :owner")
-            .expression_attribute_values(":owner", string(&leased.owner));
-        update = match synced {
-            Some(synced) => {
-                let synced = serde_dynamo::to_attribute_value(synced)
-                    .map_err(|error| StoreError::new("contact write", error))?;
-                update
-                    .update_expression("SET synced = :synced REMOVE lease_until, lease_owner")
-                    .expression_attribute_values(":synced", synced)
-            }
+            .expression_attribute_values(":owner", string(&leased.owner))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let update = match &synced {
+            Some(synced) => update
+                .update_expression("SET synced = :synced REMOVE lease_until, lease_owner")
+                .expression_attribute_values(":synced", synced.clone()),
             None => update.update_expression("REMOVE lease_until, lease_owner"),
         };
-        match update.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if is_condition(&error) => Ok(false),
-            Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
-        }
+        let Err(error) = past_transactions(|| update.clone().send()).await else {
+            return Ok(true);
+        };
+        let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            return Err(StoreError::sdk("UpdateItem", &error));
+        };
+        // The answer to this very release may have been lost, and the SDK has sent it again.
+        Ok(failed.item().is_some_and(|item| match &synced {
+            Some(_) => item.get("synced") == synced.as_ref(),
+            None => !item.contains_key("lease_owner"),
+        }))
     }
 
     async fn write_record(&self, unit: Option<&Unit>) -> Result<bool, StoreError> {
@@ -264,7 +299,7 @@ impl Contacts {
             .await;
         match answer {
             Ok(_) => Ok(true),
-            Err(error) if is_condition(&error) => Ok(false),
+            Err(error) if is_condition(&error) || is_conflict(&error) => Ok(false),
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
         }
     }
@@ -360,7 +395,7 @@ impl Contacts {
     }
 
     /// Contacts that are linked to a user.
-    pub async fn of_user(&self, user_id: &str) -> Result<Vec<Contact>, StoreError> {
+    pub async fn of_user(&self, user_id: &str) -> Result<Vec<Stored>, StoreError> {
         let answer = self
             .client
             .query()
@@ -494,10 +529,15 @@ fn groups(units: &[Unit], positions: &[usize]) -> Vec<Vec<usize>> {
     groups
 }
 
-fn read_contact(item: Item) -> Result<ContactItem, StoreError> {
-    serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("contact read"))
+fn read_contact(item: Item) -> Result<Stored, StoreError> {
+    let ContactItem { facts, synced } =
+        serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("contact read"))?;
+    Ok(Stored {
+        contact: facts,
+        synced,
+    })
 }
 
-fn unpack(value: aws_sdk_dynamodb::types::AttributeValue) -> Result<UserRef, StoreError> {
+fn unpack(value: AttributeValue) -> Result<UserRef, StoreError> {
     serde_dynamo::from_attribute_value(value).map_err(|_| StoreError::unreadable("user_ref read"))
 }

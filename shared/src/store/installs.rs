@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::batch_get;
 use super::contacts::{Reason, is_condition, reasons};
 use super::outbox::Outbox;
-use super::{Item, StoreError, number, readable, string};
+use super::{Item, StoreError, is_conflict, number, past_transactions, readable, string};
 use crate::clock::Clock;
 use crate::fbe::catalog_push::PushProgress;
 use crate::fbe::install::{Install, Status};
@@ -205,6 +205,8 @@ impl Installs {
                 let stored = unpack(answer.attributes.unwrap_or_default())?;
                 Ok(Claim::Leased(Box::new(stored), lease))
             }
+            // A webhook is at it.
+            Err(error) if is_conflict(&error) => Ok(Claim::Busy),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
                     let there = failed.item().is_some_and(|item| item.contains_key("facts"));
@@ -300,7 +302,7 @@ impl Installs {
         for (name, value) in values {
             update = update.expression_attribute_values(name, value);
         }
-        match update.send().await {
+        match past_transactions(|| update.clone().send()).await {
             Ok(_) => Ok(true),
             Err(error) if is_condition(&error) => Ok(false),
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
@@ -321,7 +323,7 @@ impl Installs {
             .await;
         match answer {
             Ok(_) => Ok(true),
-            Err(error) if is_condition(&error) => Ok(false),
+            Err(error) if is_condition(&error) || is_conflict(&error) => Ok(false),
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
         }
     }

@@ -8,6 +8,7 @@ pub mod installs;
 pub mod outbox;
 
 use std::fmt;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -58,6 +59,33 @@ impl StoreError {
             None => DisplayErrorContext(error).to_string(),
         };
         Self { operation, reason }
+    }
+}
+
+/// A write that met a transaction is sent this often in all.
+const CONFLICT_TRIES: u32 = 5;
+
+/// Whether DynamoDB refused a write because a transaction was at its item. The SDK does not send such a one again.
+pub(crate) fn is_conflict<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    code == Some("TransactionConflictException")
+}
+
+/// Sends a write, and sends it again for a while if a transaction is at its item.
+pub(crate) async fn past_transactions<T, E, R, F>(send: impl Fn() -> F) -> Result<T, SdkError<E, R>>
+where
+    E: ProvideErrorMetadata,
+    F: Future<Output = Result<T, SdkError<E, R>>>,
+{
+    let mut tries = 1;
+    loop {
+        match send().await {
+            Err(error) if is_conflict(&error) && tries < CONFLICT_TRIES => {
+                tokio::time::sleep(Duration::from_millis(12 << tries)).await;
+                tries += 1;
+            }
+            answer => return answer,
+        }
     }
 }
 

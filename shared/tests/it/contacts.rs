@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use shared::messenger::contact::{Contact, Link, LinkedVia, Stamped};
+use shared::messenger::decide::Stored;
 use shared::messenger::key::{Channel, ContactKey, UserRefKey};
 use shared::messenger::sync::Synced;
 use shared::messenger::user_ref::UserRef;
@@ -51,7 +52,12 @@ async fn a_contact_and_its_effect_are_written_in_one_call_and_read_back() {
     );
     assert_eq!(tables.aws.dynamodb_calls().total(), 1);
     let known = tables.contacts.read(&[key(1), key(2)], &[]).await.unwrap();
-    assert_eq!(known.contacts.into_values().collect::<Vec<_>>(), [contact(1, 1)]);
+    let known: Vec<_> = known
+        .contacts
+        .into_values()
+        .map(|stored| stored.contact)
+        .collect();
+    assert_eq!(known, [contact(1, 1)]);
     assert!(
         tables
             .outbox
@@ -230,7 +236,11 @@ async fn a_user_finds_their_contacts_and_unlinked_ones_leave_the_index() {
         outbox: vec![],
     };
     tables.contacts.write(&[write(linked.clone())]).await.unwrap();
-    assert_eq!(tables.contacts.of_user("user-42").await.unwrap(), [linked]);
+    let stored = Stored {
+        contact: linked,
+        synced: Synced::default(),
+    };
+    assert_eq!(tables.contacts.of_user("user-42").await.unwrap(), [stored]);
     tables.contacts.write(&[write(contact(1, 2))]).await.unwrap();
     assert!(tables.contacts.of_user("user-42").await.unwrap().is_empty());
 }
@@ -255,4 +265,57 @@ async fn user_refs_live_beside_contacts() {
         .unwrap();
     assert_eq!(known.user_refs.get(&name), Some(&record));
     assert!(known.contacts.is_empty());
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_under_way_is_waited_for() {
+    let tables = Tables::create().await;
+    tables.contacts.write(&[unit(1, 1, "sync#a")]).await.unwrap();
+    let (name, lease) = (key(1).to_string(), Duration::from_mins(1));
+    tables.aws.fail_next("UpdateItem", 1, Fault::Conflict);
+    assert!(matches!(
+        tables.contacts.claim(&name, lease).await.unwrap(),
+        Claim::Busy
+    ));
+    let Claim::Leased(leased) = tables.contacts.claim(&name, lease).await.unwrap() else {
+        panic!("free")
+    };
+    let told = Synced {
+        held: true,
+        ..Synced::default()
+    };
+    tables.aws.fail_next("UpdateItem", 2, Fault::Conflict);
+    assert!(tables.contacts.release(&leased, Some(&told)).await.unwrap());
+
+    tables.aws.fail_next("UpdateItem", 1, Fault::Conflict);
+    let alone = Unit {
+        record: Some(Record::Contact(contact(1, 2))),
+        outbox: vec![],
+    };
+    let alone = [alone];
+    assert_eq!(tables.contacts.write(&alone).await.unwrap(), [false]);
+    assert_eq!(tables.contacts.write(&alone).await.unwrap(), [true]);
+}
+
+#[tokio::test]
+async fn a_claim_and_a_release_whose_answers_are_lost_count_once() {
+    let tables = Tables::create().await;
+    tables.contacts.write(&[unit(1, 1, "sync#a")]).await.unwrap();
+    let (name, lease) = (key(1).to_string(), Duration::from_mins(1));
+    let told = Synced {
+        held: true,
+        ..Synced::default()
+    };
+    for synced in [None, Some(&told)] {
+        tables.aws.fail_next("UpdateItem", 1, Fault::AnswerLost);
+        let Claim::Leased(leased) = tables.contacts.claim(&name, lease).await.unwrap() else {
+            panic!("ours")
+        };
+        tables.aws.fail_next("UpdateItem", 1, Fault::AnswerLost);
+        assert!(tables.contacts.release(&leased, synced).await.unwrap());
+    }
+    let Claim::Leased(leased) = tables.contacts.claim(&name, lease).await.unwrap() else {
+        panic!("free")
+    };
+    assert_eq!(leased.synced, told);
 }

@@ -229,3 +229,28 @@ async fn what_a_batch_leaves_out_is_asked_for_again_but_not_for_ever() {
         tables.aws.clear_faults();
     }
 }
+
+#[tokio::test]
+async fn a_transaction_that_is_under_way_is_waited_for() {
+    let tables = Tables::create().await;
+    let conflicts = |operation: &str| tables.aws.fail_next(operation, 2, Fault::Conflict);
+    conflicts("PutItem");
+    assert!(tables.outbox.add(&item("a", "1")).await.unwrap());
+    let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
+    conflicts("UpdateItem");
+    let lease = Duration::from_mins(1);
+    assert_eq!(tables.outbox.claim(&entry, lease).await.unwrap(), None);
+    tables.aws.clear_faults();
+    conflicts("UpdateItem");
+    let due = tables.clock.now() + jiff::SignedDuration::from_mins(5);
+    tables.outbox.retry(&entry, "braze_503", due).await.unwrap();
+    conflicts("UpdateItem");
+    tables.outbox.dead(&entry, "braze_400").await.unwrap();
+    conflicts("UpdateItem");
+    assert!(tables.outbox.redrive(&entry).await.unwrap());
+    conflicts("UpdateItem");
+    tables.outbox.done_key("a", "1").await.unwrap();
+    assert_eq!(tables.aws.clear_faults(), 0);
+    let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
+    assert_eq!(entry.status, Status::Done);
+}

@@ -111,8 +111,9 @@ impl Ledger {
         faults.extend(std::iter::repeat_n(fault, times));
     }
 
-    pub(super) fn clear_faults(&self) {
-        self.state().faults.clear();
+    pub(super) fn clear_faults(&self) -> usize {
+        let faults = std::mem::take(&mut self.state().faults);
+        faults.values().map(VecDeque::len).sum()
     }
 
     pub(super) fn before_next(&self, operation: &str, hook: Hook) {

@@ -212,9 +212,10 @@ impl EmbeddedAws {
         self.ledger.fail_next(operation, times, fault);
     }
 
-    /// Forgets the faults that have not happened yet.
-    pub fn clear_faults(&self) {
-        self.ledger.clear_faults();
+    /// Forgets the faults that have not happened yet, and says how many those were.
+    #[expect(clippy::must_use_candidate, reason = "mostly called to forget them")]
+    pub fn clear_faults(&self) -> usize {
+        self.ledger.clear_faults()
     }
 
     /// Runs `hook` with the request's body just before the next request of `operation` is carried out, to

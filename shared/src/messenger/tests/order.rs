@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::super::sync::{Profile, SyncPlan, Synced, alias_label, plan};
-use super::super::{Contact, Event, UserRef, decide, decide_user_ref};
+use super::super::{Contact, Event, Stored, UserRef, decide, decide_user_ref};
 use super::{at, by_subject, link_keys, parsed, settings, token};
 use crate::config::ContactSettings;
 use crate::outbox::Kind;
@@ -100,7 +100,11 @@ impl World {
             derived.extend(plan.derived);
         }
         let own = people.into_values().next().unwrap_or_default();
-        let plan = decide(self.contact.as_ref(), &own, &derived, &link_keys(), settings);
+        let stored = self.contact.clone().map(|contact| Stored {
+            contact,
+            synced: self.synced.clone(),
+        });
+        let plan = decide(stored.as_ref(), &own, &derived, &link_keys(), settings);
         if let Some(contact) = plan.contact {
             assert_eq!(
                 contact.version,

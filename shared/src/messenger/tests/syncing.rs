@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::contact::{Link, LinkedVia, Stamped};
 use super::super::sync::{Profile, SyncPlan, Synced, event_target, plan};
-use super::super::{Channel, Contact, ContactKey, Event, LinkKeys, Plan, decide};
+use super::super::{Channel, Contact, ContactKey, Event, LinkKeys, Plan, Stored, decide};
 use super::{at, link_keys, parsed, settings, token};
 use crate::config::ContactSettings;
 use crate::outbox::Kind;
@@ -75,7 +75,11 @@ impl Person {
     }
 
     fn does(&mut self, events: &[Event]) -> Plan {
-        let plan = decide(self.contact.as_ref(), events, &[], &link_keys(), &self.settings);
+        let stored = self.contact.clone().map(|contact| Stored {
+            contact,
+            synced: self.synced.clone(),
+        });
+        let plan = decide(stored.as_ref(), events, &[], &link_keys(), &self.settings);
         self.contact = plan.contact.clone().or(self.contact.take());
         plan
     }
@@ -154,6 +158,18 @@ fn a_window_that_is_off_is_never_told() {
     assert_eq!(person.objects(&message(0))[0].as_object().unwrap().len(), 3);
     assert!(person.told(&message(600)).is_none());
     assert!(person.contact.as_ref().unwrap().window_closes_at.is_some());
+}
+
+#[test]
+fn what_was_given_up_is_queued_again_with_a_later_message() {
+    for window in ["messenger_window_closes_at", ""] {
+        let mut person = Person::new(&[("WINDOW_ATTRIBUTE", window)]);
+        // Queued, and never told.
+        assert_eq!(person.does(&message(0)).outbox.len(), 1);
+        assert!(person.does(&message(59)).outbox.is_empty());
+        let object = &person.objects(&message(120))[0];
+        assert_eq!(object["messenger_id"], PSID, "{window:?}");
+    }
 }
 
 #[test]
@@ -270,7 +286,7 @@ fn hold_sends_nothing_of_people_who_never_were_linked() {
     assert_eq!(person.objects(&linked(1, "ana"))[0]["external_id"], "ana");
     assert_eq!(person.does(&message(2)).outbox[0].kind, Kind::ContactEvent);
     assert_eq!(person.objects(&unlinked(3))[0]["messenger_id"], Value::Null);
-    assert!(person.told(&message(90)).unwrap().is_empty());
+    assert!(person.told(&message(90)).is_none(), "there is nothing to tell");
 }
 
 fn plan_of(person: &Person) -> SyncPlan {
@@ -395,7 +411,11 @@ fn a_key_that_was_set_too_late_links_with_the_redelivery() {
     assert_eq!((first.counts.foreign, first.counts.linked), (1, 0));
     let contact = first.contact.unwrap();
     assert_eq!(contact.user_id(), None);
-    let second = decide(Some(&contact), &events, &[], &link_keys(), &settings);
+    let stored = Stored {
+        contact,
+        synced: Synced::default(),
+    };
+    let second = decide(Some(&stored), &events, &[], &link_keys(), &settings);
     assert_eq!(second.contact.unwrap().user_id(), Some("ana"));
     assert_ne!(
         first.outbox[0].event_key, second.outbox[0].event_key,

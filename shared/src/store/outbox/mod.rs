@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::batch::{MAX_BATCH_GET, MAX_BATCH_WRITE, batch_get, batch_put};
 use super::contacts::is_condition;
-use super::{Item, StoreError, number, readable, string};
+use super::{Item, StoreError, is_conflict, number, past_transactions, readable, string};
 use crate::clock::Clock;
 use crate::outbox::{Lane, OutboxItem};
 
@@ -99,14 +99,13 @@ impl Outbox {
     /// Adds one item. `false` if it was there already.
     pub async fn add(&self, item: &OutboxItem) -> Result<bool, StoreError> {
         let entry = Entry::new(item, self.clock.now());
-        let answer = self
+        let put = self
             .client
             .put_item()
             .table_name(&self.table)
             .set_item(Some(to_item(&entry)?))
-            .condition_expression("attribute_not_exists(event_key)")
-            .send()
-            .await;
+            .condition_expression("attribute_not_exists(event_key)");
+        let answer = past_transactions(|| put.clone().send()).await;
         match answer {
             Ok(_) => Ok(true),
             Err(error)
@@ -180,7 +179,8 @@ impl Outbox {
             .await;
         match answer {
             Ok(answer) => answer.attributes.map(Entry::read).transpose(),
-            Err(error) if is_condition(&error) => Ok(None),
+            // Or a transaction is at it.
+            Err(error) if is_condition(&error) || is_conflict(&error) => Ok(None),
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
         }
     }
@@ -190,7 +190,7 @@ impl Outbox {
         let Some(until) = claimed.lease_until else {
             return Ok(());
         };
-        let answer = self
+        let update = self
             .client
             .update_item()
             .table_name(&self.table)
@@ -200,9 +200,8 @@ impl Outbox {
             .condition_expression("#status = :pending AND lease_until = :until")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":pending", string("pending"))
-            .expression_attribute_values(":until", number(until))
-            .send()
-            .await;
+            .expression_attribute_values(":until", number(until));
+        let answer = past_transactions(|| update.clone().send()).await;
         match answer {
             Ok(_) => Ok(()),
             Err(error) if is_condition(&error) => Ok(()),
@@ -243,7 +242,7 @@ impl Outbox {
     /// lease of its subject.
     pub async fn done_key(&self, subject: &str, event_key: &str) -> Result<(), StoreError> {
         let expires = (self.clock.now() + KEEP_DONE).as_second();
-        let answer = self
+        let update = self
             .client
             .update_item()
             .table_name(&self.table)
@@ -257,9 +256,8 @@ impl Outbox {
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":done", string("done"))
             .expression_attribute_values(":nothing", string("null"))
-            .expression_attribute_values(":expires", number(expires))
-            .send()
-            .await;
+            .expression_attribute_values(":expires", number(expires));
+        let answer = past_transactions(|| update.clone().send()).await;
         match answer {
             Ok(_) => Ok(()),
             // Removed long ago.
@@ -362,7 +360,7 @@ impl Outbox {
     /// dead.
     pub async fn redrive(&self, entry: &Entry) -> Result<bool, StoreError> {
         let now = self.clock.now().as_millisecond();
-        let answer = self
+        let update = self
             .client
             .update_item()
             .table_name(&self.table)
@@ -378,9 +376,8 @@ impl Outbox {
             .expression_attribute_values(":dead", string("dead"))
             .expression_attribute_values(":zero", number(0))
             .expression_attribute_values(":now", number(now))
-            .expression_attribute_values(":shard", string(due_shard(entry.lane, &entry.subject)))
-            .send()
-            .await;
+            .expression_attribute_values(":shard", string(due_shard(entry.lane, &entry.subject)));
+        let answer = past_transactions(|| update.clone().send()).await;
         match answer {
             Ok(_) => Ok(true),
             Err(error) if is_condition(&error) => Ok(false),
@@ -450,7 +447,7 @@ impl Outbox {
         for (name, value) in values {
             update = update.expression_attribute_values(*name, value.clone());
         }
-        match update.send().await {
+        match past_transactions(|| update.clone().send()).await {
             Ok(_) => Ok(()),
             // Somebody else has settled it; that is as good.
             Err(error) if is_condition(&error) => Ok(()),
