@@ -67,7 +67,7 @@ fn contacts(stack: &LocalStack, snapshot: &Snapshot, braze: &FakeBraze) -> anyho
                 .with_context(|| format!("what Braze was told of {name} is not readable"))?,
             None => Synced::default(),
         };
-        if !sync::plan(&contact, &synced, &settings).is_empty() {
+        if !sync::plan(&contact, &synced, &sync::Others::default(), &settings).is_empty() {
             problems.push(format!("Braze has not been told everything about {name}"));
         }
         let identifier = match &synced.profile {

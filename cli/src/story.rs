@@ -155,7 +155,10 @@ pub(crate) fn changes(changes: &[Change<'_>]) -> Vec<String> {
             let word = if change.is_new { "new    " } else { "changed" };
             match change.table {
                 OUTBOX => None,
-                CONTACTS => Some(format!("{word} {}", contact(change))),
+                CONTACTS => {
+                    let is_contact = change.item.get("facts").is_some();
+                    is_contact.then(|| format!("{word} {}", contact(change)))
+                }
                 CONVERSATIONS => turn(change),
                 other => Some(format!("{word} {}", record(other, change))),
             }

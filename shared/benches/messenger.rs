@@ -128,7 +128,7 @@ fn plan_1000_syncs(bencher: Bencher) {
     bencher.counter(ItemsCount::new(EVENTS)).bench(|| {
         contacts
             .iter()
-            .map(|contact| sync::plan(contact, &synced, &settings))
+            .map(|contact| sync::plan(contact, &synced, &sync::Others::default(), &settings))
             .collect::<Vec<_>>()
     });
 }

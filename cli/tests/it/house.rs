@@ -124,6 +124,8 @@ impl House {
         };
         let snapshot = self.snapshot().await;
         let items = snapshot.table(CONTACTS).iter();
+        // Users' records hold no facts, only where contacts were moved to.
+        let items = items.filter(|(_, item)| item.get("facts").is_some());
         items.map(|(key, item)| (key.clone(), facts(item))).collect()
     }
 

@@ -12,10 +12,12 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use shared::clients::braze::{AliasToIdentify, Braze, BrazeError, TIMEOUT, UserAlias, identify, track};
 use shared::config::ContactSettings;
-use shared::messenger::sync::{self, Identify, SyncPlan};
+use shared::messenger::key::ContactKey;
+use shared::messenger::sync::{self, Identify, Others, SyncPlan, Synced};
 use shared::outbox::Kind;
 use shared::outbox::dispatch::{Outcome, Worker};
-use shared::store::contacts::{Claim, Contacts, Leased};
+use shared::store::StoreError;
+use shared::store::contacts::{Claim, Contacts, Leased, UserLease};
 use shared::store::outbox::{Entry, Outbox};
 use tokio::time::Instant;
 
@@ -46,6 +48,8 @@ pub struct ContactWorker {
 /// One contact and its items.
 struct Job {
     leased: Box<Leased>,
+    /// The users whom the plan moves it to or from.
+    users: Vec<UserLease>,
     plan: SyncPlan,
     user: track::User,
     /// Items that are settled as the profile is.
@@ -85,11 +89,16 @@ impl ContactWorker {
         let leased = match self.contacts.claim(&subject, LEASE).await {
             Ok(Claim::Leased(leased)) => leased,
             Ok(Claim::Busy) => return all(Outcome::Busy),
-            // Nobody is left to tell Braze about.
-            Ok(Claim::Missing) => return all(Outcome::Done),
+            Ok(Claim::Missing) => return (None, missing(entries, &positions)),
             Err(error) => return all(Outcome::from(&error)),
         };
-        let plan = sync::plan(&leased.contact, &leased.synced, &self.settings);
+        let (users, plan) = match self.plan(&leased).await {
+            Ok(planned) => planned,
+            Err(outcome) => {
+                self.release(&leased, None).await;
+                return all(outcome);
+            }
+        };
         let mut user = track::User {
             attributes: plan.attributes.clone(),
             events: Vec::new(),
@@ -116,12 +125,87 @@ impl ContactWorker {
         }
         let job = Job {
             leased,
+            users,
             plan,
             user,
             with_profile,
             events,
         };
         (Some(job), outcomes)
+    }
+
+    /// Takes the users whom the contact has to be moved to or from, and says what Braze has to be told. Where it is
+    /// about to be moved is stored before.
+    async fn plan(&self, leased: &Leased) -> Result<(Vec<UserLease>, SyncPlan), Outcome> {
+        let synced = if leased.interrupted {
+            leased.synced.interrupted(&leased.contact, &self.settings)
+        } else {
+            leased.synced.clone()
+        };
+        let mut users = Vec::new();
+        let planned = self.plan_with(leased, &synced, &mut users).await;
+        match planned {
+            Ok(plan) => Ok((users, plan)),
+            Err(outcome) => {
+                self.release_users(&users).await;
+                Err(outcome)
+            }
+        }
+    }
+
+    async fn plan_with(
+        &self,
+        leased: &Leased,
+        synced: &Synced,
+        users: &mut Vec<UserLease>,
+    ) -> Result<SyncPlan, Outcome> {
+        let failed = |error: StoreError| Outcome::from(&error);
+        let key = &leased.contact.key;
+        for (user_id, enters) in sync::users_at_stake(&leased.contact, synced) {
+            let entering = enters.then_some(key);
+            let claimed = self.contacts.claim_user(&user_id, entering, LEASE).await;
+            users.push(claimed.map_err(failed)?.ok_or(Outcome::Busy)?);
+        }
+        let others = self.others(key, users).await?;
+        let plan = sync::plan(&leased.contact, synced, &others, &self.settings);
+        let noted = !plan.enters(synced) || self.contacts.note(leased, &plan.before).await.map_err(failed)?;
+        noted.then_some(plan).ok_or(Outcome::Busy)
+    }
+
+    /// Who else was ever moved to these users.
+    async fn others(&self, key: &ContactKey, users: &[UserLease]) -> Result<Others, Outcome> {
+        let mut others = Others::default();
+        for user in users {
+            let mut keys = user.contacts.clone();
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                continue;
+            }
+            let known = self.contacts.read(&keys, &[]).await;
+            let mut known = known.map_err(|error| Outcome::from(&error))?;
+            if !known.unreadable_contacts.is_empty() {
+                return Err(Outcome::retry("unreadable_contact"));
+            }
+            for other in keys {
+                let stored = known.contacts.remove(&other);
+                others.add(user.user_id(), other, stored);
+            }
+        }
+        Ok(others)
+    }
+
+    async fn release(&self, leased: &Leased, synced: Option<&Synced>) {
+        if let Err(error) = self.contacts.release(leased, synced).await {
+            tracing::warn!(%error, "a contact's lease runs out by itself");
+        }
+    }
+
+    async fn release_users(&self, users: &[UserLease]) {
+        for user in users {
+            if let Err(error) = self.contacts.release_user(user).await {
+                tracing::warn!(%error, "a user's lease runs out by itself");
+            }
+        }
     }
 
     /// Makes alias-only profiles known users; the result has one entry a job.
@@ -142,22 +226,24 @@ impl ContactWorker {
     }
 
     async fn finish(&self, job: Job, fate: track::Fate) -> Vec<(usize, Outcome)> {
-        let told = fate.attributes.is_ok() && job.plan.after != job.leased.synced;
-        let released = self
-            .contacts
-            .release(&job.leased, told.then_some(&job.plan.after))
-            .await;
-        let profile = match (&fate.attributes, released) {
-            (Ok(()), Ok(true)) => Outcome::Done,
-            (Ok(()), Ok(false)) => Outcome::retry("lease_lost"),
-            (Ok(()), Err(error)) => Outcome::from(&error),
-            (Err(error), released) => {
-                if let Err(error) = released {
-                    tracing::warn!(%error, "a contact's lease runs out by itself");
+        let profile = match &fate.attributes {
+            Ok(()) => {
+                let changed = (job.plan.after != job.leased.synced).then_some(&job.plan.after);
+                match self.contacts.release(&job.leased, changed).await {
+                    Ok(true) if job.plan.is_half() => Outcome::retry("profile_moves"),
+                    Ok(true) => Outcome::Done,
+                    Ok(false) => Outcome::retry("lease_lost"),
+                    Err(error) => Outcome::from(&error),
                 }
+            }
+            Err(error) => {
+                let changed = (job.plan.before != job.leased.synced).then_some(&job.plan.before);
+                self.release(&job.leased, changed).await;
                 outcome(error)
             }
         };
+        // Not before: whoever takes them reads what has become of this contact.
+        self.release_users(&job.users).await;
         let mut outcomes: Vec<(usize, Outcome)> = job
             .with_profile
             .into_iter()
@@ -232,6 +318,16 @@ impl Worker for ContactWorker {
         put(&mut outcomes, finished.into_iter().flatten().collect());
         outcomes
     }
+}
+
+/// Nobody is left to tell Braze about. But a contact's many events are not all written with it: it may be about to
+/// come.
+fn missing(entries: &[Entry], positions: &[usize]) -> Vec<(usize, Outcome)> {
+    let of = |position: &usize| match entries.get(*position)?.kind {
+        Kind::ContactEvent => Some((*position, Outcome::retry("contact_missing"))),
+        _ => Some((*position, Outcome::Done)),
+    };
+    positions.iter().filter_map(of).collect()
 }
 
 fn put(outcomes: &mut [Outcome], settled: Vec<(usize, Outcome)>) {

@@ -9,7 +9,7 @@ use super::contact::{Contact, Link, LinkedVia, Referral, Stamped};
 use super::event::{AccountLinking, Effect, Event, EventKind, Handover, Payment};
 use super::key::{ContactKey, Redacted};
 use super::link::{LinkError, LinkKeys, has_the_form_of_a_token};
-use super::sync::{self, Synced};
+use super::sync::{self, Others, Synced};
 use super::user_ref::UserRefLink;
 use crate::config::{ContactSettings, UnlinkedContacts};
 use crate::outbox::{Kind, OutboxItem};
@@ -360,7 +360,8 @@ fn is_sync_due(
     let window_moved = contact
         .window_closes_at
         .is_some_and(|closes_at| moved_enough(queued, closes_at, settings));
-    window_moved && synced.is_none_or(|synced| !sync::plan(contact, synced, settings).is_empty())
+    window_moved
+        && synced.is_none_or(|synced| !sync::plan(contact, synced, &Others::default(), settings).is_empty())
 }
 
 /// Whether a window that was last told as `told` is worth telling again.

@@ -9,14 +9,18 @@
 //! | linked to U | nothing | one object on `external_id` U |
 //! | linked to U | the alias | identify, then everything on U, as a merge keeps U's older values |
 //! | linked to U | U | what differs, on U |
-//! | linked to U | another user V | nulls on V, everything on U; no identify |
-//! | unlinked | V | nulls on V; from then on held |
+//! | linked to U | another user V | V is left, everything on U; no identify |
+//! | unlinked | V | V is left; from then on held |
 //! | unlinked | held | nothing until it is linked again |
 //!
 //! Held, and no second identify: the alias may have moved to V with the first one, and what is written to the
-//! alias would then be written to V.
+//! alias would then be written to V. How a user is left, and what an attempt whose outcome nobody knows may have
+//! done, is in [`transition`].
 
-use std::collections::BTreeMap;
+mod others;
+mod transition;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -27,6 +31,8 @@ use super::contact::Contact;
 use super::decide::moved_enough;
 use super::key::{Channel, ContactKey};
 use crate::config::{ContactSettings, UnlinkedContacts};
+
+pub use others::Others;
 
 /// The boolean attribute that says whether a person wants no messages.
 pub const OPTED_OUT_ATTRIBUTE: &str = "messenger_opted_out";
@@ -60,12 +66,16 @@ pub struct Synced {
     /// Where it was told.
     #[serde(default)]
     pub profile: Profile,
-    /// Every attribute that was written to that profile, with its value.
+    /// Every attribute that was written to that profile, with its value. Null = it may be there, with any value:
+    /// nobody knows what came of the last attempt.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, Value>,
     /// The contact was unlinked from a user; nothing is sent for it until it is linked again.
     #[serde(default)]
     pub held: bool,
+    /// Other users to whom attempts may have moved the contact, with the attributes that these may have written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tried: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl fmt::Debug for Synced {
@@ -74,7 +84,45 @@ impl fmt::Debug for Synced {
             .field("profile", &self.profile)
             .field("attributes", &self.attributes.keys().collect::<Vec<_>>())
             .field("held", &self.held)
+            .field("tried", &self.tried.len())
             .finish()
+    }
+}
+
+impl Synced {
+    /// What can be said after an attempt of which nothing is known: somebody claimed `contact` and never came back.
+    #[must_use]
+    pub fn interrupted(&self, contact: &Contact, settings: &ContactSettings) -> Self {
+        let first = self.profile == Profile::None && !self.held && self.tried.is_empty();
+        if self.profile == Profile::None && !first {
+            // Where it was to be moved was stored before.
+            return self.clone();
+        }
+        let names = self.attributes.keys().cloned().collect::<Vec<_>>();
+        let mut unsure = self.with_unknown(names.into_iter().chain(wanted(contact, settings).into_keys()));
+        if first {
+            unsure.profile = Profile::Alias;
+        }
+        unsure
+    }
+
+    /// The same, with `names` as attributes that may have any value.
+    fn with_unknown(&self, names: impl IntoIterator<Item = String>) -> Self {
+        let mut unsure = self.clone();
+        unsure
+            .attributes
+            .extend(names.into_iter().map(|name| (name, Value::Null)));
+        unsure
+    }
+
+    /// Whether the contact is where it should be, as far as is known.
+    fn is_on(&self, user_id: Option<&str>) -> bool {
+        self.tried.is_empty()
+            && match (&self.profile, user_id) {
+                (Profile::User(known), Some(user_id)) => known == user_id,
+                (Profile::User(_), None) => false,
+                (_, user_id) => user_id.is_none(),
+            }
     }
 }
 
@@ -113,8 +161,12 @@ impl Identify {
 pub struct SyncPlan {
     /// First this, if any.
     pub identify: Option<Identify>,
-    /// Then these: objects for `/users/track`'s `attributes`, in this order, in one request.
+    /// Then these: objects for `/users/track`'s `attributes`, in one request. They are about different profiles,
+    /// so that their order does not matter.
     pub attributes: Vec<Value>,
+    /// What is true as long as nobody knows what came of it. To be stored before anything is sent if
+    /// [`SyncPlan::enters`] a user, and when it has failed.
+    pub before: Synced,
     /// What to store when all of it was accepted.
     pub after: Synced,
 }
@@ -124,6 +176,7 @@ impl fmt::Debug for SyncPlan {
         f.debug_struct("SyncPlan")
             .field("identify", &self.identify)
             .field("attributes", &self.attributes.len())
+            .field("before", &self.before)
             .field("after", &self.after)
             .finish()
     }
@@ -135,93 +188,88 @@ impl SyncPlan {
     pub fn is_empty(&self) -> bool {
         self.identify.is_none() && self.attributes.is_empty()
     }
+
+    /// Whether it writes to a user of whom `synced`, which it was made from, does not say so. If the attempt were cut
+    /// off, nobody would know of it any more.
+    #[must_use]
+    pub fn enters(&self, synced: &Synced) -> bool {
+        self.before.tried != synced.tried
+    }
+
+    /// Whether another plan has to follow, in a request of its own and some time later: Braze keeps no order
+    /// between requests.
+    #[must_use]
+    pub fn is_half(&self) -> bool {
+        !self.after.tried.is_empty()
+    }
 }
 
-/// What Braze must be told of `contact`, given what it was told.
+/// The users whose profiles a plan would move `contact` to or from: while it is made and carried out, nobody else may
+/// move theirs to or from them. The one whom it enters comes with `true`.
 #[must_use]
-pub fn plan(contact: &Contact, synced: &Synced, settings: &ContactSettings) -> SyncPlan {
-    match contact.user_id() {
-        Some(user_id) => linked(contact, user_id, synced, settings),
-        None => unlinked(contact, synced, settings),
+pub fn users_at_stake(contact: &Contact, synced: &Synced) -> BTreeMap<String, bool> {
+    let target = contact.user_id();
+    let mut users = BTreeMap::new();
+    if !synced.is_on(target) {
+        users.extend(synced.tried.keys().map(|user_id| (user_id.clone(), false)));
+        if let Profile::User(user_id) = &synced.profile {
+            users.insert(user_id.clone(), false);
+        }
+        users.extend(target.map(|user_id| (user_id.to_owned(), true)));
+    }
+    users
+}
+
+/// What Braze must be told of `contact`, given what it was told, and who else is on the profiles of
+/// [`users_at_stake`].
+#[must_use]
+pub fn plan(contact: &Contact, synced: &Synced, others: &Others, settings: &ContactSettings) -> SyncPlan {
+    let target = contact.user_id();
+    if !synced.is_on(target) {
+        return transition::plan(contact, synced, others, settings);
+    }
+    match target {
+        Some(user_id) => on_profile(user_fields(user_id), contact, synced, settings),
+        None if synced.held || settings.unlinked_contacts == UnlinkedContacts::Hold => SyncPlan {
+            identify: None,
+            attributes: Vec::new(),
+            before: synced.clone(),
+            after: synced.clone(),
+        },
+        None => {
+            let mut on_alias = alias_fields(&contact.key);
+            // Without it Braze would only update an alias that exists.
+            on_alias.insert("_update_existing_only".to_owned(), false.into());
+            let mut synced = synced.clone();
+            synced.profile = Profile::Alias;
+            on_profile(on_alias, contact, &synced, settings)
+        }
     }
 }
 
-fn linked(contact: &Contact, user_id: &str, synced: &Synced, settings: &ContactSettings) -> SyncPlan {
-    let on_user = || {
-        let mut object = Map::new();
-        object.insert("external_id".to_owned(), user_id.into());
-        object
-    };
-    let wanted = wanted(contact, settings);
-    let mut identify = None;
-    let mut attributes = Vec::new();
-    let told = match &synced.profile {
-        Profile::User(known) if known == user_id => {
-            let (object, told) = difference(on_user(), &wanted, &synced.attributes, settings);
-            attributes.extend(object);
-            told
-        }
-        before => {
-            if let Profile::User(other) = before {
-                attributes.extend(nulls(other, &synced.attributes));
-            }
-            if *before == Profile::Alias {
-                identify = Some(Identify {
-                    external_id: user_id.to_owned(),
-                    alias_label: alias_label(&contact.key),
-                    alias_name: contact.key.scoped_id.clone(),
-                });
-            }
-            let mut object = on_user();
-            object.extend(wanted.clone());
-            attributes.push(Value::Object(object));
-            wanted
-        }
+/// The difference, on the profile that carries the contact already.
+fn on_profile(
+    fields: Map<String, Value>,
+    contact: &Contact,
+    synced: &Synced,
+    settings: &ContactSettings,
+) -> SyncPlan {
+    let changed = difference(&wanted(contact, settings), &synced.attributes, settings);
+    let mut after = synced.clone();
+    after.attributes.extend(changed.clone());
+    let before = synced.with_unknown(changed.keys().cloned());
+    let mut object = fields;
+    let attributes = if changed.is_empty() {
+        Vec::new()
+    } else {
+        object.extend(changed);
+        vec![Value::Object(object)]
     };
     SyncPlan {
-        identify,
-        attributes,
-        after: Synced {
-            profile: Profile::User(user_id.to_owned()),
-            attributes: told,
-            held: false,
-        },
-    }
-}
-
-fn unlinked(contact: &Contact, synced: &Synced, settings: &ContactSettings) -> SyncPlan {
-    let nothing = SyncPlan {
         identify: None,
-        attributes: Vec::new(),
-        after: synced.clone(),
-    };
-    if let Profile::User(user_id) = &synced.profile {
-        return SyncPlan {
-            attributes: nulls(user_id, &synced.attributes).into_iter().collect(),
-            after: Synced {
-                profile: Profile::None,
-                attributes: BTreeMap::new(),
-                held: true,
-            },
-            ..nothing
-        };
-    }
-    if synced.held || settings.unlinked_contacts == UnlinkedContacts::Hold {
-        return nothing;
-    }
-    let mut on_alias = alias_fields(&contact.key);
-    // Without it Braze would only update an alias that exists.
-    on_alias.insert("_update_existing_only".to_owned(), false.into());
-    let wanted = wanted(contact, settings);
-    let (object, told) = difference(on_alias, &wanted, &synced.attributes, settings);
-    SyncPlan {
-        attributes: object.into_iter().collect(),
-        after: Synced {
-            profile: Profile::Alias,
-            attributes: told,
-            held: false,
-        },
-        ..nothing
+        attributes,
+        before,
+        after,
     }
 }
 
@@ -230,11 +278,7 @@ fn unlinked(contact: &Contact, synced: &Synced, settings: &ContactSettings) -> S
 #[must_use]
 pub fn event_target(contact: &Contact, synced: &Synced) -> Option<Map<String, Value>> {
     match &synced.profile {
-        Profile::User(user_id) => {
-            let mut fields = Map::new();
-            fields.insert("external_id".to_owned(), user_id.clone().into());
-            Some(fields)
-        }
+        Profile::User(user_id) => Some(user_fields(user_id)),
         Profile::Alias => Some(alias_fields(&contact.key)),
         Profile::None => None,
     }
@@ -244,6 +288,10 @@ pub fn event_target(contact: &Contact, synced: &Synced) -> Option<Map<String, Va
 #[must_use]
 pub fn alias_label(key: &ContactKey) -> String {
     format!("{}:{}", key.channel, key.account_id)
+}
+
+fn user_fields(user_id: &str) -> Map<String, Value> {
+    Map::from_iter([("external_id".to_owned(), user_id.into())])
 }
 
 fn alias_fields(key: &ContactKey) -> Map<String, Value> {
@@ -275,52 +323,31 @@ fn wanted(contact: &Contact, settings: &ContactSettings) -> BTreeMap<String, Val
     wanted
 }
 
-/// What of `wanted` must be written over `told`, as one object that starts with `fields`, and what is told
-/// then. The window alone is written only if it moved far enough.
+/// What of `wanted` must be written over `told`. The window alone is written only if it moved far enough.
 fn difference(
-    fields: Map<String, Value>,
     wanted: &BTreeMap<String, Value>,
     told: &BTreeMap<String, Value>,
     settings: &ContactSettings,
-) -> (Option<Value>, BTreeMap<String, Value>) {
-    let changed: BTreeMap<&String, &Value> = wanted
+) -> BTreeMap<String, Value> {
+    let changed = wanted
         .iter()
-        .filter(|(name, value)| told.get(*name) != Some(value))
-        .collect();
-    let worth_it = changed.iter().any(
-        |(name, value)| match (told.get(*name).and_then(time), time(value)) {
+        .filter(|(name, value)| told.get(*name) != Some(value));
+    let worth_it = changed.clone().any(
+        |(name, value)| match (told.get(name).and_then(time), time(value)) {
             (Some(told), Some(now)) => moved_enough(told, now, settings),
             _ => true,
         },
     );
     if !worth_it {
-        return (None, told.clone());
+        return BTreeMap::new();
     }
-    let mut object = fields;
-    let mut after = told.clone();
-    for (name, value) in changed {
-        object.insert(name.clone(), value.clone());
-        after.insert(name.clone(), value.clone());
-    }
-    (Some(Value::Object(object)), after)
+    changed
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn time(value: &Value) -> Option<Timestamp> {
     value.as_str()?.parse().ok()
-}
-
-/// Takes back what was written to a user, without bringing a deleted one back to life.
-fn nulls(user_id: &str, told: &BTreeMap<String, Value>) -> Option<Value> {
-    if told.is_empty() {
-        return None;
-    }
-    let mut object = Map::new();
-    object.insert("external_id".to_owned(), user_id.into());
-    object.insert("_update_existing_only".to_owned(), true.into());
-    for name in told.keys() {
-        object.insert(name.clone(), Value::Null);
-    }
-    Some(Value::Object(object))
 }
 
 fn filled(name: &str, key: &ContactKey) -> String {

@@ -3,6 +3,7 @@
 mod fixtures;
 mod lenient;
 mod order;
+mod several;
 mod syncing;
 mod tokens;
 

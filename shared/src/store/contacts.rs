@@ -1,7 +1,10 @@
 //! The contacts table: contacts, the `user_ref`s of people whose PSID is not known yet, and what Braze was told.
 //!
 //! Two writers share an item and do not disturb each other: the webhook function writes `facts` (conditional on
-//! `version`), the dispatcher writes `synced` (under its lease).
+//! `version`), the dispatcher writes `synced` (under its lease). Users' records are the dispatcher's alone.
+
+mod lease;
+mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,16 +13,15 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
-};
+use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::batch::{MAX_BATCH_GET, batch_get};
 use super::outbox::Outbox;
-use super::{Item, MAX_TRANSACT, StoreError, is_conflict, number, past_transactions, string};
+use super::{Item, MAX_TRANSACT, StoreError, is_conflict, number, string};
 use crate::clock::Clock;
 use crate::messenger::contact::Contact;
 use crate::messenger::decide::Stored;
@@ -28,6 +30,9 @@ use crate::messenger::sync::Synced;
 use crate::messenger::user_ref::UserRef;
 use crate::outbox::OutboxItem;
 use crate::telemetry;
+
+pub use lease::{Claim, Leased};
+pub use users::UserLease;
 
 /// Calls under way at once.
 const CONCURRENCY: usize = 32;
@@ -91,27 +96,6 @@ impl Unit {
         units.push(self);
         units
     }
-}
-
-/// What trying to take a contact came to.
-#[derive(Debug)]
-pub enum Claim {
-    /// It is ours until the lease ends.
-    Leased(Box<Leased>),
-    /// Somebody else has it.
-    Busy,
-    /// There is no such contact (any more).
-    Missing,
-}
-
-/// A contact under our lease.
-#[derive(Debug, Clone)]
-pub struct Leased {
-    /// Its facts.
-    pub contact: Contact,
-    /// What Braze was last told.
-    pub synced: Synced,
-    owner: String,
 }
 
 #[derive(Deserialize)]
@@ -199,87 +183,6 @@ impl Contacts {
             }
         }
         Ok(written)
-    }
-
-    /// Takes a contact for `lease` and reads it in the same call.
-    pub async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, StoreError> {
-        let now = self.clock.now();
-        let until = now + SignedDuration::try_from(lease).unwrap_or(SignedDuration::from_mins(1));
-        let owner = uuid::Uuid::new_v4().to_string();
-        let answer = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key("contact_key", string(key))
-            .update_expression("SET lease_until = :until, lease_owner = :owner")
-            .condition_expression(
-                "attribute_exists(facts) AND (attribute_not_exists(lease_until) OR lease_until < :now)",
-            )
-            .expression_attribute_values(":until", number(until.as_millisecond()))
-            .expression_attribute_values(":owner", string(&owner))
-            .expression_attribute_values(":now", number(now.as_millisecond()))
-            .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await;
-        let leased = |item: Item| {
-            let Stored { contact, synced } = read_contact(item)?;
-            Ok(Claim::Leased(Box::new(Leased {
-                contact,
-                synced,
-                owner: owner.clone(),
-            })))
-        };
-        let error = match answer {
-            Ok(answer) => return leased(answer.attributes.unwrap_or_default()),
-            Err(error) => error,
-        };
-        if is_conflict(&error) {
-            return Ok(Claim::Busy);
-        }
-        let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
-            return Err(StoreError::sdk("UpdateItem", &error));
-        };
-        match failed.item().filter(|item| item.contains_key("facts")) {
-            None => Ok(Claim::Missing),
-            // The answer to this very claim was lost, and the SDK has sent it again.
-            Some(item) if item.get("lease_owner") == Some(&string(&owner)) => leased(item.clone()),
-            Some(_) => Ok(Claim::Busy),
-        }
-    }
-
-    /// Writes what Braze was told, if it changed, and ends the lease. `false` if the lease had run out and
-    /// somebody else has the contact: then nothing is written.
-    pub async fn release(&self, leased: &Leased, synced: Option<&Synced>) -> Result<bool, StoreError> {
-        let synced: Option<AttributeValue> = synced
-            .map(serde_dynamo::to_attribute_value)
-            .transpose()
-            .map_err(|error| StoreError::new("contact write", error))?;
-        let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key("contact_key", string(leased.contact.key.to_string()))
-            .condition_expression("lease_owner = :owner")
-            .expression_attribute_values(":owner", string(&leased.owner))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let update = match &synced {
-            Some(synced) => update
-                .update_expression("SET synced = :synced REMOVE lease_until, lease_owner")
-                .expression_attribute_values(":synced", synced.clone()),
-            None => update.update_expression("REMOVE lease_until, lease_owner"),
-        };
-        let Err(error) = past_transactions(|| update.clone().send()).await else {
-            return Ok(true);
-        };
-        let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
-            return Err(StoreError::sdk("UpdateItem", &error));
-        };
-        // The answer to this very release may have been lost, and the SDK has sent it again.
-        Ok(failed.item().is_some_and(|item| match &synced {
-            Some(_) => item.get("synced") == synced.as_ref(),
-            None => !item.contains_key("lease_owner"),
-        }))
     }
 
     async fn write_record(&self, unit: Option<&Unit>) -> Result<bool, StoreError> {
@@ -503,10 +406,20 @@ pub(super) fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option
 }
 
 pub(super) fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
-    matches!(
-        error.as_service_error(),
-        Some(UpdateItemError::ConditionalCheckFailedException(_))
-    )
+    refused(error).is_some()
+}
+
+/// What a condition was held against, if it did not hold.
+fn refused<R>(error: &SdkError<UpdateItemError, R>) -> Option<&ConditionalCheckFailedException> {
+    match error.as_service_error()? {
+        UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
+        _ => None,
+    }
+}
+
+fn until(now: Timestamp, lease: Duration) -> AttributeValue {
+    let lease = SignedDuration::try_from(lease).unwrap_or(SignedDuration::from_mins(1));
+    number((now + lease).as_millisecond())
 }
 
 /// Positions of units that share a transaction.

@@ -196,6 +196,7 @@ async fn the_lease_keeps_others_away_and_what_was_told_survives_new_facts() {
     let told = shared::messenger::sync::plan(
         &leased.contact,
         &leased.synced,
+        &shared::messenger::sync::Others::default(),
         &shared::config::Env::from_pairs(&[])
             .finish(shared::config::ContactSettings::read)
             .unwrap(),

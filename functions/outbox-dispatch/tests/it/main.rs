@@ -11,6 +11,7 @@ mod fbe;
 mod house;
 mod journey;
 mod load;
+mod moves;
 mod objects;
 mod relay;
 mod relay_burst;

@@ -108,10 +108,15 @@ fn plans(events: &[Event]) -> Vec<Value> {
             .cloned()
             .collect();
         let plan = decide(None, &events, &derived, &links, &settings);
-        let told = plan
-            .contact
-            .as_ref()
-            .map(|contact| sync::plan(contact, &sync::Synced::default(), &settings).attributes);
+        let told = plan.contact.as_ref().map(|contact| {
+            sync::plan(
+                contact,
+                &sync::Synced::default(),
+                &sync::Others::default(),
+                &settings,
+            )
+            .attributes
+        });
         let outbox = plan
             .outbox
             .iter()

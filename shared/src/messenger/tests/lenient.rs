@@ -389,7 +389,12 @@ fn debug_shows_nobody_and_nothing_said() {
         let plan = decide(None, events, &derived, &link_keys(), &settings(&[]));
         let contact = plan.contact.as_ref().unwrap();
         assert_eq!(contact.user_id(), Some("user-secret"));
-        let sync = super::super::sync::plan(contact, &super::super::sync::Synced::default(), &settings(&[]));
+        let sync = super::super::sync::plan(
+            contact,
+            &super::super::sync::Synced::default(),
+            &super::super::sync::Others::default(),
+            &settings(&[]),
+        );
         write!(shown, "{key:?} {:?} {sync:?}", plan.contact).unwrap();
     }
     for secret in [

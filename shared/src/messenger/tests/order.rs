@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::sync::{Profile, SyncPlan, Synced, alias_label, plan};
+use super::super::sync::{Others, Profile, SyncPlan, Synced, alias_label, plan};
 use super::super::{Contact, Event, Stored, UserRef, decide, decide_user_ref};
 use super::{at, by_subject, link_keys, parsed, settings, token};
 use crate::config::ContactSettings;
@@ -124,7 +124,12 @@ impl World {
 
     fn settle(&mut self, settings: &ContactSettings) {
         if std::mem::take(&mut self.pending) {
-            let plan = plan(self.contact.as_ref().unwrap(), &self.synced, settings);
+            let plan = plan(
+                self.contact.as_ref().unwrap(),
+                &self.synced,
+                &Others::default(),
+                settings,
+            );
             self.braze.take(&plan);
             self.synced = plan.after;
         }
@@ -271,7 +276,7 @@ proptest! {
         prop_assert!(contact.same_facts(expected.contact.as_ref().unwrap()), "{:#?}\n{:#?}", contact, expected.contact);
 
         // No sync was forgotten: there is nothing left that Braze would have to be told.
-        prop_assert!(plan(contact, &world.synced, &settings).is_empty());
+        prop_assert!(plan(contact, &world.synced, &Others::default(), &settings).is_empty());
         // One profile at most reaches the person, and it is the right one.
         let reached_by = match (contact.user_id(), &world.synced.profile) {
             (Some(user), _) => vec![user.to_owned()],

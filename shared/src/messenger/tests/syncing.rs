@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::super::contact::{Link, LinkedVia, Stamped};
-use super::super::sync::{Profile, SyncPlan, Synced, event_target, plan};
+use super::super::sync::{Others, Profile, SyncPlan, Synced, event_target, plan};
 use super::super::{Channel, Contact, ContactKey, Event, LinkKeys, Plan, Stored, decide};
 use super::{at, link_keys, parsed, settings, token};
 use crate::config::ContactSettings;
@@ -92,7 +92,12 @@ impl Person {
             .iter()
             .any(|item| item.kind == Kind::ContactSync);
         queued.then(|| {
-            let plan = plan(self.contact.as_ref().unwrap(), &self.synced, &self.settings);
+            let plan = plan(
+                self.contact.as_ref().unwrap(),
+                &self.synced,
+                &Others::default(),
+                &self.settings,
+            );
             self.synced = plan.after.clone();
             plan
         })
@@ -290,7 +295,12 @@ fn hold_sends_nothing_of_people_who_never_were_linked() {
 }
 
 fn plan_of(person: &Person) -> SyncPlan {
-    plan(person.contact.as_ref().unwrap(), &person.synced, &person.settings)
+    plan(
+        person.contact.as_ref().unwrap(),
+        &person.synced,
+        &Others::default(),
+        &person.settings,
+    )
 }
 
 #[test]
@@ -327,7 +337,7 @@ fn instagram_has_attributes_of_its_own_and_names_take_the_account() {
                 via: LinkedVia::Ref,
             },
         });
-        plan(&contact, &Synced::default(), &settings).attributes
+        plan(&contact, &Synced::default(), &Others::default(), &settings).attributes
     };
     assert_eq!(
         object(Channel::Instagram),

@@ -1,0 +1,61 @@
+//! The other contacts that Braze may hold on a user's profile: somebody may write from two accounts, or to two
+//! pages whose ids are kept in one attribute.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Profile, wanted};
+use crate::config::ContactSettings;
+use crate::messenger::decide::Stored;
+use crate::messenger::key::ContactKey;
+
+/// By user, the contacts that were ever about to be moved there, but for the one that a plan is made for.
+#[derive(Debug, Clone, Default)]
+pub struct Others(BTreeMap<String, Vec<(ContactKey, Option<Stored>)>>);
+
+impl Others {
+    /// Adds a contact of `user_id`, with its record if it still has one.
+    pub fn add(&mut self, user_id: &str, key: ContactKey, stored: Option<Stored>) {
+        self.0.entry(user_id.to_owned()).or_default().push((key, stored));
+    }
+
+    /// Whether the user may have got an alias with the label of `key` from somebody else. Braze keeps one name a
+    /// label, and leaves a second alias where it is.
+    pub(super) fn share_label(&self, user_id: &str, key: &ContactKey) -> bool {
+        self.of(user_id)
+            .any(|(other, _)| (other.channel, &other.account_id) == (key.channel, &key.account_id))
+    }
+
+    /// What the attributes `names` of the user must be once the contact has left: what somebody else who is there
+    /// has written, else null.
+    pub(super) fn left_with(
+        &self,
+        user_id: &str,
+        names: BTreeSet<String>,
+        settings: &ContactSettings,
+    ) -> BTreeMap<String, Value> {
+        // Only what the other counts on, and will take back one day: also if it is about to leave, for it may think
+        // better of it before it has left.
+        let there = self.of(user_id).filter_map(|(_, stored)| {
+            let Stored { contact, synced } = stored.as_ref()?;
+            let written: BTreeSet<&String> = match &synced.profile {
+                Profile::User(known) if known == user_id => synced.attributes.keys().collect(),
+                _ => synced.tried.get(user_id)?.iter().collect(),
+            };
+            let mut wanted = wanted(contact, settings);
+            wanted.retain(|name, _| written.contains(name) && names.contains(name));
+            let stays = contact.user_id() == Some(user_id);
+            (!wanted.is_empty()).then_some(((stays, contact.last_interaction), wanted))
+        });
+        // All from one, for the window that is open is that of the id beside it.
+        let latest = there.max_by_key(|(rank, _)| *rank);
+        let mut left: BTreeMap<String, Value> = names.into_iter().map(|name| (name, Value::Null)).collect();
+        left.extend(latest.map(|(_, wanted)| wanted).unwrap_or_default());
+        left
+    }
+
+    fn of(&self, user_id: &str) -> impl Iterator<Item = &(ContactKey, Option<Stored>)> {
+        self.0.get(user_id).into_iter().flatten()
+    }
+}
