@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use shared::messenger::link;
 use testkit::aws::{EmbeddedAws, Fault};
 use testkit::braze::{self, Endpoint, FakeBraze, faults};
 use testkit::external_system::{self, Behaviour, ExternalSystem};
@@ -315,6 +316,18 @@ fn message(psid: &str, at: Timestamp) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
+/// Somebody proves by a link token that they are `user_id`.
+fn referral(psid: &str, user_id: &str, at: Timestamp) -> Vec<u8> {
+    let key = "development-link-signing-key-000000".into();
+    let token = link::mint(&key, user_id, SignedDuration::from_mins(15), at).unwrap();
+    let at = at.as_millisecond();
+    let body = json!({"object": "page", "entry": [{"id": "1001", "time": at, "messaging": [{
+        "sender": {"id": psid}, "recipient": {"id": "1001"}, "timestamp": at,
+        "referral": {"ref": token, "source": "SHORTLINK", "type": "OPEN_THREAD"},
+    }]}]});
+    body.to_string().into_bytes()
+}
+
 async fn handshakes(stack: &Stack) {
     for path in ["/messenger/webhook", "/fbe/webhook"] {
         for token in ["development-verify-token", "wrong"] {
@@ -403,6 +416,12 @@ async fn drive(stack: &Stack) {
     stack
         .request("POST", "/whatsapp/reply", "", &[json, token], late.as_bytes())
         .await;
+    // Two accounts of one user.
+    for psid in ["7004", "7005"] {
+        let body = referral(psid, "user-of-two", stack.clock.now());
+        stack.deliver("messenger", &body).await;
+        stack.settle().await;
+    }
     // What passes, and what somebody has to mend.
     let braze = &stack.braze;
     braze.script(Endpoint::Track, faults::unavailable(503));
