@@ -409,6 +409,12 @@ async fn drive(stack: &Stack) {
         }
         stack.settle().await;
     }
+    // Two accounts of one user.
+    for psid in ["7004", "7005"] {
+        let body = referral(psid, "user-of-two", stack.clock.now());
+        stack.deliver("messenger", &body).await;
+        stack.settle().await;
+    }
     // The external system answers late.
     let token = ("authorization", "Bearer development-external-system-token");
     let late = json!({"conversation_id": "user:42", "replies": [{"text": "a late answer"}]}).to_string();
@@ -416,12 +422,6 @@ async fn drive(stack: &Stack) {
     stack
         .request("POST", "/whatsapp/reply", "", &[json, token], late.as_bytes())
         .await;
-    // Two accounts of one user.
-    for psid in ["7004", "7005"] {
-        let body = referral(psid, "user-of-two", stack.clock.now());
-        stack.deliver("messenger", &body).await;
-        stack.settle().await;
-    }
     // What passes, and what somebody has to mend.
     let braze = &stack.braze;
     braze.script(Endpoint::Track, faults::unavailable(503));

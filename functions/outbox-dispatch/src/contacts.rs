@@ -92,10 +92,15 @@ impl ContactWorker {
             Ok(Claim::Missing) => return (None, missing(entries, &positions)),
             Err(error) => return all(Outcome::from(&error)),
         };
-        let (users, plan) = match self.plan(&leased).await {
+        let synced = if leased.interrupted {
+            leased.synced.interrupted(&leased.contact, &self.settings)
+        } else {
+            leased.synced.clone()
+        };
+        let (users, plan) = match self.plan(&leased, &synced).await {
             Ok(planned) => planned,
             Err(outcome) => {
-                self.release(&leased, None).await;
+                self.release(&leased, &synced).await;
                 return all(outcome);
             }
         };
@@ -136,14 +141,9 @@ impl ContactWorker {
 
     /// Takes the users whom the contact has to be moved to or from, and says what Braze has to be told. Where it is
     /// about to be moved is stored before.
-    async fn plan(&self, leased: &Leased) -> Result<(Vec<UserLease>, SyncPlan), Outcome> {
-        let synced = if leased.interrupted {
-            leased.synced.interrupted(&leased.contact, &self.settings)
-        } else {
-            leased.synced.clone()
-        };
+    async fn plan(&self, leased: &Leased, synced: &Synced) -> Result<(Vec<UserLease>, SyncPlan), Outcome> {
         let mut users = Vec::new();
-        let planned = self.plan_with(leased, &synced, &mut users).await;
+        let planned = self.plan_with(leased, synced, &mut users).await;
         match planned {
             Ok(plan) => Ok((users, plan)),
             Err(outcome) => {
@@ -194,8 +194,10 @@ impl ContactWorker {
         Ok(others)
     }
 
-    async fn release(&self, leased: &Leased, synced: Option<&Synced>) {
-        if let Err(error) = self.contacts.release(leased, synced).await {
+    /// Lets a contact go that Braze may not have been told of.
+    async fn release(&self, leased: &Leased, synced: &Synced) {
+        let changed = (*synced != leased.synced).then_some(synced);
+        if let Err(error) = self.contacts.release(leased, changed).await {
             tracing::warn!(%error, "a contact's lease runs out by itself");
         }
     }
@@ -237,8 +239,7 @@ impl ContactWorker {
                 }
             }
             Err(error) => {
-                let changed = (job.plan.before != job.leased.synced).then_some(&job.plan.before);
-                self.release(&job.leased, changed).await;
+                self.release(&job.leased, &job.plan.before).await;
                 outcome(error)
             }
         };

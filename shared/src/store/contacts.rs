@@ -136,6 +136,7 @@ impl Contacts {
             let key = item.get("contact_key").and_then(|key| key.as_s().ok()).cloned();
             let key = key.unwrap_or_default();
             let unreadable = |error: &StoreError| {
+                metrics::counter!(telemetry::UNREADABLE_ITEMS).increment(1);
                 let subject = telemetry::pseudonym(&key);
                 tracing::error!(%error, contact = subject, "a record cannot be read; others go on without it");
             };

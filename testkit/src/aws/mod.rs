@@ -213,7 +213,6 @@ impl EmbeddedAws {
     }
 
     /// Forgets the faults that have not happened yet, and says how many those were.
-    #[expect(clippy::must_use_candidate, reason = "mostly called to forget them")]
     pub fn clear_faults(&self) -> usize {
         self.ledger.clear_faults()
     }

@@ -4,15 +4,23 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use shared::outbox::{Kind, OutboxItem};
+use shared::store::contacts::Contacts;
+use shared::store::outbox::Outbox;
 use testkit::aws::Fault as AwsFault;
 use testkit::braze::{Endpoint, faults};
 use testkit::fault::Fault;
+use testkit::template::Template;
 
-use super::house::{House, deadline};
+use super::house::{House, PAGE, deadline};
 
 impl House {
     fn unlinked(&self, psid: &str) -> Value {
         self.item(psid, "account_linking", json!({"status": "unlinked"}))
+    }
+
+    fn outbox(&self) -> Outbox {
+        Outbox::new(self.aws.dynamodb(), self.outbox_table.clone(), self.clock.clone())
     }
 
     /// Receives it, and settles all that follows from it.
@@ -168,6 +176,42 @@ async fn a_dispatcher_that_died_while_it_moved_somebody_leaves_nothing_behind() 
 }
 
 #[tokio::test]
+async fn that_a_dispatcher_died_is_not_forgotten_while_the_user_is_taken() {
+    let house = House::start().await;
+    house.receive(&[house.message("7001")]).await;
+    house
+        .braze
+        .script(Endpoint::Track, Fault::Late(Duration::from_secs(30)));
+    house.later(SignedDuration::from_secs(31));
+    let run = house.dispatch.handle_until(json!({}), deadline(&house.clock));
+    assert!(tokio::time::timeout(Duration::from_secs(2), run).await.is_err());
+
+    house.later(SignedDuration::from_mins(3));
+    house.receive(&[house.referral("7001", "user-1")]).await;
+    let template = Template::of_the_repository().unwrap();
+    let contacts = Contacts::new(
+        house.aws.dynamodb(),
+        template.table("ContactsTable").unwrap().name.clone(),
+        house.outbox(),
+        house.clock.clone(),
+    );
+    let lease = Duration::from_mins(10);
+    let taken = contacts.claim_user("user-1", None, lease).await.unwrap().unwrap();
+    assert!(
+        contacts
+            .claim_user("user-1", None, lease)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(house.tick().await["left"], 2);
+    contacts.release_user(&taken).await.unwrap();
+    house.drain().await;
+    assert_eq!(house.reached_by("7001"), ["user-1"]);
+    assert_eq!(house.braze.profiles().len(), 1);
+}
+
+#[tokio::test]
 async fn dynamodb_may_fail_at_every_kind_of_call() {
     let faults = [
         AwsFault::ServiceUnavailable,
@@ -237,19 +281,14 @@ async fn events_that_braze_has_taken_are_done_whatever_the_table_answers() {
 #[tokio::test]
 async fn events_that_come_before_their_contact_wait_for_it() {
     let house = House::with(&[("MESSENGER_EVENTS", "message")]).await;
-    let outbox = shared::store::outbox::Outbox::new(
-        house.aws.dynamodb(),
-        house.outbox_table.clone(),
-        house.clock.clone(),
-    );
-    let early = shared::outbox::OutboxItem {
-        subject: format!("messenger#{}#7001", super::house::PAGE),
+    let early = OutboxItem {
+        subject: format!("messenger#{}#7001", PAGE),
         event_key: "event#message:m_early".into(),
-        kind: shared::outbox::Kind::ContactEvent,
+        kind: Kind::ContactEvent,
         payload: json!({"name": "messenger_message", "time": "2026-11-21T10:00:00.000Z", "properties": {}}),
         not_before: None,
     };
-    outbox.add(&early).await.unwrap();
+    house.outbox().add(&early).await.unwrap();
     assert_eq!(house.tick().await["retried"], 1);
     house.takes(house.message("7001")).await;
     assert_eq!(house.braze.events().len(), 2);

@@ -9,7 +9,7 @@ use super::super::contact::{Link, LinkedVia, Stamped};
 use super::super::sync::{Others, Profile, SyncPlan, Synced, plan, users_at_stake};
 use super::super::{Channel, Contact, ContactKey, Stored};
 use super::{at, settings};
-use crate::config::ContactSettings;
+use crate::config::{ContactSettings, UnlinkedContacts};
 
 const USERS: [&str; 2] = ["ana", "bo"];
 
@@ -70,7 +70,7 @@ struct World {
 }
 
 impl World {
-    fn new(backwards: bool) -> Self {
+    fn new(mode: &str, backwards: bool) -> Self {
         // Two on one page, one on another page, one on Instagram.
         let keys = [
             (Channel::Messenger, "101", "7001"),
@@ -100,7 +100,7 @@ impl World {
                 ..Braze::default()
             },
             now: 0,
-            settings: settings(&[]),
+            settings: settings(&[("UNLINKED_CONTACTS", mode)]),
         }
     }
 
@@ -208,7 +208,8 @@ impl World {
         }
         for person in &self.people {
             let key = &person.stored.contact.key;
-            let is_alias = person.stored.synced.profile == Profile::Alias;
+            let hold = self.settings.unlinked_contacts == UnlinkedContacts::Hold;
+            let is_alias = !hold && person.stored.synced.profile == Profile::Alias;
             let alias = self.braze.aliases.get(&alias_of(key));
             let held = match alias {
                 Some(Alias::Own(profile)) => profile.contains_key(&format!("{}_id", key.channel)),
@@ -217,7 +218,7 @@ impl World {
             assert_eq!(held, is_alias, "the alias of {}", key.scoped_id);
             // Unlinked again it is one only if Braze never heard of the link.
             match &person.stored.contact.link {
-                None => assert!(is_alias),
+                None => assert!(is_alias || hold),
                 Some(link) => assert!(!is_alias || link.value.user_id.is_none()),
             }
         }
@@ -325,8 +326,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_id_ends_where_it_belongs(steps in prop::collection::vec(a_step(), 1..24), backwards in any::<bool>()) {
-        let mut world = World::new(backwards);
+    fn every_id_ends_where_it_belongs(steps in prop::collection::vec(a_step(), 1..24), backwards in any::<bool>(), hold in any::<bool>()) {
+        let mut world = World::new(if hold { "hold" } else { "alias" }, backwards);
         for step in steps {
             world.take(step);
         }
@@ -337,7 +338,7 @@ proptest! {
 
 #[test]
 fn who_leaves_gives_way_to_who_is_still_there() {
-    let mut world = World::new(false);
+    let mut world = World::new("alias", false);
     for who in [0, 1] {
         world.take(Step::Linked(who, 0));
         world.take(Step::Synced(who, WELL));
@@ -354,7 +355,7 @@ fn who_leaves_gives_way_to_who_is_still_there() {
 
 #[test]
 fn an_alias_that_braze_will_not_combine_is_emptied() {
-    let mut world = World::new(false);
+    let mut world = World::new("alias", false);
     for who in [0, 1] {
         world.take(Step::Synced(who, WELL));
         world.take(Step::Linked(who, 0));
