@@ -28,15 +28,20 @@ fn cases() -> Vec<Payload> {
 
 /// The first case's person edits their message: the contact is written, and nothing follows from it.
 fn edit() -> Payload {
-    let mut payload = payload("messenger/message_text");
+    let payload = payload("messenger/message_text");
     let mut body: Value = serde_json::from_slice(&payload.body).unwrap();
-    let item = &mut body["entry"][0]["messaging"][0];
-    let message = item.as_object_mut().unwrap().remove("message").unwrap();
-    item["message_edit"] = json!({ "mid": message["mid"], "num_edit": 1 });
-    item["timestamp"] = (item["timestamp"].as_u64().unwrap() + 60_000).into();
-    payload.body = body.to_string().into();
-    payload.name = "messenger/message_text, edited".to_owned();
-    payload
+    let item = body.pointer_mut("/entry/0/messaging/0").unwrap();
+    let item = item.as_object_mut().unwrap();
+    let message = item.remove("message").unwrap();
+    let edit = json!({ "mid": message.get("mid"), "num_edit": 1 });
+    item.insert("message_edit".to_owned(), edit);
+    let sent = item.get("timestamp").and_then(Value::as_u64).unwrap();
+    item.insert("timestamp".to_owned(), (sent + 60_000).into());
+    Payload {
+        name: "messenger/message_text, edited".to_owned(),
+        body: body.to_string().into(),
+        ..payload
+    }
 }
 
 /// What is to be reached: every case once, and nothing broke.

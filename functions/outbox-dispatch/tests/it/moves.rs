@@ -282,7 +282,7 @@ async fn events_that_braze_has_taken_are_done_whatever_the_table_answers() {
 async fn events_that_come_before_their_contact_wait_for_it() {
     let house = House::with(&[("MESSENGER_EVENTS", "message")]).await;
     let early = OutboxItem {
-        subject: format!("messenger#{}#7001", PAGE),
+        subject: format!("messenger#{PAGE}#7001"),
         event_key: "event#message:m_early".into(),
         kind: Kind::ContactEvent,
         payload: json!({"name": "messenger_message", "time": "2026-11-21T10:00:00.000Z", "properties": {}}),

@@ -25,27 +25,27 @@ enum Step {
 /// How far an attempt gets.
 #[derive(Debug, Clone, Copy)]
 struct Fate {
-    identified: bool,
-    tracked: bool,
-    answered: bool,
+    upto: Upto,
     /// The process does not live to write down that it failed.
     dies: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Upto {
+    Nothing,
+    Identified,
+    Tracked,
+    Answered,
+}
+
 const WELL: Fate = Fate {
-    identified: true,
-    tracked: true,
-    answered: true,
+    upto: Upto::Answered,
     dies: false,
 };
 
 fn a_step() -> impl Strategy<Value = Step> {
-    let fate = any::<[bool; 4]>().prop_map(|[identified, tracked, answered, dies]| Fate {
-        identified,
-        tracked: identified && tracked,
-        answered: identified && tracked && answered,
-        dies,
-    });
+    let all = vec![Upto::Nothing, Upto::Identified, Upto::Tracked, Upto::Answered];
+    let fate = (prop::sample::select(all), any::<bool>()).prop_map(|(upto, dies)| Fate { upto, dies });
     prop_oneof![
         3 => (0..4_usize, 0..2_usize).prop_map(|(who, user)| Step::Linked(who, user)),
         2 => (0..4_usize).prop_map(Step::Unlinked),
@@ -159,12 +159,13 @@ impl World {
             person.stored.synced = plan.before.clone();
         }
         self.braze.take(&plan, fate);
-        if fate.answered {
+        let answered = fate.upto == Upto::Answered;
+        if answered {
             person.stored.synced = plan.after.clone();
         } else if !fate.dies {
             person.stored.synced = plan.before.clone();
         }
-        person.interrupted = !fate.answered && fate.dies;
+        person.interrupted = !answered && fate.dies;
         !plan.is_empty()
     }
 
@@ -208,8 +209,8 @@ impl World {
         }
         for person in &self.people {
             let key = &person.stored.contact.key;
-            let hold = self.settings.unlinked_contacts == UnlinkedContacts::Hold;
-            let is_alias = !hold && person.stored.synced.profile == Profile::Alias;
+            let silent = self.settings.unlinked_contacts == UnlinkedContacts::Hold;
+            let is_alias = !silent && person.stored.synced.profile == Profile::Alias;
             let alias = self.braze.aliases.get(&alias_of(key));
             let held = match alias {
                 Some(Alias::Own(profile)) => profile.contains_key(&format!("{}_id", key.channel)),
@@ -218,7 +219,7 @@ impl World {
             assert_eq!(held, is_alias, "the alias of {}", key.scoped_id);
             // Unlinked again it is one only if Braze never heard of the link.
             match &person.stored.contact.link {
-                None => assert!(is_alias || hold),
+                None => assert!(is_alias || silent),
                 Some(link) => assert!(!is_alias || link.value.user_id.is_none()),
             }
         }
@@ -251,11 +252,11 @@ impl Braze {
     }
 
     fn take(&mut self, plan: &SyncPlan, fate: Fate) {
-        if let (Some(identify), true) = (&plan.identify, fate.identified) {
+        if let (Some(identify), true) = (&plan.identify, fate.upto >= Upto::Identified) {
             let alias = (identify.alias_label.clone(), identify.alias_name.clone());
             self.identify(&identify.external_id, alias);
         }
-        if fate.tracked {
+        if fate.upto >= Upto::Tracked {
             let mut objects = plan.attributes.clone();
             if self.backwards {
                 objects.reverse();
