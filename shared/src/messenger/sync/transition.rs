@@ -2,8 +2,8 @@
 //!
 //! # Leaving a user
 //!
-//! An attribute that another contact of the user has written as well gets that contact's value, all else null. Without
-//! a word about it Braze would reach the person by an id that is not theirs any more, or by none.
+//! An attribute that another contact of the user has written as well gets that contact's value, all else null. Null
+//! alone would leave a user without an id who can still be reached.
 //!
 //! # Entering a user
 //!
