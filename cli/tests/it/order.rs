@@ -7,7 +7,7 @@ use bridge::inspect::{INSTALLS, Snapshot};
 use bridge::payloads::{Sender, recorded};
 use serde_json::Value;
 use shared::clock::Clock;
-use testkit::braze::faults;
+use testkit::braze::faults::{self, RateLimit};
 
 use crate::house::{House, all};
 
@@ -30,14 +30,14 @@ impl Random {
     }
 }
 
-/// While Braze is down nothing leaves, so that only the end of the story is told, and that must be the same.
+/// While Braze takes nothing, and says so, only the end of the story is left to tell, and that must be the same.
 /// (Told as it goes, a person who was linked and unlinked has another past at Braze than one of whom we learn
 /// both at once.)
 #[tokio::test(flavor = "multi_thread")]
 async fn twice_and_shuffled_is_once_and_in_order() {
     let settings = [("MESSENGER_EVENTS", "message,postback,referral,optin")];
     let once = House::start(&settings).await;
-    once.braze().begin_outage(faults::unavailable(503));
+    once.braze().begin_outage(faults::rate_limited(RateLimit::Silent));
     once.deliver_all(&all(), 1).await;
     once.braze().end_outage();
     once.drain().await;
@@ -50,7 +50,9 @@ async fn twice_and_shuffled_is_once_and_in_order() {
         let house = House::start(&settings).await;
         let mut payloads = [all(), all()].concat();
         Random(seed).shuffle(&mut payloads);
-        house.braze().begin_outage(faults::unavailable(503));
+        house
+            .braze()
+            .begin_outage(faults::rate_limited(RateLimit::Silent));
         house.deliver_all(&payloads, 8).await;
         house.braze().end_outage();
         house.drain().await;

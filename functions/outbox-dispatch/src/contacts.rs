@@ -48,6 +48,8 @@ pub struct ContactWorker {
 /// One contact and its items.
 struct Job {
     leased: Box<Leased>,
+    /// What the plan was made from.
+    synced: Synced,
     /// The users whom the plan moves it to or from.
     users: Vec<UserLease>,
     plan: SyncPlan,
@@ -100,7 +102,7 @@ impl ContactWorker {
         let (users, plan) = match self.plan(&leased, &synced).await {
             Ok(planned) => planned,
             Err(outcome) => {
-                self.release(&leased, &synced).await;
+                self.release(&leased, &leased.synced, &synced).await;
                 return all(outcome);
             }
         };
@@ -130,6 +132,7 @@ impl ContactWorker {
         }
         let job = Job {
             leased,
+            synced,
             users,
             plan,
             user,
@@ -194,9 +197,9 @@ impl ContactWorker {
         Ok(others)
     }
 
-    /// Lets a contact go that Braze may not have been told of.
-    async fn release(&self, leased: &Leased, synced: &Synced) {
-        let changed = (*synced != leased.synced).then_some(synced);
+    /// Lets a contact go of which Braze was not told everything.
+    async fn release(&self, leased: &Leased, stored: &Synced, synced: &Synced) {
+        let changed = (synced != stored).then_some(synced);
         if let Err(error) = self.contacts.release(leased, changed).await {
             tracing::warn!(%error, "a contact's lease runs out by itself");
         }
@@ -227,7 +230,7 @@ impl ContactWorker {
         fates
     }
 
-    async fn finish(&self, job: Job, fate: track::Fate) -> Vec<(usize, Outcome)> {
+    async fn finish(&self, job: Job, fate: track::Fate, identified: bool) -> Vec<(usize, Outcome)> {
         let profile = match &fate.attributes {
             Ok(()) => {
                 let changed = (job.plan.after != job.leased.synced).then_some(&job.plan.after);
@@ -239,7 +242,19 @@ impl ContactWorker {
                 }
             }
             Err(error) => {
-                self.release(&job.leased, &job.plan.before).await;
+                let noted = job.plan.enters(&job.synced);
+                let stored = if noted {
+                    &job.plan.before
+                } else {
+                    &job.leased.synced
+                };
+                let nothing_done = error.is_without_effect() && !identified;
+                let left = if nothing_done {
+                    &job.synced
+                } else {
+                    &job.plan.before
+                };
+                self.release(&job.leased, stored, left).await;
                 outcome(error)
             }
         };
@@ -309,9 +324,10 @@ impl Worker for ContactWorker {
 
         let finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
             .map(|(job, (identified, tracked))| {
+                let is_identified = job.plan.identify.is_some() && identified.is_ok();
                 let fate =
                     identified.map_or_else(|error| track::Fate::failed(&job.user, &error), |()| tracked);
-                self.finish(job, fate)
+                self.finish(job, fate, is_identified)
             })
             .buffer_unordered(CONCURRENCY)
             .collect::<Vec<_>>()

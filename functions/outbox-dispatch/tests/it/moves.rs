@@ -8,7 +8,8 @@ use shared::outbox::{Kind, OutboxItem};
 use shared::store::contacts::Contacts;
 use shared::store::outbox::Outbox;
 use testkit::aws::Fault as AwsFault;
-use testkit::braze::{Endpoint, faults};
+use testkit::braze::Endpoint;
+use testkit::braze::faults::{self, RateLimit};
 use testkit::fault::Fault;
 use testkit::template::Template;
 
@@ -141,6 +142,27 @@ async fn a_first_sync_whose_answer_was_lost_leaves_no_second_profile() {
     house.tick().await;
     house.takes(house.referral("7001", "user-1")).await;
     assert_eq!(house.reached_by("7001"), ["user-1"]);
+    assert_eq!(house.braze.profiles().len(), 1);
+}
+
+#[tokio::test]
+async fn a_link_that_braze_did_not_take_leaves_no_trace() {
+    let house = House::start().await;
+    house.takes(house.message("7001")).await;
+    house.later(SignedDuration::from_mins(1));
+    house
+        .braze
+        .script(Endpoint::Identify, faults::rate_limited(RateLimit::Silent));
+    house.receive(&[house.referral("7001", "user-1")]).await;
+    house.tick().await;
+    house.takes(house.unlinked("7001")).await;
+    assert_eq!(
+        house.reached_by("7001"),
+        ["alias"],
+        "as if it had never been linked"
+    );
+    house.takes(house.referral("7001", "user-2")).await;
+    assert_eq!(house.reached_by("7001"), ["user-2"]);
     assert_eq!(house.braze.profiles().len(), 1);
 }
 

@@ -338,6 +338,17 @@ impl BrazeError {
             Self::Rejected { .. } | Self::TooLarge | Self::OutOfTime => false,
         }
     }
+
+    /// Whether it is certain that Braze has done nothing of what was asked. Of a lost connection or a 5xx it is not,
+    /// and a refusal may be about a part.
+    #[must_use]
+    pub fn is_without_effect(&self) -> bool {
+        match self {
+            Self::Configuration { .. } | Self::OutOfTime => true,
+            Self::Transient { reason, .. } => matches!(reason.as_str(), UNREACHABLE | THROTTLED),
+            Self::Rejected { .. } | Self::TooLarge => false,
+        }
+    }
 }
 
 const TIMED_OUT: &str = "braze_timeout";

@@ -32,6 +32,8 @@ struct Fate {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Upto {
+    /// Braze certainly did nothing.
+    Refused,
     Nothing,
     Identified,
     Tracked,
@@ -44,7 +46,13 @@ const WELL: Fate = Fate {
 };
 
 fn a_step() -> impl Strategy<Value = Step> {
-    let all = vec![Upto::Nothing, Upto::Identified, Upto::Tracked, Upto::Answered];
+    let all = vec![
+        Upto::Refused,
+        Upto::Nothing,
+        Upto::Identified,
+        Upto::Tracked,
+        Upto::Answered,
+    ];
     let fate = (prop::sample::select(all), any::<bool>()).prop_map(|(upto, dies)| Fate { upto, dies });
     prop_oneof![
         3 => (0..4_usize, 0..2_usize).prop_map(|(who, user)| Step::Linked(who, user)),
@@ -163,7 +171,8 @@ impl World {
         if answered {
             person.stored.synced = plan.after.clone();
         } else if !fate.dies {
-            person.stored.synced = plan.before.clone();
+            let refused = fate.upto == Upto::Refused;
+            person.stored.synced = if refused { synced } else { plan.before.clone() };
         }
         person.interrupted = !answered && fate.dies;
         !plan.is_empty()
