@@ -22,7 +22,6 @@ fn cases() -> Vec<Payload> {
     ]
     .into_iter()
     .map(payload)
-    .chain([edit()])
     .collect()
 }
 
@@ -45,9 +44,9 @@ fn edit() -> Payload {
 }
 
 /// What is to be reached: every case once, and nothing broke.
-async fn undisturbed() -> House {
+async fn undisturbed(cases: &[Payload]) -> House {
     let house = House::start(&EVENTS).await;
-    house.deliver_all(&cases(), 1).await;
+    house.deliver_all(cases, 1).await;
     house.drain().await;
     house
 }
@@ -62,7 +61,9 @@ async fn assert_same(house: &House, expected: &House, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_the_store_that_is_lost_loses_and_doubles_nothing() {
-    let expected = undisturbed().await;
+    // Last, for who edits a message before it has come is somebody new.
+    let cases = [cases(), vec![edit()]].concat();
+    let expected = undisturbed(&cases).await;
     assert!(expected.braze().events().len() >= 3);
     // A client sends a request three times; after that the function gives up, with the write made.
     for (operation, times) in [
@@ -74,11 +75,11 @@ async fn an_answer_of_the_store_that_is_lost_loses_and_doubles_nothing() {
     ] {
         let house = House::start(&EVENTS).await;
         let mut met = 0;
-        for payload in cases() {
+        for payload in &cases {
             // With nothing under way it is the webhook that meets it.
             house.drain().await;
             house.stack.aws().fail_next(operation, times, Fault::AnswerLost);
-            house.deliver(&payload).await;
+            house.deliver(payload).await;
             met += times - house.stack.aws().clear_faults();
         }
         assert!(met >= times, "{operation} × {times}: met {met} times");
@@ -90,7 +91,7 @@ async fn an_answer_of_the_store_that_is_lost_loses_and_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_does_not_answer_is_a_503_and_the_next_delivery_mends_it() {
-    let expected = undisturbed().await;
+    let expected = undisturbed(&cases()).await;
     let house = House::start(&EVENTS).await;
     for payload in cases() {
         house
@@ -108,7 +109,7 @@ async fn a_store_that_does_not_answer_is_a_503_and_the_next_delivery_mends_it() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_hangs_up_before_the_answer_loses_and_doubles_nothing() {
-    let expected = undisturbed().await;
+    let expected = undisturbed(&cases()).await;
     let house = House::start(&EVENTS).await;
     // Some of them before the function has begun, some after it has committed.
     for milliseconds in [0, 2, 5, 20, 100, 500] {
