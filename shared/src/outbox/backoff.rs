@@ -8,6 +8,9 @@ use retry_policies::{Jitter, RetryDecision, RetryPolicy};
 
 use crate::config::RetrySettings;
 
+/// No wait of ours is shorter, or the tick that failed would meet the item again in its next round.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// No wait of ours is longer; a server's own may be.
 const LONGEST: Duration = Duration::from_hours(1);
 
@@ -61,12 +64,13 @@ impl Backoff {
 
     fn pause(&self, attempts: u32) -> Duration {
         let started = SystemTime::now();
-        match self.policy.should_retry(started, attempts) {
+        let pause = match self.policy.should_retry(started, attempts) {
             RetryDecision::Retry { execute_after } => {
                 execute_after.duration_since(started).unwrap_or_default()
             }
             RetryDecision::DoNotRetry => LONGEST,
-        }
+        };
+        pause.max(SHORTEST)
     }
 }
 
@@ -89,9 +93,9 @@ mod tests {
                 .map(|_| backoff().next(now, now, attempts, None).unwrap().as_second() - now.as_second())
                 .collect()
         };
-        assert!(waits(0).iter().all(|wait| *wait <= 60));
+        assert!(waits(0).iter().all(|wait| (1..=60).contains(wait)));
         let late = waits(20);
-        assert!(late.iter().all(|wait| (0..=3600).contains(wait)));
+        assert!(late.iter().all(|wait| (1..=3600).contains(wait)));
         assert!(late.iter().max() != late.iter().min(), "full jitter spreads");
         assert!(late.iter().any(|wait| *wait > 600), "the waits grow");
     }
