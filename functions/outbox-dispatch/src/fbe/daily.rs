@@ -4,7 +4,9 @@ use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use shared::fbe::install::{Install, Status};
 use shared::fbe::plan::reconcile_item;
+use shared::outbox::Kind;
 use shared::store::StoreError;
+use shared::store::outbox::Entry;
 
 use super::FbeWorker;
 
@@ -57,9 +59,11 @@ impl FbeWorker {
     ) -> Result<bool, StoreError> {
         let at = now + offset(&install.business_id);
         let item = reconcile_item(&install.business_id, "daily", day, Some(at));
-        // Whatever waits for a token tries the refused one every hour. More would only ask more often.
-        if install.status == Status::TokenInvalid && !self.outbox.pending_all(&item.subject).await?.is_empty()
-        {
+        // What waits for a token, or for a permission, tries every hour. More would only ask more often.
+        let pending = self.outbox.pending_all(&item.subject).await?;
+        let waits =
+            |entry: &Entry| entry.kind == Kind::FbeReconcile || install.status == Status::TokenInvalid;
+        if pending.iter().any(waits) {
             return Ok(false);
         }
         self.outbox.add(&item).await

@@ -83,12 +83,15 @@ async fn a_missing_permission_may_take_days() {
     house.happen("install").await;
     for _ in 0..HOURS {
         house.tick().await;
+        let planned = house.plan_the_day().await;
+        assert_eq!(planned, json!({"planned": 0}), "one comparison waits already");
         house.later(SignedDuration::from_hours(1));
     }
     assert_eq!(house.rows("dead").await, 0, "{:?}", house.reasons().await);
     house.graph.end_outage();
     house.drain().await;
     assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
+    assert_eq!(house.plan_the_day().await, json!({"planned": 1}));
     assert!(house.graph.calls_of(Edge::AccessToken).len() > HOURS / 2);
 }
 
