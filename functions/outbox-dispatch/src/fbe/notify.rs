@@ -35,13 +35,13 @@ impl Visit<'_> {
             events: vec![event(self.id(), &notice)],
         };
         match self.worker.braze.track(&body).await {
-            Ok(taken) if taken.errors.is_empty() => {
-                self.told.push(entry.event_key.clone());
-                Ok(())
-            }
-            Ok(_) => Err(Outcome::Dead {
-                reason: "braze_object_rejected".to_owned(),
-            }),
+            Ok(taken) => match taken.refusal() {
+                None => {
+                    self.told.push(entry.event_key.clone());
+                    Ok(())
+                }
+                Some(reason) => Err(Outcome::Dead { reason }),
+            },
             Err(error) => Err(contacts::outcome(&error)),
         }
     }

@@ -72,8 +72,9 @@ impl Drain<'_> {
             Send::Replace(pieces) => return self.replace(entry, pieces).await,
         };
         let outcome = match &sent {
-            Ok(taken) if taken.errors.is_empty() => Outcome::Done,
-            Ok(_) => dead("braze_object_rejected"),
+            Ok(taken) => taken
+                .refusal()
+                .map_or(Outcome::Done, |reason| Outcome::Dead { reason }),
             // A campaign that our settings name has to be mended there, and the replies wait for it.
             Err(BrazeError::Rejected { reason, .. })
                 if reply.campaign.is_none() && reason.contains("Invalid Campaign ID") =>

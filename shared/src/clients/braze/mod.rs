@@ -143,6 +143,14 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// Why the only object of a request was not taken, as a short code; `None` if it was.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.errors.first().map(|error| error.reason(track::REJECTED))
+    }
+}
+
+impl Taken {
     /// An answer that is not JSON, or not as documented, has no fields.
     fn read(body: &[u8]) -> Self {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();

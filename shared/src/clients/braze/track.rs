@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 3_500_000;
 const CONCURRENCY: usize = 8;
 
 /// What an object's refusal is called.
-const REJECTED: &str = "braze_object_rejected";
+pub(super) const REJECTED: &str = "braze_object_rejected";
 
 /// What one user's objects are.
 #[derive(Default, Clone)]

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CONVERSATION, Conversations, TRANSACTION_TRIES, key, pause, read_conversation, text};
-use crate::store::{StoreError, number, string};
+use super::{CONVERSATION, Conversations, key, read_conversation, text};
+use crate::store::{StoreError, number, past_transactions, string};
 use crate::whatsapp::conversation::Conversation;
 use crate::whatsapp::message::ConversationId;
 
@@ -74,7 +72,7 @@ impl Conversations {
         if condition.contains(":now") {
             update = update.expression_attribute_values(":now", number(now.as_millisecond()));
         }
-        match send(update).await {
+        match past_transactions(|| update.clone().send()).await {
             Ok(answer) => {
                 let item = read_conversation(answer.attributes.unwrap_or_default())?;
                 Ok(Claim::Leased(Box::new(Leased {
@@ -123,7 +121,7 @@ impl Conversations {
                 .expression_attribute_values(":sends", string(key)),
             None => update.update_expression("REMOVE lease_until, lease_owner"),
         };
-        match send(update).await {
+        match past_transactions(|| update.clone().send()).await {
             Ok(_) => Ok(true),
             Err(error)
                 if error
@@ -134,23 +132,5 @@ impl Conversations {
             }
             Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
         }
-    }
-}
-
-/// Sends an update of an item that every message of the conversation writes in a transaction: one of these may
-/// be in the way, and the SDK does not try again for that.
-async fn send(update: UpdateItemFluentBuilder) -> Result<UpdateItemOutput, SdkError<UpdateItemError>> {
-    let mut tries = 0;
-    loop {
-        let answer = update.clone().send().await;
-        let in_the_way = answer.as_ref().is_err_and(|error| {
-            let error = error.as_service_error();
-            error.is_some_and(UpdateItemError::is_transaction_conflict_exception)
-        });
-        tries += 1;
-        if !in_the_way || tries == TRANSACTION_TRIES {
-            return answer;
-        }
-        tokio::time::sleep(pause(tries)).await;
     }
 }
