@@ -8,7 +8,9 @@
 )]
 
 mod alarms;
+mod imports;
 mod secrets;
+mod source;
 
 use std::path::{Path, PathBuf};
 
