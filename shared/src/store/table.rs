@@ -3,11 +3,11 @@
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{self, ReturnValue};
+use aws_sdk_dynamodb::types::{self, Put, ReturnValue, TransactWriteItem};
 use jiff::Timestamp;
 
 use super::rounds::Rounds;
-use super::update::Update;
+use super::update::{Update, names};
 use super::{Item, StoreError};
 use crate::clock::Clock;
 
@@ -33,6 +33,10 @@ pub(super) enum Updated {
 }
 
 impl Table {
+    pub(crate) fn new(client: Client, name: String, clock: Clock) -> Self {
+        Self { client, name, clock }
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -43,6 +47,23 @@ impl Table {
         let answer = request.set_key(Some(key)).consistent_read(true).send().await;
         let answer = answer.map_err(|error| StoreError::sdk("GetItem", &error))?;
         Ok(answer.item)
+    }
+
+    /// A put as a part of a transaction, on a condition that names attributes as `#name`; without values = always.
+    pub(crate) fn put(
+        &self,
+        item: Item,
+        condition: Option<(&str, Item)>,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let mut put = Put::builder().table_name(&self.name).set_item(Some(item));
+        if let Some((condition, values)) = condition {
+            put = put
+                .condition_expression(condition)
+                .set_expression_attribute_names(Some(names(condition).collect()))
+                .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()));
+        }
+        let put = put.build().map_err(|error| StoreError::new("PutItem", error))?;
+        Ok(TransactWriteItem::builder().put(put).build())
     }
 
     /// A query of this table.

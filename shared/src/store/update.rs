@@ -113,7 +113,7 @@ impl Update {
 }
 
 /// The attributes that an expression names as `#name`.
-fn names(expression: &str) -> impl Iterator<Item = (String, String)> {
+pub(super) fn names(expression: &str) -> impl Iterator<Item = (String, String)> {
     expression.split('#').skip(1).map(|rest| {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let name = end.map_or(rest, |end| rest.get(..end).unwrap_or_default());
