@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::outbox::{Outbox, OutboxItem};
 use crate::store::table::Table;
 use crate::store::update::Update;
-use crate::store::{Claim, Item, Lease, StoreError, attribute, number, readable, string};
+use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, number, readable, string};
 
 /// Meta redelivers for up to 36 h. A removal that came before its install is remembered that long, and then some.
 const KEEP_TRACE: SignedDuration = SignedDuration::from_hours(48);
@@ -117,10 +117,10 @@ impl Installs {
     }
 
     /// Ends a lease; `woken` = what waited for a token has been woken. One that had expired is left alone.
-    pub async fn release(&self, lease: &Lease, woken: bool) -> Result<(), StoreError> {
+    pub async fn release(&self, lease: &Lease, woken: bool) -> Result<Released, StoreError> {
         let update = lease.update();
         let update = if woken { update.remove(&["wake"]) } else { update };
-        self.table.release(lease, update).await.map(drop)
+        self.table.release(lease, update).await
     }
 
     /// The installs that hold a pixel. It should be one; [`crate::fbe::install::pixel_owner`] settles it.

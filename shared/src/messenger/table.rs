@@ -238,20 +238,20 @@ impl Contacts {
         self.table.claim(update, length, read).await
     }
 
-    /// Writes what is true from now on, whatever becomes of what follows. `false` as with [`Contacts::release`].
+    /// Writes what is true from now on, whatever becomes of what follows. `false` if the lease had expired and another
+    /// worker has claimed the contact since: then nothing is written.
     pub async fn note(&self, lease: &Lease, synced: &Synced) -> Result<bool, StoreError> {
         let update = lease.update().set("synced", attribute(synced)?);
         self.table.update(update).await
     }
 
-    /// Writes what Braze was told, if it changed, and ends the lease. `false` if the lease had expired and another
-    /// worker has claimed the contact since: then nothing is written.
-    pub async fn release(&self, lease: &Lease, synced: Option<&Synced>) -> Result<bool, StoreError> {
+    /// Ends the lease on a contact or user, and writes what Braze was told, if it changed.
+    pub async fn release(&self, lease: &Lease, synced: Option<&Synced>) -> Result<Released, StoreError> {
         let mut update = lease.update();
         if let Some(synced) = synced {
             update = update.set("synced", attribute(synced)?);
         }
-        Ok(self.table.release(lease, update).await? == Released::Yes)
+        self.table.release(lease, update).await
     }
 
     /// The time, as the store sees it.

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::store::table::Table;
 use crate::store::transact::transact;
 use crate::store::update::Update;
-use crate::store::{Claim, Item, Lease, StoreError, number, readable, string};
+use crate::store::{Claim, Item, Lease, Released, StoreError, number, readable, string};
 
 /// The outbox table.
 #[derive(Clone, Debug)]
@@ -123,8 +123,8 @@ impl Outbox {
     }
 
     /// Ends a claim before its time; one that has expired is left alone.
-    pub async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.table.release(lease, lease.update()).await.map(drop)
+    pub async fn release(&self, lease: &Lease) -> Result<Released, StoreError> {
+        self.table.release(lease, lease.update()).await
     }
 
     /// Pending items of `subject` whose event keys lie between `from` and `to` (both included), in their order.

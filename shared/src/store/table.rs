@@ -59,7 +59,7 @@ impl Table {
         if let Some((condition, values)) = condition {
             put = put
                 .condition_expression(condition)
-                .set_expression_attribute_names(Some(names(condition).collect()))
+                .set_expression_attribute_names(names(condition))
                 .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()));
         }
         let put = put.build().map_err(|error| StoreError::new("PutItem", error))?;

@@ -91,13 +91,13 @@ impl Update {
             .collect();
         let expression = expression.join(" ");
         let condition = self.conditions.join(" AND ");
-        let names: HashMap<String, String> = names(&expression).chain(names(&condition)).collect();
+        let names = names(&format!("{expression} {condition}"));
         types::Update::builder()
             .table_name(table)
             .set_key(Some(self.key))
             .update_expression(expression)
             .set_condition_expression(Some(condition).filter(|condition| !condition.is_empty()))
-            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_names(names)
             .set_expression_attribute_values(Some(self.values).filter(|values| !values.is_empty()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build()
@@ -112,13 +112,14 @@ impl Update {
     }
 }
 
-/// The attributes that an expression names as `#name`.
-pub(super) fn names(expression: &str) -> impl Iterator<Item = (String, String)> {
-    expression.split('#').skip(1).map(|rest| {
+/// The attributes that an expression names as `#name`, as the SDK takes them.
+pub(super) fn names(expression: &str) -> Option<HashMap<String, String>> {
+    let names = expression.split('#').skip(1).map(|rest| {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let name = end.map_or(rest, |end| rest.get(..end).unwrap_or_default());
         (format!("#{name}"), name.to_owned())
-    })
+    });
+    Some(names.collect()).filter(|names: &HashMap<_, _>| !names.is_empty())
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ mod tests {
     fn the_first_message_opens_a_conversation() {
         let plan = decide(None, &message("hi"), &[]);
         assert_eq!(plan.conversation.version, 1);
-        assert_eq!(plan.turn.status, Some(TurnStatus::Pending));
+        assert_eq!(plan.turns[0].status, Some(TurnStatus::Pending));
         let item = &plan.outbox[0];
         assert_eq!(
             (item.subject.as_str(), item.event_key.as_str()),
@@ -147,7 +147,7 @@ mod tests {
                 .iter()
                 .map(|second| Turn {
                     at: at(*second),
-                    ..plan.turn.clone()
+                    ..plan.turns[0].clone()
                 })
                 .collect()
         };

@@ -20,7 +20,7 @@ use shared::messenger::sync::{self, Identify, Others, SyncPlan, Synced};
 use shared::messenger::table::Contacts;
 use shared::outbox::Kind;
 use shared::outbox::{Entry, Outbox};
-use shared::store::{Claim, Lease, StoreError};
+use shared::store::{Claim, Lease, Released, StoreError};
 use tokio::time::Instant;
 
 /// How long a contact is ours. No request to Braze begins so late that it could outlive this, with half a
@@ -260,9 +260,9 @@ impl ContactWorker {
             Ok(()) => {
                 let changed = (job.plan.after != job.stored.synced).then_some(&job.plan.after);
                 match self.contacts.release(&job.lease, changed).await {
-                    Ok(true) if job.plan.is_half() => Outcome::retry("profile_moves"),
-                    Ok(true) => Outcome::Done,
-                    Ok(false) => Outcome::retry("lease_lost"),
+                    Ok(Released::Yes) if job.plan.is_half() => Outcome::retry("profile_moves"),
+                    Ok(Released::Yes) => Outcome::Done,
+                    Ok(Released::Refused | Released::Lost) => Outcome::retry("lease_lost"),
                     Err(error) => Outcome::from(&error),
                 }
             }
