@@ -11,6 +11,7 @@ mod fbe_order;
 mod fbe_token;
 mod graph;
 mod outbox;
+mod stored_keys;
 
 use shared::clock::Clock;
 use shared::store::contacts::Contacts;
