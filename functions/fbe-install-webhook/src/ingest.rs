@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use shared::clock::Clock;
-use shared::config::FbeSettings;
 use shared::fbe::decide::decide;
 use shared::fbe::event::{BusinessIntegrationEvent, InstallEvent};
 use shared::fbe::install::Install;
 use shared::fbe::plan::{Outcome, SecretChange};
+use shared::fbe::secrets::{BusinessSecrets, Expected};
+use shared::fbe::settings::FbeSettings;
+use shared::fbe::table::Installs;
 use shared::secrets::SecretError;
 use shared::store::StoreError;
-use shared::store::business_secrets::{BusinessSecrets, Expected};
-use shared::store::installs::Installs;
 use shared::telemetry;
 
 /// Two deliveries about one business at the same moment settle within a round or two.

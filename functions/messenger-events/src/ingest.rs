@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use shared::config::ContactSettings;
 use shared::messenger::decide::{LinkCounts, decide};
 use shared::messenger::event::Event;
 use shared::messenger::key::{ContactKey, UserRefKey};
 use shared::messenger::link::LinkKeys;
+use shared::messenger::settings::MessengerSettings;
+use shared::messenger::table::{Contacts, Known, Record, Unit};
 use shared::messenger::user_ref::{UserRefLink, decide_user_ref};
 use shared::store::StoreError;
-use shared::store::contacts::{Contacts, Known, Record, Unit};
 use shared::telemetry;
 
 /// Two deliveries about one person at the same moment settle within a round or two.
@@ -37,7 +37,7 @@ pub(crate) async fn events(
     contacts: &Contacts,
     events: Vec<Event>,
     links: &LinkKeys,
-    settings: &ContactSettings,
+    settings: &MessengerSettings,
 ) -> Result<Ingested, StoreError> {
     let mut open = by_subject(events);
     let mut ingested = Ingested::All;
@@ -67,7 +67,7 @@ async fn write(
     contacts: &Contacts,
     mut open: BTreeMap<Subject, Vec<Event>>,
     links: &LinkKeys,
-    settings: &ContactSettings,
+    settings: &MessengerSettings,
     first: bool,
 ) -> Result<(BTreeMap<Subject, Vec<Event>>, bool), StoreError> {
     let (mut keys, mut user_refs) = (Vec::new(), Vec::new());

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use lambda_http::http::HeaderMap;
 use lambda_http::http::header::CONTENT_TYPE;
+use shared::outbox::Quarantined;
 use shared::store::StoreError;
-use shared::store::conversations::{Changes, Committed};
-use shared::store::outbox::Quarantined;
 use shared::webhook::Answer;
 use shared::whatsapp::decide::decide_inbound;
 use shared::whatsapp::duplicate::message_id;
+use shared::whatsapp::table::{Changes, Committed};
 use shared::whatsapp::{Inbound, InboundMessage, parse};
 
 use crate::{App, ROUNDS, accepted, access, pause, store_unavailable};

@@ -11,13 +11,14 @@ use lambda_http::Request;
 use lambda_http::http::{Method, StatusCode};
 use serde_json::json;
 use shared::clock::Clock;
-use shared::config::{Env, InboundSettings, Tables};
+use shared::config::Env;
+use shared::outbox::Outbox;
 use shared::secrets::{RelaySecret, Secret};
 use shared::store::StoreError;
-use shared::store::conversations::Conversations;
-use shared::store::outbox::Outbox;
 use shared::webhook::{Answer, ErrorCode, answer, receive};
 use shared::whatsapp::route::RouteTable;
+use shared::whatsapp::settings::InboundSettings;
+use shared::whatsapp::table::Conversations;
 
 /// How often something is decided anew because the conversation changed in between. Five messages at the same
 /// moment settle within five rounds.
@@ -37,8 +38,8 @@ impl Settings {
     pub fn read(env: &mut Env<'_>) -> Self {
         Self {
             relay_secret_id: env.required("RELAY_SECRET_ID"),
-            conversations_table: Tables::conversations(env),
-            outbox_table: Tables::outbox(env),
+            conversations_table: env.required("CONVERSATIONS_TABLE"),
+            outbox_table: env.required("OUTBOX_TABLE"),
             inbound: InboundSettings::read(env),
         }
     }

@@ -3,12 +3,12 @@
 use lambda_http::http::{HeaderMap, StatusCode};
 use serde_json::json;
 use shared::store::StoreError;
-use shared::store::conversations::{Changes, Committed};
 use shared::webhook::{Answer, ErrorCode, answer, standard};
 use shared::whatsapp::answer::parse_reply;
 use shared::whatsapp::duplicate::reply_guard;
 use shared::whatsapp::route::ReplyRules;
 use shared::whatsapp::settle::{decide_answer, unsendable};
+use shared::whatsapp::table::{Changes, Committed};
 
 use crate::{App, ROUNDS, access, pause, store_unavailable};
 

@@ -1,17 +1,16 @@
 //! What DynamoDB holds, and the commits that keep it consistent.
 
-mod batch;
-pub mod business_secrets;
-pub mod contacts;
-pub mod conversations;
-pub mod installs;
-pub mod outbox;
+pub(crate) mod batch;
 
 use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::telemetry;
 
@@ -87,6 +86,52 @@ where
             answer => return answer,
         }
     }
+}
+
+/// Why one write of a transaction was not made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Nothing was wrong with this one.
+    None,
+    /// Its condition did not hold.
+    Condition,
+    /// Another transaction or write was at the item, or DynamoDB was busy.
+    Conflict,
+}
+
+pub(crate) fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason>> {
+    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
+        return None;
+    };
+    let reason = |code: Option<&str>| match code {
+        None | Some("None") => Reason::None,
+        Some("ConditionalCheckFailed") => Reason::Condition,
+        Some(_) => Reason::Conflict,
+    };
+    Some(
+        cancelled
+            .cancellation_reasons()
+            .iter()
+            .map(|given| reason(given.code()))
+            .collect(),
+    )
+}
+
+pub(crate) fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
+    refused(error).is_some()
+}
+
+/// What a condition was held against, if it did not hold.
+pub(crate) fn refused<R>(error: &SdkError<UpdateItemError, R>) -> Option<&ConditionalCheckFailedException> {
+    match error.as_service_error()? {
+        UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
+        _ => None,
+    }
+}
+
+pub(crate) fn until(now: Timestamp, lease: Duration) -> AttributeValue {
+    let lease = SignedDuration::try_from(lease).unwrap_or(SignedDuration::from_mins(1));
+    number((now + lease).as_millisecond())
 }
 
 /// Operations that DynamoDB takes in one `TransactWriteItems`.

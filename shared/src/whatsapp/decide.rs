@@ -10,8 +10,8 @@ use super::duplicate::{DuplicateGuard, guards};
 use super::message::InboundMessage;
 use super::reply::{HUMAN_AGENT_ATTRIBUTE, profile_item};
 use super::route::{ExternalSystem, RouteTable};
-use crate::config::{ExternalSystemKind, InboundSettings};
 use crate::outbox::{Kind, OutboxItem};
+use crate::whatsapp::settings::{ExternalSystemKind, InboundSettings};
 
 /// What an accepted message changes. All of it is committed in one transaction, or nothing.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,8 +9,8 @@ use super::message::Content;
 use super::reply::{HUMAN_AGENT_ATTRIBUTE, ReplyPayload, can_be_sent, event_key, profile_item};
 use super::route::ReplyRules;
 use super::split::{TEXT_LIMIT, split};
-use crate::config::{ExternalSystemKind, RelaySettings};
 use crate::outbox::OutboxItem;
+use crate::whatsapp::settings::{ExternalSystemKind, RelaySettings};
 
 /// How many messages are handed over at once, the oldest first. With the replies to them they have to fit
 /// into one transaction.

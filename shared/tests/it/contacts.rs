@@ -5,9 +5,9 @@ use shared::messenger::contact::{Contact, Link, LinkedVia, Stamped};
 use shared::messenger::decide::Stored;
 use shared::messenger::key::{Channel, ContactKey, UserRefKey};
 use shared::messenger::sync::Synced;
+use shared::messenger::table::{Claim, Record, Unit};
 use shared::messenger::user_ref::UserRef;
 use shared::outbox::{Kind, OutboxItem};
-use shared::store::contacts::{Claim, Record, Unit};
 use testkit::aws::Fault;
 
 use super::Tables;
@@ -198,7 +198,7 @@ async fn the_lease_keeps_others_away_and_what_was_told_survives_new_facts() {
         &leased.synced,
         &shared::messenger::sync::Others::default(),
         &shared::config::Env::from_pairs(&[])
-            .finish(shared::config::ContactSettings::read)
+            .finish(shared::messenger::settings::MessengerSettings::read)
             .unwrap(),
     )
     .after;

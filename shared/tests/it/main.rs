@@ -14,8 +14,8 @@ mod outbox;
 mod stored_keys;
 
 use shared::clock::Clock;
-use shared::store::contacts::Contacts;
-use shared::store::outbox::Outbox;
+use shared::messenger::table::Contacts;
+use shared::outbox::Outbox;
 use testkit::aws::EmbeddedAws;
 use testkit::template::Template;
 

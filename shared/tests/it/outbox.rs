@@ -3,7 +3,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use serde_json::json;
 use shared::outbox::{Kind, Lane, OutboxItem};
-use shared::store::outbox::{Outbox, Quarantined, Status};
+use shared::outbox::{Outbox, Quarantined, Status};
 use testkit::aws::Fault;
 
 use super::Tables;

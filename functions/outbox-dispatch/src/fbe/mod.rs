@@ -14,21 +14,23 @@ mod reconcile;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::braze::Braze;
+use crate::dispatch::{Outcome, Worker};
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use shared::clients::braze::Braze;
 use shared::clients::graph::GraphClient;
+use shared::clients::graph::GraphSettings;
 use shared::clients::http;
 use shared::clock::Clock;
-use shared::config::{Env, FbeSecretSettings, FbeSettings, GraphSettings, Tables};
+use shared::config::Env;
 use shared::fbe::plan::{Plan, business_of};
+use shared::fbe::secrets::BusinessSecrets;
+use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
+use shared::fbe::table::{Claim, Installs, Lease, Stored};
 use shared::outbox::Kind;
-use shared::outbox::dispatch::{Outcome, Worker};
+use shared::outbox::{Entry, Outbox};
 use shared::secrets::{MetaSecret, Secret, SecretError};
-use shared::store::business_secrets::BusinessSecrets;
-use shared::store::installs::{Claim, Installs, Lease, Stored};
-use shared::store::outbox::{Entry, Outbox};
 use shared::telemetry;
 use tokio::sync::Semaphore;
 
@@ -68,7 +70,7 @@ impl Settings {
     pub(crate) fn read(env: &mut Env<'_>) -> Self {
         Self {
             meta_secret_id: env.required("META_SECRET_ID"),
-            installs_table: Tables::installs(env),
+            installs_table: env.required("INSTALLS_TABLE"),
             secrets: FbeSecretSettings::read(env),
             graph: GraphSettings::read(env),
             fbe: FbeSettings::read(env),

@@ -1,15 +1,15 @@
 //! Tells the business what is on and off now, and why: a custom event on its Braze profile.
 
+use crate::braze::TrackBody;
+use crate::dispatch::Outcome;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use shared::clients::braze::TrackBody;
 use shared::fbe::plan::Notice;
+use shared::outbox::Entry;
 use shared::outbox::Kind;
-use shared::outbox::dispatch::Outcome;
-use shared::store::outbox::Entry;
 
 use super::{LEASE, Visit};
-use crate::contacts;
+use crate::messenger::sync as contacts;
 
 /// Behind a notice that is due already.
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_secs(5);

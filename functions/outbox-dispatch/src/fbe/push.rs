@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::dispatch::Outcome;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{ACCEPT, ETAG, HeaderMap, LAST_MODIFIED};
@@ -13,9 +14,8 @@ use shared::clients::graph::{Answer, BatchAccepted, BatchStatus, ErrorKind, Grap
 use shared::fbe::catalog::{Batch, Batcher, BrokenItem, FeedError, FeedItem, FeedReader};
 use shared::fbe::catalog_push::{PushProgress, feed_url};
 use shared::fbe::plan::CatalogPush;
-use shared::outbox::dispatch::Outcome;
-use shared::store::installs::Push;
-use shared::store::outbox::Entry;
+use shared::fbe::table::Push;
+use shared::outbox::Entry;
 use shared::telemetry;
 
 use super::Visit;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use shared::messenger::table::Contacts;
+use shared::outbox::Outbox;
 use shared::outbox::{Kind, OutboxItem};
-use shared::store::contacts::Contacts;
-use shared::store::outbox::Outbox;
 use testkit::aws::Fault as AwsFault;
 use testkit::braze::Endpoint;
 use testkit::braze::faults::{self, RateLimit};

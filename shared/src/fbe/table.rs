@@ -14,14 +14,16 @@ use aws_sdk_dynamodb::types::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::batch::batch_get;
-use super::contacts::{Reason, is_condition, reasons};
-use super::outbox::Outbox;
-use super::{Item, StoreError, is_conflict, number, past_transactions, readable, string};
 use crate::clock::Clock;
 use crate::fbe::catalog_push::PushProgress;
 use crate::fbe::install::{Install, Status};
+use crate::outbox::Outbox;
 use crate::outbox::OutboxItem;
+use crate::store::batch::batch_get;
+use crate::store::{
+    Item, Reason, StoreError, is_condition, is_conflict, number, past_transactions, readable, reasons,
+    string, until,
+};
 
 /// A transaction that met another one is tried again this often.
 const TRANSACTION_TRIES: u32 = 3;
@@ -401,11 +403,6 @@ impl Write {
             .map_err(|error| StoreError::new("install write", error))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
-}
-
-fn until(now: Timestamp, length: Duration) -> AttributeValue {
-    let length = SignedDuration::try_from(length).unwrap_or(SignedDuration::from_mins(1));
-    number((now + length).as_millisecond())
 }
 
 fn unpack(item: Item) -> Result<Stored, StoreError> {

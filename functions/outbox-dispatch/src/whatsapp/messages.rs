@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use crate::dispatch::{Moved, Outcome};
+use crate::whatsapp::pace::{Waiting, held_until};
 use jiff::Timestamp;
 use shared::outbox::Kind;
-use shared::outbox::dispatch::{Moved, Outcome};
+use shared::outbox::{Entry, Status};
 use shared::store::StoreError;
-use shared::store::outbox::{Entry, Status};
 use shared::whatsapp::conversation::{Turn, TurnStatus};
-use shared::whatsapp::pace::{Waiting, held_until};
 use shared::whatsapp::settle::MAX_HANDED_OVER;
 
 use super::drain::{Drain, Stop, dead, persist, signed};

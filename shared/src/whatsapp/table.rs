@@ -22,11 +22,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::lease::{Claim, Leased};
-use super::batch::batch_get;
-use super::outbox::{Entry, Outbox};
-use super::{Item, MAX_TRANSACT, StoreError, number, string};
 use crate::clock::Clock;
 use crate::outbox::OutboxItem;
+use crate::outbox::{Entry, Outbox};
+use crate::store::batch::batch_get;
+use crate::store::{Item, MAX_TRANSACT, StoreError, number, string};
 use crate::whatsapp::conversation::{Conversation, Turn, TurnStatus};
 use crate::whatsapp::decide::InboundPlan;
 use crate::whatsapp::duplicate::DuplicateGuard;

@@ -1,17 +1,17 @@
 //! Replies, one after the other.
 
+use crate::braze::{BrazeError, TrackBody};
+use crate::dispatch::{Moved, Outcome};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::Value;
-use shared::clients::braze::{BrazeError, TrackBody};
 use shared::outbox::OutboxItem;
-use shared::outbox::dispatch::{Moved, Outcome};
-use shared::store::outbox::{Entry, Status};
+use shared::outbox::{Entry, Status};
 use shared::telemetry;
 use shared::whatsapp::reply::{ReplyPayload, Send, decide_send, without_attributes};
 
 use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, dead, persist, signed};
-use crate::contacts;
+use crate::messenger::sync as contacts;
 
 /// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
 const CLAIM: std::time::Duration = std::time::Duration::from_mins(1);

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{KEEP_DEAD, Outbox};
+use super::Outbox;
+use super::entry::KEEP_DEAD;
 use crate::store::{Item, StoreError, number, string};
 use crate::telemetry;
 

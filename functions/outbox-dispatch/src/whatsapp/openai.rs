@@ -4,9 +4,9 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::answer::{Answer, AnswerError, MAX_ANSWER_BYTES, fault, latest};
-use super::conversation::{Role, Turn};
-use super::message::Content;
+use shared::whatsapp::answer::{Answer, AnswerError, MAX_ANSWER_BYTES, fault, latest};
+use shared::whatsapp::conversation::{Role, Turn};
+use shared::whatsapp::message::Content;
 
 /// The most that is told of what was said before, in bytes: some thousand tokens, which every model's context
 /// has room for beside the prompt and the messages.
@@ -14,7 +14,7 @@ const MAX_HISTORY_BYTES: usize = 24_000;
 
 /// The body of a request.
 #[derive(Serialize)]
-pub struct ChatRequest<'a> {
+pub(super) struct ChatRequest<'a> {
     model: &'a str,
     messages: Vec<ChatMessage>,
 }
@@ -29,7 +29,7 @@ impl<'a> ChatRequest<'a> {
     /// The body for answering `messages`: the system prompt, what was said before (the latest of it, as far as
     /// there is room), and each message, in order.
     #[must_use]
-    pub fn new(model: &'a str, system_prompt: &str, messages: &[Turn], history: &[Turn]) -> Self {
+    pub(super) fn new(model: &'a str, system_prompt: &str, messages: &[Turn], history: &[Turn]) -> Self {
         let system = ChatMessage {
             role: "system",
             content: system_prompt.to_owned(),
@@ -95,7 +95,7 @@ fn words(content: &Content) -> String {
 /// # Errors
 ///
 /// [`AnswerError`] if there is no text, the model refused, or a filter took the text away.
-pub fn parse_completion(body: &[u8]) -> Result<Answer, AnswerError> {
+pub(super) fn parse_completion(body: &[u8]) -> Result<Answer, AnswerError> {
     let body: Value = serde_json::from_slice(body).map_err(|_| fault("body", "is not JSON"))?;
     if body.get("error").is_some_and(|error| !error.is_null()) {
         return Err(fault("error", "was answered instead of a completion"));

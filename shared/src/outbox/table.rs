@@ -4,10 +4,6 @@
 //! holds just what waits, spread over shards so that no partition is hot; only dead ones carry `dead_lane` and
 //! `dead_at`. Settled and dead items stay for a while (`expires_at`): a redelivered webhook must find them.
 
-mod due;
-mod entry;
-mod quarantine;
-
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -16,15 +12,13 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::batch::{MAX_BATCH_GET, MAX_BATCH_WRITE, batch_get, batch_put};
-use super::contacts::is_condition;
-use super::{Item, StoreError, is_conflict, number, past_transactions, readable, string};
+use super::entry::{Entry, KEEP_DEAD, KEEP_DONE, Status, due_shard, to_item};
+use super::{Lane, OutboxItem};
 use crate::clock::Clock;
-use crate::outbox::{Lane, OutboxItem};
-
-pub use entry::{Entry, SHARDS, Status};
-use entry::{KEEP_DEAD, KEEP_DONE, due_shard, to_item};
-pub use quarantine::Quarantined;
+use crate::store::batch::{MAX_BATCH_GET, MAX_BATCH_WRITE, batch_get, batch_put};
+use crate::store::{
+    Item, StoreError, is_condition, is_conflict, number, past_transactions, readable, string,
+};
 
 /// Calls under way at once; each carries many items.
 const CONCURRENCY: usize = 8;
@@ -32,9 +26,9 @@ const CONCURRENCY: usize = 8;
 /// The outbox table.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    client: Client,
-    table: String,
-    clock: Clock,
+    pub(super) client: Client,
+    pub(super) table: String,
+    pub(super) clock: Clock,
 }
 
 impl Outbox {
@@ -455,7 +449,7 @@ impl Outbox {
         }
     }
 
-    async fn read_all(&self, keys: &[Item]) -> Result<Vec<Entry>, StoreError> {
+    pub(super) async fn read_all(&self, keys: &[Item]) -> Result<Vec<Entry>, StoreError> {
         let keys: Vec<Item> = keys
             .iter()
             .map(|key| {
@@ -473,7 +467,7 @@ impl Outbox {
         Ok(readable(items.into_iter().flatten(), "subject", Entry::read))
     }
 
-    async fn write_all(&self, items: Vec<Item>) -> Result<(), StoreError> {
+    pub(super) async fn write_all(&self, items: Vec<Item>) -> Result<(), StoreError> {
         stream::iter(items.chunks(MAX_BATCH_WRITE).map(<[Item]>::to_vec))
             .map(|items| batch_put(&self.client, &self.table, items))
             .buffer_unordered(CONCURRENCY)

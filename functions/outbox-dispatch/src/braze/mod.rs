@@ -22,8 +22,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use self::refusal::{Array, ObjectError};
-use crate::clock::Clock;
-use crate::secrets::{BrazeSecret, Secret};
+use shared::clock::Clock;
+use shared::secrets::{BrazeSecret, Secret};
 
 /// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
 /// 75 in all is right for both. (<https://www.braze.com/docs/api/api_limits>)
@@ -183,7 +183,7 @@ impl Braze {
     #[must_use]
     pub fn new(endpoint: String, secret: Secret<BrazeSecret>, clock: Clock) -> Self {
         Self {
-            http: super::http::client(TIMEOUT),
+            http: shared::clients::http::client(TIMEOUT),
             endpoint,
             secret,
             clock,
@@ -211,7 +211,7 @@ impl Braze {
     }
 
     async fn post(&self, path: &str, key: &Key, body: &impl Serialize) -> Result<Taken, BrazeError> {
-        let unreadable = |error: crate::secrets::SecretError| BrazeError::Configuration {
+        let unreadable = |error: shared::secrets::SecretError| BrazeError::Configuration {
             reason: error.to_string(),
         };
         let secret = self.secret.get().await.map_err(unreadable)?;

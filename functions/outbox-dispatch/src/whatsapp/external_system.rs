@@ -12,19 +12,19 @@ use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use super::braze::rate_limit;
-use crate::clock::Clock;
-use crate::secrets::{RelaySecret, Secret};
-use crate::webhook::standard;
-use crate::whatsapp::answer::{AnswerError, ExternalRequest, Outcome, outcome};
+use crate::braze::rate_limit;
 use crate::whatsapp::openai::{ChatRequest, parse_completion};
+use shared::clock::Clock;
+use shared::secrets::{RelaySecret, Secret};
+use shared::webhook::standard;
+use shared::whatsapp::answer::{AnswerError, ExternalRequest, Outcome, outcome};
 
 /// Answers that are longer are not read to their end. 64,000 bytes of text fit, however they are escaped.
 const MAX_ANSWER_BODY: usize = 1024 * 1024;
 
 /// The external system, whichever URL a route gives it.
 #[derive(Clone, Debug)]
-pub struct ExternalSystemClient {
+pub(super) struct ExternalSystemClient {
     http: reqwest::Client,
     secret: Secret<RelaySecret>,
     clock: Clock,
@@ -32,7 +32,7 @@ pub struct ExternalSystemClient {
 
 /// Why there is no answer, sorted by what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExternalSystemError {
+pub(super) enum ExternalSystemError {
     /// Ask again, after `wait` if it said so. It may have got the messages.
     #[error("{reason}")]
     Transient {
@@ -69,9 +69,9 @@ struct Prepared<'a> {
 impl ExternalSystemClient {
     /// `timeout` is how long an answer may take.
     #[must_use]
-    pub fn new(secret: Secret<RelaySecret>, timeout: Duration, clock: Clock) -> Self {
+    pub(super) fn new(secret: Secret<RelaySecret>, timeout: Duration, clock: Clock) -> Self {
         Self {
-            http: super::http::client(timeout),
+            http: shared::clients::http::client(timeout),
             secret,
             clock,
         }
@@ -83,7 +83,7 @@ impl ExternalSystemClient {
     /// # Errors
     ///
     /// [`ExternalSystemError`]
-    pub async fn hand_over(
+    pub(super) async fn hand_over(
         &self,
         url: &str,
         webhook_id: &str,
@@ -98,7 +98,7 @@ impl ExternalSystemClient {
     /// # Errors
     ///
     /// [`ExternalSystemError`]
-    pub async fn complete(
+    pub(super) async fn complete(
         &self,
         url: &str,
         request: &ChatRequest<'_>,
@@ -210,7 +210,7 @@ async fn read(mut answer: reqwest::Response) -> Result<Vec<u8>, ExternalSystemEr
     Ok(body)
 }
 
-fn unreadable(error: &crate::secrets::SecretError) -> ExternalSystemError {
+fn unreadable(error: &shared::secrets::SecretError) -> ExternalSystemError {
     ExternalSystemError::Configuration {
         reason: error.to_string(),
     }

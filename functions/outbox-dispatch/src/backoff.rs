@@ -5,14 +5,37 @@ use std::time::{Duration, SystemTime};
 use jiff::{SignedDuration, Timestamp};
 use retry_policies::policies::ExponentialBackoff;
 use retry_policies::{Jitter, RetryDecision, RetryPolicy};
-
-use crate::config::RetrySettings;
+use shared::config::Env;
 
 /// No wait of ours is shorter, or the tick that failed would meet the item again in its next round.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// No wait of ours is longer; a server's own may be.
 const LONGEST: Duration = Duration::from_hours(1);
+
+/// How long and how often an outbox item is tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct RetrySettings {
+    /// `RETRY_BASE_SECONDS`: the first step of the backoff, doubling to an hour.
+    pub base: Duration,
+    /// `RETRY_FOR_HOURS`: afterwards an item is dead.
+    pub keep_trying: Duration,
+}
+
+impl RetrySettings {
+    /// Reads the group.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let base = env.seconds("RETRY_BASE_SECONDS", 60);
+        let hours: u64 = env.parsed("RETRY_FOR_HOURS", 36, "a whole number of hours");
+        if base.is_zero() {
+            env.problem("RETRY_BASE_SECONDS is 0, but expects at least 1");
+        }
+        Self {
+            base,
+            keep_trying: Duration::from_secs(hours * 3600),
+        }
+    }
+}
 
 /// Exponential backoff with full jitter, doubling from a base to an hour, given up after a while.
 #[derive(Debug, Clone, Copy)]

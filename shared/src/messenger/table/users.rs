@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 
+use super::Contacts;
 use super::lease::{FREE, LEASE};
-use super::{Contacts, refused, until};
 use crate::messenger::key::ContactKey;
-use crate::store::{Item, StoreError, number, string};
+use crate::store::{Item, StoreError, number, refused, string, until};
 
 /// Our right to move contacts to and from a user's profile.
 #[derive(Clone)]

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::dispatch::{Moved, Outcome};
+use crate::whatsapp::pace::Learned;
 use jiff::{SignedDuration, Timestamp};
+use shared::outbox::Entry;
 use shared::outbox::Kind;
-use shared::outbox::dispatch::{Moved, Outcome};
 use shared::store::StoreError;
-use shared::store::conversations::{Claim, Leased};
-use shared::store::outbox::Entry;
 use shared::telemetry;
 use shared::whatsapp::conversation::Turn;
 use shared::whatsapp::message::ConversationId;
-use shared::whatsapp::pace::Learned;
 use shared::whatsapp::reply::event_key;
+use shared::whatsapp::table::{Claim, Leased};
 
 use super::RelayWorker;
 use super::messages::Tried;

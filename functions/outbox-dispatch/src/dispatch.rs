@@ -14,10 +14,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::backoff::Backoff;
 use super::{Kind, Lane};
-use crate::clock::Clock;
-use crate::store::StoreError;
-use crate::store::outbox::{Entry, Outbox, Status};
-use crate::telemetry;
+use shared::clock::Clock;
+use shared::outbox::{Entry, Outbox, Status};
+use shared::store::StoreError;
+use shared::telemetry;
 
 /// Due items taken at once: a multiple of 75, so that requests to Braze are full.
 const ROUND: usize = 3000;
@@ -57,7 +57,7 @@ pub enum Outcome {
     },
     /// It cannot succeed before something arrives from outside, however long that takes: never given up.
     Waiting {
-        /// Short code; [`crate::store::outbox::Outbox::wake`] finds the item by it.
+        /// Short code; [`shared::outbox::Outbox::wake`] finds the item by it.
         reason: String,
         /// Tried again after this time all the same.
         wait: Duration,
@@ -170,12 +170,6 @@ impl Dispatcher {
             workers,
             clock,
         }
-    }
-
-    /// The lane.
-    #[must_use]
-    pub fn lane(&self) -> Lane {
-        self.lane
     }
 
     /// Works on `entries`, as the stream brings them, until `until` at the latest.

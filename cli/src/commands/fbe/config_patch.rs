@@ -10,7 +10,7 @@ const INSTANCE: &str = "feature_instance_id";
 
 /// Why a change cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PatchError {
+pub(super) enum PatchError {
     /// A change or the configuration is no JSON object.
     #[error("a configuration is a JSON object of features")]
     NotAnObject,
@@ -43,7 +43,7 @@ pub enum PatchError {
 /// # Errors
 ///
 /// A [`PatchError`] if the change does not fit what is installed.
-pub fn patch(current: &Value, change: &Value) -> Result<Value, PatchError> {
+pub(super) fn patch(current: &Value, change: &Value) -> Result<Value, PatchError> {
     let (Some(current), Some(change)) = (current.as_object(), change.as_object()) else {
         return Err(PatchError::NotAnObject);
     };
@@ -75,7 +75,7 @@ fn one(
     key: &str,
     change: &Map<String, Value>,
 ) -> Result<Vec<String>, PatchError> {
-    let instance = match change.get(INSTANCE).and_then(super::read::id) {
+    let instance = match change.get(INSTANCE).and_then(shared::fbe::read::id) {
         Some(instance) => Some(instance),
         None => only_instance(config.get(key), key)?,
     };
@@ -108,7 +108,7 @@ fn one(
 
 /// The instance that is meant where a change names none.
 fn only_instance(feature: Option<&Value>, key: &str) -> Result<Option<String>, PatchError> {
-    let id = |feature: &Value| feature.get(INSTANCE).and_then(super::read::id);
+    let id = |feature: &Value| feature.get(INSTANCE).and_then(shared::fbe::read::id);
     match feature {
         Some(Value::Array(list)) => match list.as_slice() {
             [only] => Ok(id(only)),
@@ -120,7 +120,7 @@ fn only_instance(feature: Option<&Value>, key: &str) -> Result<Option<String>, P
 }
 
 fn is_instance(feature: &Value, instance: &str) -> bool {
-    feature.get(INSTANCE).and_then(super::read::id).as_deref() == Some(instance)
+    feature.get(INSTANCE).and_then(shared::fbe::read::id).as_deref() == Some(instance)
 }
 
 /// `page_cta` ↔ `page_ctas`
@@ -152,8 +152,14 @@ fn overlay(target: &mut Value, change: &Map<String, Value>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
     use serde_json::json;
+    use shared::clients::graph::{Credentials, GraphApp, GraphClient, GraphSettings};
+    use shared::clients::http;
+    use testkit::graph::{FakeGraph, Install, Options};
+
+    use super::*;
 
     fn current() -> Value {
         json!({
@@ -232,5 +238,38 @@ mod tests {
             Err(PatchError::WrongForm { .. })
         ));
         assert_eq!(patch(&current(), &json!([])), Err(PatchError::NotAnObject));
+    }
+
+    /// Against the fake Graph: what is read, laid over and posted leaves the rest as it was.
+    #[tokio::test]
+    async fn a_change_of_configuration_keeps_what_it_does_not_name() {
+        let options = Options::new("app", "secret").proof_everywhere(true);
+        let graph = FakeGraph::start(options).await.unwrap();
+        graph.set_install(Install::recorded("shop", "EAAB-user"));
+        graph.set_configuration("shop", current());
+        let settings = GraphSettings {
+            url: graph.url(),
+            version: "v25.0".to_owned(),
+        };
+        let client = GraphClient::new(http::client(Duration::from_secs(2)), &settings);
+        let app = GraphApp {
+            id: "app".to_owned(),
+            secret: "secret".into(),
+        };
+        let credentials = Credentials {
+            app: &app,
+            token: &"EAAB-user".into(),
+        };
+        let read = client.fbe_business(credentials, "shop").await.unwrap();
+        let change = json!({"page_ctas": [{"feature_instance_id": "1", "cta_button_text": "Reserve"}]});
+        let config = patch(&read.value, &change).unwrap();
+        client
+            .update_fbe_business(credentials, "shop", &config)
+            .await
+            .unwrap();
+        let mut expected = current();
+        expected["page_cta"]["cta_button_text"] = json!("Reserve");
+        expected["page_ctas"][0]["cta_button_text"] = json!("Reserve");
+        assert_eq!(graph.configuration("shop").unwrap(), expected);
     }
 }

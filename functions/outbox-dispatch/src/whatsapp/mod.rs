@@ -6,23 +6,28 @@
 
 mod ask;
 mod drain;
+mod external_system;
 mod messages;
+mod openai;
+mod pace;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
+use crate::braze::Braze;
+use crate::dispatch::{Outcome, Settler, Worker};
+use crate::whatsapp::external_system::ExternalSystemClient;
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use shared::clients::braze::Braze;
-use shared::clients::external_system::ExternalSystemClient;
 use shared::clock::Clock;
-use shared::config::RelaySettings;
 use shared::outbox::Kind;
-use shared::outbox::dispatch::{Outcome, Settler, Worker};
+use shared::outbox::{Entry, Outbox};
 use shared::secrets::{RelaySecret, Secret};
-use shared::store::conversations::Conversations;
-use shared::store::outbox::{Entry, Outbox};
+use shared::whatsapp::settings::RelaySettings;
+use shared::whatsapp::table::Conversations;
 
 use self::drain::Drain;
 

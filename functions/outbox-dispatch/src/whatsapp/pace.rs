@@ -7,18 +7,18 @@
 
 use jiff::Timestamp;
 
-use super::conversation::{Turn, TurnStatus};
-use super::settle::MAX_HANDED_OVER;
+use shared::whatsapp::conversation::{Turn, TurnStatus};
+use shared::whatsapp::settle::MAX_HANDED_OVER;
 
 /// After this many failures a message goes alone.
-pub const FAILURES_TOGETHER: u32 = 3;
+pub(super) const FAILURES_TOGETHER: u32 = 3;
 
 /// After this many failures nothing else is tried for the time being: it is most likely down.
 const FAILURES_AT_ONCE: u32 = 2;
 
 /// A message that waits.
 #[derive(Debug, Clone, Copy)]
-pub struct Waiting<'a> {
+pub(super) struct Waiting<'a> {
     /// The message.
     pub turn: &'a Turn,
     /// How often it has failed.
@@ -32,7 +32,7 @@ pub struct Waiting<'a> {
 impl Waiting<'_> {
     /// Whether it may be what the external system stumbles over.
     #[must_use]
-    pub fn goes_alone(&self) -> bool {
+    pub(super) fn goes_alone(&self) -> bool {
         self.attempts >= FAILURES_TOGETHER || self.turn.status == Some(TurnStatus::GivenUp)
     }
 
@@ -43,7 +43,7 @@ impl Waiting<'_> {
 
 /// What this run has taught about the external system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Learned {
+pub(super) struct Learned {
     /// It has answered.
     pub answered: bool,
     /// It has failed at several messages of which each may have been the one: now each goes alone.
@@ -55,19 +55,19 @@ pub struct Learned {
 impl Learned {
     /// Whether nothing else is tried for the time being.
     #[must_use]
-    pub fn is_enough(&self) -> bool {
+    pub(super) fn is_enough(self) -> bool {
         self.failures >= FAILURES_AT_ONCE
     }
 
     /// It cannot be asked before somebody mends something.
-    pub fn give_in(&mut self) {
+    pub(super) fn give_in(&mut self) {
         self.failures = FAILURES_AT_ONCE;
     }
 }
 
 /// Until when messages that go together have to wait, because some of them have failed.
 #[must_use]
-pub fn held_until(waiting: &[Waiting<'_>], now: Timestamp) -> Option<Timestamp> {
+pub(super) fn held_until(waiting: &[Waiting<'_>], now: Timestamp) -> Option<Timestamp> {
     let together = waiting.iter().filter(|message| !message.goes_alone());
     together
         .filter(|message| message.backs_off(now))
@@ -78,7 +78,7 @@ pub fn held_until(waiting: &[Waiting<'_>], now: Timestamp) -> Option<Timestamp> 
 /// The messages that are handed over next, in order; none = nothing before something changes. `waiting` is all
 /// that wait, in order.
 #[must_use]
-pub fn next_handover<'a>(waiting: &[Waiting<'a>], learned: Learned, now: Timestamp) -> Vec<&'a Turn> {
+pub(super) fn next_handover<'a>(waiting: &[Waiting<'a>], learned: Learned, now: Timestamp) -> Vec<&'a Turn> {
     if learned.is_enough() {
         return Vec::new();
     }

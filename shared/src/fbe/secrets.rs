@@ -7,9 +7,9 @@ use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::types::Tag;
 use secrecy::ExposeSecret;
 
-use crate::config::FbeSecretSettings;
 use crate::fbe::install::Install;
 use crate::fbe::secret::{self, FbeSecret};
+use crate::fbe::settings::FbeSecretSettings;
 use crate::secrets::SecretError;
 
 /// How long a deleted secret can be restored; the shortest that Secrets Manager knows.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 
-use super::{Contacts, read_contact, refused, until};
+use super::{Contacts, read_contact};
 use crate::messenger::contact::Contact;
 use crate::messenger::decide::Stored;
 use crate::messenger::sync::Synced;
-use crate::store::{Item, StoreError, is_conflict, number, past_transactions, string};
+use crate::store::{Item, StoreError, is_conflict, number, past_transactions, refused, string, until};
 
 pub(super) const LEASE: &str = "SET lease_until = :until, lease_owner = :owner";
 pub(super) const FREE: &str = "attribute_not_exists(lease_until) OR lease_until < :now";

@@ -10,25 +10,23 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::batch::{MAX_BATCH_GET, batch_get};
-use super::outbox::Outbox;
-use super::{Item, MAX_TRANSACT, StoreError, is_conflict, number, string};
 use crate::clock::Clock;
 use crate::messenger::contact::Contact;
 use crate::messenger::decide::Stored;
 use crate::messenger::key::{ContactKey, UserRefKey};
 use crate::messenger::sync::Synced;
 use crate::messenger::user_ref::UserRef;
+use crate::outbox::Outbox;
 use crate::outbox::OutboxItem;
+use crate::store::batch::{MAX_BATCH_GET, batch_get};
+use crate::store::{
+    Item, MAX_TRANSACT, Reason, StoreError, is_condition, is_conflict, number, reasons, string,
+};
 use crate::telemetry;
 
 pub use lease::{Claim, Leased};
@@ -375,52 +373,6 @@ impl Write {
             values,
         })
     }
-}
-
-/// Why one write of a transaction was not made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// Nothing was wrong with this one.
-    None,
-    /// Its condition did not hold.
-    Condition,
-    /// Another transaction or write was at the item, or DynamoDB was busy.
-    Conflict,
-}
-
-pub(super) fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason>> {
-    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
-        return None;
-    };
-    let reason = |code: Option<&str>| match code {
-        None | Some("None") => Reason::None,
-        Some("ConditionalCheckFailed") => Reason::Condition,
-        Some(_) => Reason::Conflict,
-    };
-    Some(
-        cancelled
-            .cancellation_reasons()
-            .iter()
-            .map(|given| reason(given.code()))
-            .collect(),
-    )
-}
-
-pub(super) fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
-    refused(error).is_some()
-}
-
-/// What a condition was held against, if it did not hold.
-fn refused<R>(error: &SdkError<UpdateItemError, R>) -> Option<&ConditionalCheckFailedException> {
-    match error.as_service_error()? {
-        UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
-        _ => None,
-    }
-}
-
-fn until(now: Timestamp, lease: Duration) -> AttributeValue {
-    let lease = SignedDuration::try_from(lease).unwrap_or(SignedDuration::from_mins(1));
-    number((now + lease).as_millisecond())
 }
 
 /// Positions of units that share a transaction.

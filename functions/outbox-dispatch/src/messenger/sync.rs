@@ -6,19 +6,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::braze::{AliasToIdentify, Braze, BrazeError, TIMEOUT, UserAlias, identify, track};
+use crate::dispatch::{Outcome, Worker};
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use shared::clients::braze::{AliasToIdentify, Braze, BrazeError, TIMEOUT, UserAlias, identify, track};
-use shared::config::ContactSettings;
 use shared::messenger::key::ContactKey;
+use shared::messenger::settings::MessengerSettings;
 use shared::messenger::sync::{self, Identify, Others, SyncPlan, Synced};
+use shared::messenger::table::{Claim, Contacts, Leased, UserLease};
 use shared::outbox::Kind;
-use shared::outbox::dispatch::{Outcome, Worker};
+use shared::outbox::{Entry, Outbox};
 use shared::store::StoreError;
-use shared::store::contacts::{Claim, Contacts, Leased, UserLease};
-use shared::store::outbox::{Entry, Outbox};
 use tokio::time::Instant;
 
 /// How long a contact is ours. No request to Braze begins so late that it could outlive this, with half a
@@ -42,7 +42,7 @@ pub struct ContactWorker {
     contacts: Contacts,
     outbox: Outbox,
     braze: Braze,
-    settings: ContactSettings,
+    settings: MessengerSettings,
 }
 
 /// One contact and its items.
@@ -63,7 +63,7 @@ struct Job {
 impl ContactWorker {
     /// A worker.
     #[must_use]
-    pub fn new(contacts: Contacts, outbox: Outbox, braze: Braze, settings: ContactSettings) -> Self {
+    pub fn new(contacts: Contacts, outbox: Outbox, braze: Braze, settings: MessengerSettings) -> Self {
         Self {
             contacts,
             outbox,

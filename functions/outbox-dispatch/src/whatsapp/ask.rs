@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
+use crate::dispatch::Outcome;
+use crate::whatsapp::external_system::ExternalSystemError;
+use crate::whatsapp::openai::ChatRequest;
+use crate::whatsapp::pace::{FAILURES_TOGETHER, next_handover};
 use jiff::Timestamp;
-use shared::clients::external_system::ExternalSystemError;
-use shared::config::ExternalSystemKind;
-use shared::outbox::dispatch::Outcome;
 use shared::store::StoreError;
-use shared::store::conversations::{Changes, Committed};
 use shared::whatsapp::answer::{Answer, ExternalRequest, Outcome as Answered};
 use shared::whatsapp::conversation::{Mode, Turn, TurnStatus};
 use shared::whatsapp::decide::{is_asked, wait_for_burst};
 use shared::whatsapp::duplicate::handover_id;
-use shared::whatsapp::openai::ChatRequest;
-use shared::whatsapp::pace::{FAILURES_TOGETHER, next_handover};
 use shared::whatsapp::route::{ExternalSystem, ReplyRules, external_system};
+use shared::whatsapp::settings::ExternalSystemKind;
 use shared::whatsapp::settle::{AnswerPlan, Failure, decide_answer, decide_failure, in_time};
+use shared::whatsapp::table::{Changes, Committed};
 
 use super::LONGEST_WAIT;
 use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
