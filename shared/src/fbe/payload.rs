@@ -14,6 +14,7 @@ use super::event::{
 };
 use super::secret::{self, TokenType};
 use super::{read, redact};
+use crate::digest::Digest;
 use crate::webhook::Verified;
 
 /// Why something was quarantined.
@@ -174,7 +175,8 @@ impl Parsed {
             change: integration,
             stamp: Stamp {
                 at,
-                digest: secret::digest(&[field, &business_manager_id, &at.to_string(), &change.to_string()]),
+                digest: Digest::of_parts([field, &business_manager_id, &at.to_string(), &change.to_string()])
+                    .to_string(),
             },
             business_manager_id,
             configuration_id: id("tp_config_id"),
@@ -255,7 +257,7 @@ fn install(
         business_manager_id: granted.assets.business_manager_id.clone(),
         stamp: Stamp {
             at,
-            digest: secret::digest(&[field, &business_id, &at.to_string(), &content]),
+            digest: Digest::of_parts([field, &business_id, &at.to_string(), &content]).to_string(),
         },
         business_id,
         uid: around.uid.clone(),

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 use super::key::{Channel, ContactKey, Redacted, UserRefKey};
+use crate::digest::Digest;
 
 /// The longest dedup key that is kept as it reads; longer ones are hashed. `DynamoDB` takes sort keys of 1,024
 /// bytes, and an outbox key puts a prefix and a suffix around it.
@@ -403,17 +403,6 @@ pub(super) fn event_key(kind: &str, parts: &[&str]) -> String {
     if plain && readable.len() <= LONGEST_KEY {
         format!("{kind}:{readable}")
     } else {
-        let parts = parts.iter().map(|part| part.as_bytes());
-        format!("{kind}:sha256-{}", digest(parts))
+        format!("{kind}:sha256-{}", Digest::of_parts(parts))
     }
-}
-
-/// SHA-256 in hexadecimal of `parts`, each with its length before it, so that no two lists run together.
-pub(super) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    hex::encode(hash.finalize())
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::digest;
+use crate::digest::Digest;
 
 /// The longest id that is taken for one. Meta's are 15 to 19 digits; Braze takes alias names of 236 bytes.
 const LONGEST_ID: usize = 128;
@@ -155,7 +155,7 @@ impl UserRefKey {
         let name = if plain {
             user_ref.to_owned()
         } else {
-            format!("sha256:{}", digest([user_ref.as_bytes()]))
+            format!("sha256:{}", Digest::of_parts([user_ref]))
         };
         Self(format!("{channel}#{}#user_ref:{name}", escaped(account_id)))
     }

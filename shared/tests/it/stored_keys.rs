@@ -6,8 +6,8 @@ use secrecy::SecretString;
 use serde_json::json;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::messenger::{Channel, UserRefKey};
+use shared::outbox::Quarantined;
 use shared::outbox::{Kind, OutboxItem};
-use shared::store::outbox::Quarantined;
 use shared::webhook::signature::{Received, Verified, sign};
 use shared::whatsapp::{Inbound, InboundMessage, Turn, duplicate};
 

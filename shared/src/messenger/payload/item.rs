@@ -4,9 +4,10 @@ use jiff::Timestamp;
 
 use super::wire::{self, Item, Node, Word};
 use super::{Context, reason};
+use crate::digest::Digest;
 use crate::messenger::event::{
     AccountLinking, Event, EventKind, Handover, Message, Optin, Payment, Person, Postback, Reaction,
-    ReferralSource, digest, event_key,
+    ReferralSource, event_key,
 };
 use crate::messenger::key::{Redacted, is_id};
 
@@ -244,7 +245,7 @@ fn referral_source(referral: &wire::Referral) -> ReferralSource {
 /// never are, as they differ with each delivery: without a time of its own, it is told apart by what it says.
 fn key(item: &Item, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> String {
     let name = kind.name();
-    let content = || digest([raw.as_bytes()]);
+    let content = || Digest::of_parts([raw]).to_string();
     let time = time.map_or_else(content, |time| time.as_millisecond().to_string());
     let by_mid = |mid: &Option<Redacted>, more: &[&str]| match mid {
         Some(mid) => event_key(name, &[&[mid.expose()], more].concat()),
@@ -259,7 +260,9 @@ fn key(item: &Item, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> Str
             by_mid(&reaction.mid, &[action, &time])
         }
         EventKind::Postback(postback) => match (&postback.mid, &postback.payload) {
-            (None, Some(payload)) => event_key(name, &[&time, &digest([payload.expose().as_bytes()])]),
+            (None, Some(payload)) => {
+                event_key(name, &[&time, &Digest::of_parts([payload.expose()]).to_string()])
+            }
             (mid, _) => by_mid(mid, &[]),
         },
         EventKind::Delivery => {
@@ -270,7 +273,7 @@ fn key(item: &Item, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> Str
                 .filter_map(Word::any)
                 .collect();
             mids.sort_unstable();
-            let mids = digest(mids.iter().map(String::as_bytes));
+            let mids = Digest::of_parts(&mids).to_string();
             let watermark = delivery.and_then(|delivery| delivery.watermark.any());
             event_key(name, &[watermark.as_deref().unwrap_or(&time), &mids])
         }
@@ -291,8 +294,10 @@ fn key(item: &Item, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> Str
                 ]
                 .map(|word| word.any().unwrap_or_default())
             });
-            let words = words.iter().flatten().map(String::as_bytes);
-            event_key(name, &[&time, &digest(words)])
+            event_key(
+                name,
+                &[&time, &Digest::of_parts(words.iter().flatten()).to_string()],
+            )
         }
         EventKind::AccountLinking(linking) => {
             let status = match linking {
