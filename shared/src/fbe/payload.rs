@@ -15,6 +15,7 @@ use super::event::{
 use super::secret::{self, TokenType};
 use super::{read, redact};
 use crate::digest::Digest;
+use crate::json::{self, Scalar};
 use crate::webhook::Verified;
 
 /// Why something was quarantined.
@@ -72,7 +73,7 @@ struct Around {
 #[must_use]
 pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
     let mut parsed = Parsed::default();
-    match serde_json::from_slice::<Value>(verified.body()) {
+    match json::read::<Value>(verified.body()) {
         Ok(Value::Array(items)) => {
             for item in &items {
                 parsed.document(item, received_at);
@@ -135,7 +136,7 @@ impl Parsed {
 
     fn entry(&mut self, entry: &Value, received_at: Timestamp) {
         let around = Around {
-            at: entry.get("time").and_then(time),
+            at: json::member(entry, "time").time(),
             id: entry.get("id").and_then(read::id),
             uid: entry
                 .get("uid")
@@ -193,11 +194,8 @@ impl Parsed {
         around: &Around,
         received_at: Timestamp,
     ) {
-        // Some bridges pass the value on as text.
-        let inner = value
-            .and_then(Value::as_str)
-            .and_then(|text| serde_json::from_str(text).ok());
-        let Some(Value::Object(members)) = inner.as_ref().or(value) else {
+        let value = value.map(read::unwrapped);
+        let Some(Value::Object(members)) = value.as_deref() else {
             return self.quarantine(reason::NO_VALUE, raw);
         };
         match install(field, members, around, received_at) {
@@ -236,7 +234,7 @@ fn install(
         return Err(reason::TOO_LARGE);
     }
     let at = plausible(
-        around.at.or_else(|| value.get("time").and_then(time)),
+        around.at.or_else(|| Scalar::from(value.get("time")).time()),
         received_at,
     );
     let content = serde_json::to_string(value).unwrap_or_default();
@@ -279,14 +277,7 @@ fn install(
 /// Chosen by the partner, so `0` is a business like any other where it is a string of several digits, but a
 /// lone `"0"` is Meta's "none".
 fn business_id(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => {
-            let text = text.trim();
-            (!text.is_empty() && text != "0").then(|| text.to_owned())
-        }
-        Value::Number(_) => read::id(value),
-        _ => None,
-    }
+    Scalar::from(value).id().filter(|id| id != "0")
 }
 
 /// The members of a list; anything else is a list of one.
@@ -296,21 +287,6 @@ fn items(value: &Value) -> &[Value] {
         Value::Null => &[],
         single => std::slice::from_ref(single),
     }
-}
-
-/// Seconds or milliseconds since 1970, as a number or as digits: Meta uses both.
-fn time(value: &Value) -> Option<Timestamp> {
-    let number = match value {
-        Value::Number(number) => number.as_i64()?,
-        Value::String(text) => text.trim().parse().ok()?,
-        _ => return None,
-    };
-    let millisecond = if number >= 100_000_000_000 {
-        number
-    } else {
-        number.checked_mul(1_000)?
-    };
-    (millisecond > 0).then(|| Timestamp::from_millisecond(millisecond).ok())?
 }
 
 fn plausible(at: Option<Timestamp>, received_at: Timestamp) -> Timestamp {
@@ -337,21 +313,6 @@ mod tests {
 
     fn reasons(parsed: &Parsed) -> Vec<&'static str> {
         parsed.quarantined.iter().map(|item| item.reason).collect()
-    }
-
-    #[test]
-    fn times_are_read_in_seconds_and_milliseconds() {
-        let expected = Timestamp::from_second(1_700_000_000).unwrap();
-        for value in [
-            json!(1_700_000_000),
-            json!("1700000000"),
-            json!(1_700_000_000_000_i64),
-        ] {
-            assert_eq!(time(&value), Some(expected), "{value}");
-        }
-        for value in [json!(0), json!(-5), json!("soon"), json!(i64::MAX), json!(1.5)] {
-            assert_eq!(time(&value), None, "{value}");
-        }
     }
 
     #[test]

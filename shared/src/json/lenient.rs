@@ -26,6 +26,7 @@ pub enum Object<T> {
 
 impl<T> Object<T> {
     /// The object, if it is one.
+    #[must_use]
     pub fn get(&self) -> Option<&T> {
         match self {
             Self::Is(object) => Some(object),
@@ -34,6 +35,7 @@ impl<T> Object<T> {
     }
 
     /// Whether it is missing or null.
+    #[must_use]
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
@@ -53,6 +55,7 @@ pub enum List<T> {
 
 impl<T> List<T> {
     /// Its members; none if it is no list.
+    #[must_use]
     pub fn members(&self) -> &[T] {
         match self {
             Self::Is(members) => members,

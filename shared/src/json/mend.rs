@@ -1,4 +1,4 @@
-//! Mends the text of JSON where serde_json is stricter than JSON's grammar or would round.
+//! Mends the text of JSON where `serde_json` is stricter than JSON's grammar or would round.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,19 +9,25 @@ use serde_json::Number;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// serde_json reads as many containers inside each other. Nothing that we read nests deeper than ten.
+/// `serde_json` reads as many containers inside each other. Nothing that we read nests deeper than ten.
 const MAX_DEPTH: usize = 127;
 
 /// Shorter integers fit into 64 bits.
 const LONG_NUMBER: usize = 19;
 
-/// The text of `body`, ready for serde_json; borrowed if there is nothing to mend. What is not JSON stays so.
+/// The text of `body`, ready for `serde_json`; borrowed if there is nothing to mend. What is not JSON stays so.
 #[must_use]
 pub fn text(body: &[u8]) -> Cow<'_, str> {
-    match String::from_utf8_lossy(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)) {
+    match decode(body) {
         Cow::Borrowed(text) => mend(text),
         Cow::Owned(text) => Cow::Owned(mend(&text).into_owned()),
     }
+}
+
+/// `body` without its byte order mark, as text; U+FFFD stands for what is not UTF-8.
+#[must_use]
+pub fn decode(body: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
 }
 
 fn mend(text: &str) -> Cow<'_, str> {
@@ -100,7 +106,7 @@ impl<'a> Mended<'a> {
         bytes.len()
     }
 
-    /// Puts a number that serde_json would round or refuse into quotes, and gives where it ends.
+    /// Puts a number that `serde_json` would round or refuse into quotes, and gives where it ends.
     fn number(&mut self, at: usize, depth: usize) -> usize {
         let rest = self.text.get(at..).unwrap_or_default();
         let length = rest
@@ -172,7 +178,7 @@ mod tests {
 
     #[test]
     fn numbers_beyond_64_bits_keep_their_digits() {
-        let json = r#"[10000002479028556077430,-9999999999999999999,1e400,-1E+999]"#;
+        let json = "[10000002479028556077430,-9999999999999999999,1e400,-1E+999]";
         let expected = json!([
             "10000002479028556077430",
             "-9999999999999999999",

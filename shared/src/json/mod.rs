@@ -1,9 +1,9 @@
 //! JSON from outside, read leniently: one reader for what Meta, Braze, external systems and feeds send.
 //!
-//! The grammar of JSON allows what serde_json refuses or rounds. It is mended in the text ([`text`]), so that
-//! whatever reads the text afterwards is serde_json itself: a byte order mark is skipped, half an emoji becomes
+//! The grammar of JSON allows what `serde_json` refuses or rounds. It is mended in the text ([`text`]), so that
+//! whatever reads the text afterwards is `serde_json` itself: a byte order mark is skipped, half an emoji becomes
 //! U+FFFD in values and in keys, integers beyond 64 bits keep their digits (as a string), bytes that are not
-//! UTF-8 become U+FFFD, and what nests deeper than serde_json goes becomes null.
+//! UTF-8 become U+FFFD, and what nests deeper than `serde_json` goes becomes null.
 //!
 //! Types for fields that may hold anything: [`Scalar`], [`Object`], [`List`].
 
@@ -17,8 +17,8 @@ use serde_json::Value;
 use serde_json::error::Category;
 
 pub use lenient::{List, Members, Object};
-pub use mend::text;
 pub(crate) use mend::unicode_escape;
+pub use mend::{decode, text};
 pub use scalar::Scalar;
 
 /// Why JSON could not be read: the place and the kind, never what stood there.
@@ -154,7 +154,7 @@ mod tests {
         ]
     }
 
-    /// Equal, but for numbers that serde_json rounds.
+    /// Equal, but for numbers that `serde_json` rounds.
     fn same(read: &Value, expected: &Value) -> bool {
         match (read, expected) {
             (Value::String(digits), Value::Number(rounded)) => {

@@ -23,6 +23,7 @@ use serde_json::Value;
 
 pub use self::refusal::{Array, ObjectError};
 use shared::clock::Clock;
+use shared::json;
 use shared::secrets::{BrazeSecret, Secret};
 
 /// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
@@ -153,7 +154,7 @@ impl Taken {
 impl Taken {
     /// An answer that is not JSON, or not as documented, has no fields.
     fn read(body: &[u8]) -> Self {
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let body: Value = json::read(body).unwrap_or_default();
         let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
         Self {
             errors: ObjectError::read_all(body.get("errors")),
