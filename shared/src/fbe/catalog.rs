@@ -512,6 +512,28 @@ mod tests {
     }
 
     #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        for (text, id, data) in [
+            (
+                r#"{"id":"a","title":"half \ud83d"}"#,
+                "a",
+                "{\"id\":\"a\",\"title\":\"half \u{FFFD}\"}",
+            ),
+            (
+                r#"{"id":10000002479028556077430}"#,
+                "10000002479028556077430",
+                r#"{"id":"10000002479028556077430"}"#,
+            ),
+        ] {
+            let item = item(0, text.as_bytes()).unwrap();
+            assert_eq!((item.id.as_str(), item.data.get()), (id, data));
+        }
+        assert_eq!(item(0, b"{\"id\":\"a\",\"title\":\"\xE9\"}").unwrap().id, "a");
+        // Two products whose ids lost a character would be one.
+        assert_eq!(item(0, br#"{"id":"\ud83d"}"#).unwrap_err(), "without an `id`");
+    }
+
+    #[test]
     fn requests_are_updates_with_the_item_as_it_stood_in_the_feed() {
         let mut batcher = Batcher::new(1);
         let batch = batcher.push(product(0)).unwrap();

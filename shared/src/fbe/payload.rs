@@ -357,6 +357,31 @@ mod tests {
     }
 
     #[test]
+    fn what_json_allows_and_others_refuse_costs_nobody_anything() {
+        let deep = "[".repeat(1_000) + &"]".repeat(1_000);
+        let body = format!(
+            r#"{{"unused":{deep},"entry":[{{"changes":[
+                {{"field":"fbe_install","value":{{"business_id":"a","access_token":"t","installed_features":
+                    [{{"feature_type":"ads","feature_name":"half \ud83d","key \ude00":1e400}}]}}}},
+                {{"field":"fbe_install","value":{{"business_id":10000002479028556077430,"access_token":"t"}}}},
+                {{"field":"fbe_install","value":{{"business_id":"lost \ud83d","access_token":"t"}}}}]}}]}}"#
+        );
+        let parsed = read([b"\xEF\xBB\xBF", body.as_bytes()].concat());
+        let ids: Vec<_> = parsed
+            .changes
+            .iter()
+            .map(|event| event.business_id.as_str())
+            .collect();
+        assert_eq!(ids, ["a", "10000002479028556077430"]);
+        // Two businesses whose ids lost a character would be one.
+        assert_eq!(reasons(&parsed), [reason::NO_BUSINESS_ID]);
+        let InstallChange::Granted { granted, .. } = &parsed.changes[0].change else {
+            panic!("removed");
+        };
+        assert_eq!(granted.features[0].name.as_deref(), Some("half \u{FFFD}"));
+    }
+
+    #[test]
     fn removed_is_told_from_granted() {
         for (value, removed) in [
             (

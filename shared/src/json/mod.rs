@@ -107,13 +107,15 @@ mod tests {
 
     /// As Meta writes it: everything outside ASCII is escaped.
     fn escaped(json: &str) -> String {
-        let escape = |character: char| match character {
-            ' '..='~' => character.to_string(),
-            _ => {
-                let mut units = [0; 2];
-                let units = character.encode_utf16(&mut units).iter();
-                units.map(|unit| format!("\\u{unit:04X}")).collect()
+        let escape = |character: char| {
+            if matches!(character, ' '..='~') {
+                return character.to_string();
             }
+            let mut units = [0; 2];
+            let units = character.encode_utf16(&mut units);
+            units
+                .iter()
+                .fold(String::new(), |text, unit| text + &format!("\\u{unit:04X}"))
         };
         json.chars().map(escape).collect()
     }

@@ -385,6 +385,18 @@ mod tests {
     }
 
     #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        let answer = r#""replies":[{"text":"see you \ud83d"}],"unused \ude00":1e400,"#;
+        let expected = Answer::of("see you \u{FFFD}");
+        let body = format!("\u{FEFF}{{{answer}\"attributes\":{{\"n\":10000002479028556077430}}}}");
+        let read = parse_answer(body.as_bytes()).unwrap();
+        assert_eq!(read.replies, expected.replies);
+        assert_eq!(read.attributes["n"], "10000002479028556077430");
+        let body = format!("\u{FEFF}{{{answer}\"conversation_id\":\"user:42\"}}");
+        assert_eq!(parse_reply(body.as_bytes()).unwrap().1, expected);
+    }
+
+    #[test]
     fn an_answer_at_fault_names_the_field() {
         let long = format!(
             r#"{{"replies":[{{"text":"{}"}}]}}"#,

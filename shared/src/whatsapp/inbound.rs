@@ -378,6 +378,35 @@ mod tests {
     }
 
     #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        for (body, text) in [
+            (
+                r#"{"user_id":"42","message":"see you \ud83d"}"#,
+                "see you \u{FFFD}",
+            ),
+            (
+                r#"{"user_id":"42","unused \ude00":{"a":["\ud83d"]},"message":"hi"}"#,
+                "hi",
+            ),
+            (
+                "\u{FEFF}{\"user_id\":42,\"message\":10000002479028556077430}",
+                "10000002479028556077430",
+            ),
+            // The template that Liquid broke too.
+            (
+                "{\"user_id\":\"42\",\"first_name\":\"\\ud83d\",\"message\":\"a\nb\"}",
+                "a\nb",
+            ),
+        ] {
+            let message = message_of(body);
+            assert_eq!(
+                (message.content.text.as_str(), message.conversation_id.as_str()),
+                (text, "user:42")
+            );
+        }
+    }
+
+    #[test]
     fn a_form_without_url_encode_is_not_guessed() {
         let text = |body: &str| message_of(body).content.text;
         assert_eq!(text("user_id=42&message=where is it?"), "where is it?");

@@ -404,6 +404,14 @@ mod tests {
     }
 
     #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        let body = "\u{FEFF}{\"dispatch_id\":\"d\",\"message\":\"\\ud83d\",\"n\":1e400,\"errors\":[{\"index\":\"2\"}]}";
+        let taken = Taken::read(body.as_bytes());
+        assert_eq!(taken.dispatch_id.as_deref(), Some("d"));
+        assert_eq!(taken.errors[0].index, Some(2));
+    }
+
+    #[test]
     fn an_answer_of_another_shape_has_no_fields() {
         for body in ["", "<html>", "7", "[]", r#"{"errors":null,"dispatch_id":7}"#] {
             let taken = Taken::read(body.as_bytes());

@@ -187,6 +187,16 @@ mod tests {
     }
 
     #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        let body =
+            "\u{FEFF}{\"choices\":[{\"message\":{\"content\":\"see you \\ud83d\",\"\\ude00\":1e400}}]}";
+        assert_eq!(
+            parse_completion(body.as_bytes()),
+            Ok(Answer::of("see you \u{FFFD}"))
+        );
+    }
+
+    #[test]
     fn what_is_no_answer_names_the_field() {
         for (body, expected) in [
             ("nope", "`body` is not JSON"),

@@ -246,6 +246,12 @@ mod tests {
     }
 
     #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        let body = "\u{FEFF}{\"error\":{\"message\":\"half \\ud83d\",\"code\":\"190\",\"n\":1e400}}";
+        assert_eq!(kind(body), ErrorKind::TokenInvalid { subcode: None });
+    }
+
+    #[test]
     fn codes_decide_what_to_do() {
         let retry = ErrorKind::Retryable { wait: None };
         for code in [1, 2, 4, 17, 32, 341, 613, 1200, 80_000, 80_004, 80_014] {

@@ -108,6 +108,12 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_read_as_text_and_rounded_up() {
+        let headers = headers(&[("x-app-usage", r#"{"call_count":"28.2","total_time":27}"#)]);
+        assert_eq!(Usage::read(&headers).percent, 29);
+    }
+
+    #[test]
     fn a_retry_after_comes_first_and_nonsense_is_nothing() {
         assert_eq!(
             wait(&headers(&[("retry-after", "7")])),
