@@ -29,6 +29,7 @@ pub mod duplicate;
 pub mod inbound;
 mod json_string;
 pub mod message;
+pub mod plan;
 pub mod reply;
 pub mod route;
 pub mod settings;

@@ -11,6 +11,7 @@ mod fbe;
 mod fbe_order;
 mod fbe_token;
 mod graph;
+mod lease;
 mod outbox;
 mod stored_keys;
 
@@ -26,6 +27,8 @@ struct Tables {
     outbox: Outbox,
     contacts: Contacts,
     clock: Clock,
+    template: Template,
+    contacts_table: String,
     outbox_table: String,
 }
 
@@ -48,7 +51,9 @@ impl Tables {
             outbox,
             contacts,
             clock,
+            contacts_table: name("ContactsTable"),
             outbox_table: name("OutboxTable"),
+            template,
         }
     }
 
