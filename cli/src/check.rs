@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::Value;
-use shared::config::{ContactSettings, Env};
+use shared::config::Env;
 use shared::messenger::contact::Contact;
 use shared::messenger::key::ContactKey;
+use shared::messenger::settings::MessengerSettings;
 use shared::messenger::sync::{self, Synced};
 use testkit::braze::{FakeBraze, Identifier};
 
@@ -52,7 +53,7 @@ fn outbox(snapshot: &Snapshot, now: Timestamp) -> Vec<String> {
 type Place = (String, String);
 
 fn contacts(stack: &LocalStack, snapshot: &Snapshot, braze: &FakeBraze) -> anyhow::Result<Vec<String>> {
-    let settings = Env::new(|name| stack.settings().get(name).cloned()).finish(ContactSettings::read)?;
+    let settings = Env::new(|name| stack.settings().get(name).cloned()).finish(MessengerSettings::read)?;
     let mut problems = Vec::new();
     // Of several contacts of one user the last one told counts, so any of their values may stand.
     let mut told: BTreeMap<Place, BTreeSet<String>> = BTreeMap::new();

@@ -11,12 +11,13 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use shared::clock::Clock;
-use shared::config::{ContactSettings, Env};
+use shared::config::Env;
 use shared::messenger::decide::decide;
 use shared::messenger::link::LinkKeys;
 use shared::messenger::payload;
+use shared::messenger::settings::MessengerSettings;
+use shared::outbox::Outbox;
 use shared::outbox::OutboxItem;
-use shared::store::outbox::Outbox;
 use shared::webhook::signature::{self, Received};
 use testkit::signer::gateway_event;
 use testkit::template::Template;
@@ -353,7 +354,7 @@ fn items_of(payload: &Payload) -> anyhow::Result<Vec<OutboxItem>> {
     let signature = signature::sign(&secret, &payload.body);
     let verified = Received::new(payload.body.clone(), Some(&signature)).verify([&secret])?;
     let parsed = payload::parse(&verified, time::start());
-    let settings = Env::new(|_| None).finish(ContactSettings::read)?;
+    let settings = Env::new(|_| None).finish(MessengerSettings::read)?;
     let links = LinkKeys::new(&SecretString::from(""), None);
     let mut by_contact: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for event in parsed.events {

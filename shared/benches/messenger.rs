@@ -11,8 +11,9 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
-use shared::config::{ContactSettings, Env};
+use shared::config::Env;
 use shared::messenger::link::mint;
+use shared::messenger::settings::MessengerSettings;
 use shared::messenger::{Contact, ContactKey, Event, LinkKeys, decide, parse, sync};
 use shared::webhook::signature::{Received, Verified, sign};
 
@@ -30,9 +31,9 @@ fn link_key() -> SecretString {
     SecretString::from("development-link-signing-key-000000")
 }
 
-fn settings() -> ContactSettings {
+fn settings() -> MessengerSettings {
     Env::from_pairs(&[])
-        .finish(ContactSettings::read)
+        .finish(MessengerSettings::read)
         .expect("settings")
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 use shared::clock::Clock;
 use shared::outbox::Lane;
-use shared::store::outbox::{Entry, Outbox};
+use shared::outbox::{Entry, Outbox};
 use shared::telemetry;
 
 use crate::output::{self, usage};

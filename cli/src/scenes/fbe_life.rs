@@ -9,13 +9,13 @@ use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use shared::config::FbeSecretSettings;
 use shared::fbe::install::{Install, Status};
 use shared::fbe::plan::reconcile_item;
 use shared::fbe::secret;
-use shared::store::business_secrets::BusinessSecrets;
-use shared::store::installs::{Installs, Stored};
-use shared::store::outbox::Outbox;
+use shared::fbe::secrets::BusinessSecrets;
+use shared::fbe::settings::FbeSecretSettings;
+use shared::fbe::table::{Installs, Stored};
+use shared::outbox::Outbox;
 use testkit::braze::{CustomEvent, FakeBraze};
 use testkit::graph::FakeGraph;
 

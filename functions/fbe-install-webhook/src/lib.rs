@@ -5,12 +5,13 @@ mod ingest;
 use http::Method;
 use lambda_http::Request;
 use shared::clock::Clock;
-use shared::config::{Env, FbeSecretSettings, FbeSettings, Tables};
+use shared::config::Env;
 use shared::fbe::payload::{self, reason};
+use shared::fbe::secrets::BusinessSecrets;
+use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
+use shared::fbe::table::Installs;
+use shared::outbox::{Outbox, Quarantined};
 use shared::secrets::{MetaSecret, Secret};
-use shared::store::business_secrets::BusinessSecrets;
-use shared::store::installs::Installs;
-use shared::store::outbox::{Outbox, Quarantined};
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, answer, handshake, meta};
 
@@ -31,8 +32,8 @@ impl Settings {
     pub fn read(env: &mut Env<'_>) -> Self {
         Self {
             meta_secret_id: env.required("META_SECRET_ID"),
-            installs_table: Tables::installs(env),
-            outbox_table: Tables::outbox(env),
+            installs_table: env.required("INSTALLS_TABLE"),
+            outbox_table: env.required("OUTBOX_TABLE"),
             secrets: FbeSecretSettings::read(env),
             fbe: FbeSettings::read(env),
         }

@@ -4,15 +4,16 @@ mod ingest;
 
 use lambda_http::Request;
 use shared::clock::Clock;
-use shared::config::{ContactSettings, Env, Tables};
+use shared::config::Env;
 use shared::messenger::decide::asks_for_newer_keys;
 use shared::messenger::event::Event;
 use shared::messenger::link::LinkKeys;
 use shared::messenger::payload;
+use shared::messenger::settings::MessengerSettings;
+use shared::messenger::table::Contacts;
+use shared::outbox::{Outbox, Quarantined};
 use shared::secrets::{LinkSecret, MetaSecret, Secret, SecretError};
 use shared::store::StoreError;
-use shared::store::contacts::Contacts;
-use shared::store::outbox::{Outbox, Quarantined};
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, answer, meta};
 
@@ -28,7 +29,7 @@ pub struct Settings {
     link_secret_id: String,
     contacts_table: String,
     outbox_table: String,
-    contacts: ContactSettings,
+    contacts: MessengerSettings,
 }
 
 impl Settings {
@@ -37,9 +38,9 @@ impl Settings {
         Self {
             meta_secret_id: env.required("META_SECRET_ID"),
             link_secret_id: env.required("LINK_SECRET_ID"),
-            contacts_table: Tables::contacts(env),
-            outbox_table: Tables::outbox(env),
-            contacts: ContactSettings::read(env),
+            contacts_table: env.required("CONTACTS_TABLE"),
+            outbox_table: env.required("OUTBOX_TABLE"),
+            contacts: MessengerSettings::read(env),
         }
     }
 }
@@ -51,7 +52,7 @@ pub struct App {
     link: Secret<LinkSecret>,
     contacts: Contacts,
     outbox: Outbox,
-    settings: ContactSettings,
+    settings: MessengerSettings,
     clock: Clock,
 }
 

@@ -2,30 +2,36 @@
 //!
 //! Deployed twice, once for each lane. Woken by the outbox table's stream and, every minute, by a schedule.
 
-pub mod contacts;
+pub mod backoff;
+pub mod braze;
+pub mod dispatch;
 mod fbe;
-pub mod relay;
+pub mod messenger;
+pub mod whatsapp;
 
 use std::sync::Arc;
 
+use crate::backoff::Backoff;
+use crate::backoff::RetrySettings;
+use crate::braze::Braze;
+use crate::dispatch::{Dispatcher, Settler, Worker};
 use aws_lambda_events::event::dynamodb;
 use jiff::{SignedDuration, Timestamp};
 use lambda_runtime::{Error, LambdaEvent};
 use serde_json::{Value, json};
-use shared::clients::braze::Braze;
 use shared::clock::Clock;
-use shared::config::{ContactSettings, Env, RelaySettings, RetrySettings, Tables, braze_rest_endpoint};
-use shared::outbox::backoff::Backoff;
-use shared::outbox::dispatch::{Dispatcher, Settler, Worker};
+use shared::config::Env;
+use shared::messenger::settings::MessengerSettings;
+use shared::messenger::table::Contacts;
+use shared::outbox::{Entry, Outbox};
 use shared::outbox::{Kind, Lane};
 use shared::secrets::Secret;
-use shared::store::contacts::Contacts;
-use shared::store::conversations::Conversations;
-use shared::store::outbox::{Entry, Outbox};
+use shared::whatsapp::settings::RelaySettings;
+use shared::whatsapp::table::Conversations;
 
-use self::contacts::ContactWorker;
 use self::fbe::FbeWorker;
-use self::relay::RelayWorker;
+use self::messenger::sync::ContactWorker;
+use self::whatsapp::RelayWorker;
 
 /// What is left of an invocation when workers have to be back.
 const MARGIN: SignedDuration = SignedDuration::from_secs(5);
@@ -55,7 +61,7 @@ struct RelayLane {
 #[derive(Debug)]
 struct SyncSettings {
     contacts_table: String,
-    contacts: ContactSettings,
+    contacts: MessengerSettings,
     fbe: fbe::Settings,
 }
 
@@ -72,18 +78,18 @@ impl Settings {
         };
         Self {
             lane,
-            outbox_table: Tables::outbox(env),
+            outbox_table: env.required("OUTBOX_TABLE"),
             retry: RetrySettings::read(env),
-            braze_rest_endpoint: braze_rest_endpoint(env),
+            braze_rest_endpoint: env.url("BRAZE_REST_ENDPOINT", None),
             braze_secret_id: env.required("BRAZE_SECRET_ID"),
             sync: (lane == Lane::Sync).then(|| SyncSettings {
-                contacts_table: Tables::contacts(env),
-                contacts: ContactSettings::read(env),
+                contacts_table: env.required("CONTACTS_TABLE"),
+                contacts: MessengerSettings::read(env),
                 fbe: fbe::Settings::read(env),
             }),
             relay: (lane == Lane::Relay).then(|| RelayLane {
                 relay_secret_id: env.required("RELAY_SECRET_ID"),
-                conversations_table: Tables::conversations(env),
+                conversations_table: env.required("CONVERSATIONS_TABLE"),
                 relay: RelaySettings::read(env),
             }),
         }
@@ -232,6 +238,6 @@ impl App {
 fn waited_for(lane: Lane) -> SignedDuration {
     match lane {
         Lane::Sync => SignedDuration::ZERO,
-        Lane::Relay => relay::LONGEST_WAIT,
+        Lane::Relay => whatsapp::LONGEST_WAIT,
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod error;
+mod settings;
 pub mod usage;
 
 use std::fmt;
@@ -23,9 +24,9 @@ use sha2::Sha256;
 pub use answer::{BatchAccepted, BatchStatus};
 use answer::{batch_accepted, batch_status, done, unreadable};
 pub use error::{ErrorKind, GraphError};
+pub use settings::GraphSettings;
 pub use usage::Usage;
 
-use crate::config::GraphSettings;
 use crate::fbe::catalog::Batch;
 
 /// A full batch takes Meta longer than any other call.

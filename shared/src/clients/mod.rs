@@ -3,7 +3,5 @@
 //! The clients know nothing of the store, and the store nothing of them.
 
 pub mod aws;
-pub mod braze;
-pub mod external_system;
 pub mod graph;
 pub mod http;

@@ -6,7 +6,7 @@ use super::event::{InstallChange, InstallEvent};
 use super::install::{Change, Install, Removal, Status, TokenState};
 use super::plan::{ExchangeToken, FollowUps, Outcome, Plan, SecretChange, tell};
 use super::secret::{FbeSecret, TokenType};
-use crate::config::FbeSettings;
+use crate::fbe::settings::FbeSettings;
 
 /// How long after a removal its secret is looked for again.
 const SWEEP_AFTER: SignedDuration = SignedDuration::from_mins(5);

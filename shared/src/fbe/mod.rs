@@ -10,12 +10,10 @@
 //! * [`install`]: what is stored of a business. Never a token: those are in [`secret`].
 //! * [`decide`], [`reconcile`], [`token`]: pure decisions about an install.
 //! * [`catalog`], [`catalog_push`]: the feed in batches, and how far a push has come.
-//! * [`config_patch`]: changes to feature configuration that leave the rest alone.
 
 pub mod asset;
 pub mod catalog;
 pub mod catalog_push;
-pub mod config_patch;
 pub mod decide;
 pub mod event;
 pub mod features;
@@ -26,4 +24,7 @@ pub mod read;
 pub mod reconcile;
 pub mod redact;
 pub mod secret;
+pub mod secrets;
+pub mod settings;
+pub mod table;
 pub mod token;

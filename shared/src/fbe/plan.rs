@@ -7,7 +7,7 @@ use serde_json::json;
 use super::features::Disabled;
 use super::install::{Change, HistoryEntry, Install, differences};
 use super::secret::FbeSecret;
-use crate::config::FbeSettings;
+use crate::fbe::settings::FbeSettings;
 use crate::outbox::{Kind, OutboxItem};
 
 /// What is to be done to the business's secret.

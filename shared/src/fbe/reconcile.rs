@@ -10,7 +10,7 @@ use super::features::Feature;
 use super::install::{Change, Install};
 use super::plan::{FollowUps, Outcome, Plan, SecretChange, tell};
 use super::read::Granted;
-use crate::config::FbeSettings;
+use crate::fbe::settings::FbeSettings;
 
 /// Which of the three sides a difference comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use super::decide::exchange;
 use super::install::{Change, HistoryEntry, Install, Status, TokenState};
 use super::plan::{FollowUps, Notice, Outcome, Plan, SecretChange, exchange_item, tell};
 use super::secret::TokenType;
-use crate::config::FbeSettings;
+use crate::fbe::settings::FbeSettings;
 use crate::outbox::OutboxItem;
 
 /// An exchange that was given up is tried again this often.

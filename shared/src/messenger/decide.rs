@@ -11,7 +11,7 @@ use super::key::{ContactKey, Redacted};
 use super::link::{LinkError, LinkKeys, has_the_form_of_a_token};
 use super::sync::{self, Others, Synced};
 use super::user_ref::UserRefLink;
-use crate::config::{ContactSettings, UnlinkedContacts};
+use crate::messenger::settings::{MessengerSettings, UnlinkedContacts};
 use crate::outbox::{Kind, OutboxItem};
 
 /// How long after a person's act they may be written to.
@@ -111,7 +111,7 @@ pub fn decide(
     events: &[Event],
     derived: &[UserRefLink],
     links: &LinkKeys,
-    settings: &ContactSettings,
+    settings: &MessengerSettings,
 ) -> Plan {
     let mut plan = Plan::default();
     let synced = stored.map(|stored| &stored.synced);
@@ -218,7 +218,7 @@ fn facts(
     key: &ContactKey,
     event: &Event,
     links: &LinkKeys,
-    settings: &ContactSettings,
+    settings: &MessengerSettings,
     counts: &mut LinkCounts,
 ) -> Option<Contact> {
     let effect = event.effect();
@@ -293,7 +293,7 @@ pub(super) fn token_of(kind: &EventKind) -> Option<(&str, LinkedVia)> {
     token.map(|token| (token.expose(), via))
 }
 
-fn opted_out(kind: &EventKind, settings: &ContactSettings) -> Option<bool> {
+fn opted_out(kind: &EventKind, settings: &MessengerSettings) -> Option<bool> {
     match kind {
         EventKind::Optout => Some(true),
         EventKind::Message(message) => {
@@ -345,7 +345,7 @@ fn is_sync_due(
     stored: Option<&Contact>,
     contact: &Contact,
     synced: Option<&Synced>,
-    settings: &ContactSettings,
+    settings: &MessengerSettings,
 ) -> bool {
     let Some(queued) = contact.window_queued else {
         // New, or held until now.
@@ -365,12 +365,12 @@ fn is_sync_due(
 }
 
 /// Whether a window that was last told as `told` is worth telling again.
-pub(super) fn moved_enough(told: Timestamp, now: Timestamp, settings: &ContactSettings) -> bool {
+pub(super) fn moved_enough(told: Timestamp, now: Timestamp, settings: &MessengerSettings) -> bool {
     let step = SignedDuration::try_from(settings.window_sync).unwrap_or(SignedDuration::MAX);
     now > told && now.duration_since(told) >= step
 }
 
-fn is_listed(kind: &EventKind, settings: &ContactSettings) -> bool {
+fn is_listed(kind: &EventKind, settings: &MessengerSettings) -> bool {
     *kind != EventKind::Unknown
         && settings
             .events

@@ -23,7 +23,9 @@ pub mod event;
 pub mod key;
 pub mod link;
 pub mod payload;
+pub mod settings;
 pub mod sync;
+pub mod table;
 pub mod user_ref;
 
 pub use contact::{Contact, Link, LinkedVia, Referral, Stamped};

@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 use super::contact::Contact;
 use super::decide::moved_enough;
 use super::key::{Channel, ContactKey};
-use crate::config::{ContactSettings, UnlinkedContacts};
+use crate::messenger::settings::{MessengerSettings, UnlinkedContacts};
 
 pub use others::Others;
 
@@ -92,7 +92,7 @@ impl fmt::Debug for Synced {
 impl Synced {
     /// What can be said after an attempt of which nothing is known: somebody claimed `contact` and never came back.
     #[must_use]
-    pub fn interrupted(&self, contact: &Contact, settings: &ContactSettings) -> Self {
+    pub fn interrupted(&self, contact: &Contact, settings: &MessengerSettings) -> Self {
         let first = self.profile == Profile::None && !self.held && self.tried.is_empty();
         if self.profile == Profile::None && !first {
             // Where it was to be moved was stored before.
@@ -223,7 +223,7 @@ pub fn users_at_stake(contact: &Contact, synced: &Synced) -> BTreeMap<String, bo
 /// What Braze must be told of `contact`, given what it was told, and who else is on the profiles of
 /// [`users_at_stake`].
 #[must_use]
-pub fn plan(contact: &Contact, synced: &Synced, others: &Others, settings: &ContactSettings) -> SyncPlan {
+pub fn plan(contact: &Contact, synced: &Synced, others: &Others, settings: &MessengerSettings) -> SyncPlan {
     let target = contact.user_id();
     if !synced.is_on(target) {
         return transition::plan(contact, synced, others, settings);
@@ -252,7 +252,7 @@ fn on_profile(
     fields: Map<String, Value>,
     contact: &Contact,
     synced: &Synced,
-    settings: &ContactSettings,
+    settings: &MessengerSettings,
 ) -> SyncPlan {
     let changed = difference(&wanted(contact, settings), &synced.attributes, settings);
     let mut after = synced.clone();
@@ -304,7 +304,7 @@ fn alias_fields(key: &ContactKey) -> Map<String, Value> {
 }
 
 /// Everything that the profile should carry.
-fn wanted(contact: &Contact, settings: &ContactSettings) -> BTreeMap<String, Value> {
+fn wanted(contact: &Contact, settings: &MessengerSettings) -> BTreeMap<String, Value> {
     let key = &contact.key;
     let id_attribute = match key.channel {
         Channel::Messenger => &settings.messenger_id_attribute,
@@ -327,7 +327,7 @@ fn wanted(contact: &Contact, settings: &ContactSettings) -> BTreeMap<String, Val
 fn difference(
     wanted: &BTreeMap<String, Value>,
     told: &BTreeMap<String, Value>,
-    settings: &ContactSettings,
+    settings: &MessengerSettings,
 ) -> BTreeMap<String, Value> {
     let changed = wanted
         .iter()

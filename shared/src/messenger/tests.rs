@@ -14,7 +14,8 @@ use secrecy::SecretString;
 
 use super::link::mint;
 use super::{ContactKey, Event, LinkKeys, Parsed, UserRefKey, parse};
-use crate::config::{ContactSettings, Env};
+use crate::config::Env;
+use crate::messenger::settings::MessengerSettings;
 use crate::webhook::signature::{Received, Verified, sign};
 
 const LINK_KEY: &str = "development-link-signing-key-000000";
@@ -53,8 +54,8 @@ fn token(user_id: &str, now: Timestamp) -> String {
     .unwrap()
 }
 
-fn settings(pairs: &[(&str, &str)]) -> ContactSettings {
-    Env::from_pairs(pairs).finish(ContactSettings::read).unwrap()
+fn settings(pairs: &[(&str, &str)]) -> MessengerSettings {
+    Env::from_pairs(pairs).finish(MessengerSettings::read).unwrap()
 }
 
 type Subjects = (BTreeMap<UserRefKey, Vec<Event>>, BTreeMap<ContactKey, Vec<Event>>);

@@ -5,8 +5,13 @@
 //! [`OutboxItem`]s; the [`dispatch::Dispatcher`] is woken by the table's stream and by a schedule, and settles
 //! them one by one. So a dead third party costs delay, not data.
 
-pub mod backoff;
-pub mod dispatch;
+mod due;
+mod entry;
 pub mod item;
+mod quarantine;
+mod table;
 
+pub use entry::{Entry, SHARDS, Status};
 pub use item::{Kind, Lane, OutboxItem};
+pub use quarantine::Quarantined;
+pub use table::Outbox;

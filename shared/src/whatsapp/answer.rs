@@ -106,7 +106,8 @@ impl<'a> ExternalRequest<'a> {
 }
 
 /// The last [`HISTORY_TURNS`] of `history`.
-pub(super) fn latest(history: &[Turn]) -> &[Turn] {
+#[must_use]
+pub fn latest(history: &[Turn]) -> &[Turn] {
     history
         .get(history.len().saturating_sub(HISTORY_TURNS)..)
         .unwrap_or_default()
@@ -175,7 +176,8 @@ pub struct AnswerError {
     pub problem: &'static str,
 }
 
-pub(super) fn fault(field: impl Into<String>, problem: &'static str) -> AnswerError {
+/// An [`AnswerError`] about `field`.
+pub fn fault(field: impl Into<String>, problem: &'static str) -> AnswerError {
     AnswerError {
         field: field.into(),
         problem,

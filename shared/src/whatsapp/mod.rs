@@ -30,12 +30,13 @@ pub mod inbound;
 mod json_string;
 pub mod message;
 mod object;
-pub mod openai;
-pub mod pace;
+pub mod plan;
 pub mod reply;
 pub mod route;
+pub mod settings;
 pub mod settle;
 pub mod split;
+pub mod table;
 
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,8 @@ use super::conversation::Conversation;
 use super::message::Person;
 use super::route::{ReplyRules, reply_campaign};
 use super::split::{TEMPLATE_LIMIT, flatten, split};
-use crate::config::RelaySettings;
 use crate::outbox::{Kind, OutboxItem};
+use crate::whatsapp::settings::RelaySettings;
 
 /// The boolean attribute that says that a human has the conversation.
 pub const HUMAN_AGENT_ATTRIBUTE: &str = "whatsapp_human_agent";

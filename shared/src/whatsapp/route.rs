@@ -3,7 +3,9 @@
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::config::{ExternalSystemKind, InboundSettings, KeywordMatch, RelaySettings, RouteSettings};
+use crate::whatsapp::settings::{
+    ExternalSystemKind, InboundSettings, KeywordMatch, RelaySettings, RouteSettings,
+};
 
 /// The routes' keywords, ready to be held against messages. Made once at start, since regular expressions
 /// are slow to compile.

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use shared::config::FbeSettings;
 use shared::fbe::decide::decide;
 use shared::fbe::event::InstallEvent;
 use shared::fbe::install::{Change, Install, Status};
@@ -15,6 +14,7 @@ use shared::fbe::plan::{Outcome, Plan, SecretChange};
 use shared::fbe::read::{self, Granted};
 use shared::fbe::reconcile::{Cause, Verdict, reconcile};
 use shared::fbe::secret::TokenType;
+use shared::fbe::settings::FbeSettings;
 use shared::outbox::Kind;
 use shared::webhook::{Received, signature};
 

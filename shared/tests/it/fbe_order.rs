@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use secrecy::SecretString;
 use serde_json::Value;
-use shared::config::FbeSettings;
 use shared::fbe::asset::Assets;
 use shared::fbe::decide::decide;
 use shared::fbe::event::{InstallChange, InstallEvent, Stamp, Token};
@@ -15,6 +14,7 @@ use shared::fbe::install::{Install, Status};
 use shared::fbe::payload::parse;
 use shared::fbe::read::Granted;
 use shared::fbe::secret::TokenType;
+use shared::fbe::settings::FbeSettings;
 use shared::webhook::{Received, signature};
 
 fn now() -> Timestamp {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use shared::clients::graph::GraphSettings;
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphClient};
 use shared::clients::http;
-use shared::config::GraphSettings;
 use shared::fbe::catalog::{Batch, Batcher, FeedReader};
-use shared::fbe::{config_patch, read};
+use shared::fbe::read;
 use testkit::graph::{Edge, FakeGraph, FoundOut, Install, Options, faults};
 
 const TOKEN: &str = "EAAB-user";
@@ -148,35 +148,6 @@ async fn every_page_of_installs_is_read() {
         .await
         .unwrap_err();
     assert!(error.is_retryable());
-}
-
-#[tokio::test]
-async fn a_change_of_configuration_keeps_what_it_does_not_name() {
-    let (graph, caller) = start().await;
-    let first = json!({"feature_instance_id": "1", "enabled": true, "cta_button_text": "Book", "below_button_text": "x"});
-    let second = json!({"feature_instance_id": "2", "enabled": true, "cta_button_text": "Order"});
-    let ads = json!([{"feature_instance_id": "3", "enabled": true}]);
-    graph.set_configuration(
-        BUSINESS,
-        json!({"page_cta": first, "page_ctas": [first, second], "ads": ads}),
-    );
-    let current = caller
-        .client
-        .fbe_business(caller.credentials(), BUSINESS)
-        .await
-        .unwrap();
-    let change = json!({"page_ctas": [{"feature_instance_id": "1", "cta_button_text": "Reserve"}]});
-    let config = config_patch::patch(&current.value, &change).unwrap();
-    caller
-        .client
-        .update_fbe_business(caller.credentials(), BUSINESS, &config)
-        .await
-        .unwrap();
-    let first = json!({"feature_instance_id": "1", "enabled": true, "cta_button_text": "Reserve", "below_button_text": "x"});
-    assert_eq!(
-        graph.configuration(BUSINESS).unwrap(),
-        json!({"page_cta": first, "page_ctas": [first, second], "ads": ads})
-    );
 }
 
 #[tokio::test]

@@ -10,11 +10,12 @@ mod fbe;
 mod fbe_order;
 mod fbe_token;
 mod graph;
+mod lease;
 mod outbox;
 
 use shared::clock::Clock;
-use shared::store::contacts::Contacts;
-use shared::store::outbox::Outbox;
+use shared::messenger::table::Contacts;
+use shared::outbox::Outbox;
 use testkit::aws::EmbeddedAws;
 use testkit::template::Template;
 
@@ -24,6 +25,8 @@ struct Tables {
     outbox: Outbox,
     contacts: Contacts,
     clock: Clock,
+    template: Template,
+    contacts_table: String,
     outbox_table: String,
 }
 
@@ -46,7 +49,9 @@ impl Tables {
             outbox,
             contacts,
             clock,
+            contacts_table: name("ContactsTable"),
             outbox_table: name("OutboxTable"),
+            template,
         }
     }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use serde_json::json;
 use shared::outbox::{Kind, Lane, OutboxItem};
-use shared::store::outbox::{Outbox, Quarantined, Status};
+use shared::outbox::{Outbox, Quarantined, Status};
 use testkit::aws::Fault;
 
 use super::Tables;
@@ -89,42 +89,6 @@ async fn a_dead_item_can_be_listed_and_redriven() {
     let (due, _) = tables.outbox.due(Lane::Sync, 100).await.unwrap();
     assert_eq!((due[0].attempts, due[0].payload()), (0, json!({"n": 1})));
     assert!(tables.outbox.list_dead(Lane::Sync, 10).await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn of_many_claims_one_wins_until_its_lease_ends() {
-    let tables = Tables::create().await;
-    tables.outbox.add(&item("a", "1")).await.unwrap();
-    let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
-    let claims =
-        futures_util::future::join_all((0..8).map(|_| tables.outbox.claim(&entry, Duration::from_mins(1))))
-            .await;
-    assert_eq!(
-        claims
-            .into_iter()
-            .filter(|claim| claim.as_ref().unwrap().is_some())
-            .count(),
-        1
-    );
-    tables.later(61);
-    assert!(
-        tables
-            .outbox
-            .claim(&entry, Duration::from_mins(1))
-            .await
-            .unwrap()
-            .is_some()
-    );
-    tables.outbox.done([entry.clone()]).await.unwrap();
-    tables.later(61);
-    assert!(
-        tables
-            .outbox
-            .claim(&entry, Duration::from_mins(1))
-            .await
-            .unwrap()
-            .is_none()
-    );
 }
 
 #[tokio::test]
@@ -236,10 +200,6 @@ async fn a_transaction_that_is_under_way_is_waited_for() {
     conflicts("PutItem");
     assert!(tables.outbox.add(&item("a", "1")).await.unwrap());
     let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
-    conflicts("UpdateItem");
-    let lease = Duration::from_mins(1);
-    assert_eq!(tables.outbox.claim(&entry, lease).await.unwrap(), None);
-    tables.aws.clear_faults();
     conflicts("UpdateItem");
     let due = tables.clock.now() + jiff::SignedDuration::from_mins(5);
     tables.outbox.retry(&entry, "braze_503", due).await.unwrap();

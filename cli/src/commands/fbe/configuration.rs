@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Map, Value};
+use shared::clients::graph::GraphSettings;
 use shared::clients::graph::{Credentials, GraphApp, GraphClient};
 use shared::clients::http;
 use shared::clock::Clock;
-use shared::config::GraphSettings;
 use shared::secrets::{MetaSecret, Secret};
 
 use super::{GraphArgs, Place};

@@ -1,5 +1,6 @@
 //! `bridge fbe`
 
+mod config_patch;
 mod configuration;
 mod show;
 mod uninstall;
@@ -9,14 +10,13 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, bail};
 use aws_config::SdkConfig;
 use shared::clock::Clock;
-use shared::config::FbeSecretSettings;
-use shared::fbe::config_patch::patch;
 use shared::fbe::install::Install;
 use shared::fbe::plan::{push_item, reconcile_item};
+use shared::fbe::secrets::BusinessSecrets;
+use shared::fbe::settings::FbeSecretSettings;
+use shared::fbe::table::{Installs, Stored};
 use shared::fbe::token::exchange_on_demand;
-use shared::store::business_secrets::BusinessSecrets;
-use shared::store::installs::{Installs, Stored};
-use shared::store::outbox::Outbox;
+use shared::outbox::Outbox;
 
 use self::configuration::{Configuration, read_change};
 use self::show::{list, show};
@@ -284,7 +284,8 @@ pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
         }) => {
             let change = read_change(&change)?;
             let config = Configuration::open(&place, clock, &graph, &business).await?;
-            let posted = patch(&config.read().await?, &change).map_err(|error| usage(error.to_string()))?;
+            let posted = config_patch::patch(&config.read().await?, &change)
+                .map_err(|error| usage(error.to_string()))?;
             if dry_run {
                 output::line(serde_json::to_string_pretty(&posted)?);
                 return Ok(());

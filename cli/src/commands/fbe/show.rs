@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use shared::fbe::event::integration_record_id;
 use shared::fbe::install::{Install, pixel_rivals};
-use shared::store::installs::Stored;
+use shared::fbe::table::Stored;
 
 use super::Parts;
 use crate::output;

@@ -2,9 +2,9 @@
 
 use anyhow::bail;
 use shared::clock::Clock;
-use shared::config::FbeSettings;
 use shared::fbe::decide::decide;
 use shared::fbe::event::InstallEvent;
+use shared::fbe::settings::FbeSettings;
 
 use super::configuration::Configuration;
 use super::{GraphArgs, Parts, Place};

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use crate::dispatch::Outcome;
 use secrecy::{ExposeSecret, SecretString};
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphError};
 use shared::fbe::secret::FbeSecret;
+use shared::fbe::secrets::Found;
 use shared::fbe::token::{token_invalid, token_valid};
-use shared::outbox::dispatch::Outcome;
 use shared::secrets::MetaSecret;
-use shared::store::business_secrets::Found;
 use shared::telemetry;
 
 use super::{ROUNDS, TOKEN_INVALID, Visit, contended, secrets_unavailable};

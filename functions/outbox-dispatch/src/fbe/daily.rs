@@ -4,9 +4,9 @@ use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use shared::fbe::install::{Install, Status};
 use shared::fbe::plan::reconcile_item;
+use shared::outbox::Entry;
 use shared::outbox::Kind;
 use shared::store::StoreError;
-use shared::store::outbox::Entry;
 
 use super::FbeWorker;
 

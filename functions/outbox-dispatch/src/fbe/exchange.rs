@@ -1,14 +1,14 @@
 //! A person's token becomes a system user's, which does not die with the person's password.
 
+use crate::dispatch::Outcome;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use shared::clients::graph::GraphError;
 use shared::fbe::plan::ExchangeToken;
 use shared::fbe::secret::{FbeSecret, TokenType};
+use shared::fbe::secrets::Expected;
 use shared::fbe::token::exchanged;
-use shared::outbox::dispatch::Outcome;
-use shared::store::business_secrets::Expected;
-use shared::store::outbox::Entry;
+use shared::outbox::Entry;
 
 use super::access::{self, Access};
 use super::{ROUNDS, Visit, contended, secrets_unavailable};

@@ -14,21 +14,24 @@ mod reconcile;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::braze::Braze;
+use crate::dispatch::{Outcome, Worker};
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use shared::clients::braze::Braze;
 use shared::clients::graph::GraphClient;
+use shared::clients::graph::GraphSettings;
 use shared::clients::http;
 use shared::clock::Clock;
-use shared::config::{Env, FbeSecretSettings, FbeSettings, GraphSettings, Tables};
+use shared::config::Env;
 use shared::fbe::plan::{Plan, business_of};
+use shared::fbe::secrets::BusinessSecrets;
+use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
+use shared::fbe::table::{Installs, Stored};
 use shared::outbox::Kind;
-use shared::outbox::dispatch::{Outcome, Worker};
+use shared::outbox::{Entry, Outbox};
 use shared::secrets::{MetaSecret, Secret, SecretError};
-use shared::store::business_secrets::BusinessSecrets;
-use shared::store::installs::{Claim, Installs, Lease, Stored};
-use shared::store::outbox::{Entry, Outbox};
+use shared::store::{Claim, Lease};
 use shared::telemetry;
 use tokio::sync::Semaphore;
 
@@ -68,7 +71,7 @@ impl Settings {
     pub(crate) fn read(env: &mut Env<'_>) -> Self {
         Self {
             meta_secret_id: env.required("META_SECRET_ID"),
-            installs_table: Tables::installs(env),
+            installs_table: env.required("INSTALLS_TABLE"),
             secrets: FbeSecretSettings::read(env),
             graph: GraphSettings::read(env),
             fbe: FbeSettings::read(env),
@@ -135,7 +138,7 @@ impl FbeWorker {
             });
         };
         let (stored, lease) = match self.installs.claim(id, LEASE).await {
-            Ok(Claim::Leased(stored, lease)) => (*stored, lease),
+            Ok(Claim::Leased(stored, lease)) => (stored, lease),
             Ok(Claim::Busy) => return all(&Outcome::Busy),
             // An item is committed together with its install, so the record was removed by hand.
             Ok(Claim::Missing) => return all(&Outcome::Done),

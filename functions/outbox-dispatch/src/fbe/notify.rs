@@ -1,15 +1,16 @@
 //! Tells the business what is on and off now, and why: a custom event on its Braze profile.
 
+use crate::braze::TrackBody;
+use crate::dispatch::Outcome;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use shared::clients::braze::TrackBody;
 use shared::fbe::plan::Notice;
+use shared::outbox::Entry;
 use shared::outbox::Kind;
-use shared::outbox::dispatch::Outcome;
-use shared::store::outbox::Entry;
+use shared::store::Claim;
 
 use super::{LEASE, Visit};
-use crate::contacts;
+use crate::messenger::sync as contacts;
 
 /// Behind a notice that is due already.
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_secs(5);
@@ -26,8 +27,9 @@ impl Visit<'_> {
         };
         self.wait_for_older(entry).await?;
         // Events are not idempotent: somebody may have sent this one since we read it.
-        let claimed = self.worker.outbox.claim(entry, LEASE).await;
-        if claimed.map_err(|error| Outcome::from(&error))?.is_none() {
+        let outbox = &self.worker.outbox;
+        let claimed = outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
+        if !matches!(claimed.map_err(|error| Outcome::from(&error))?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
         let body = TrackBody {

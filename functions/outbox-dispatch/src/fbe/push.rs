@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::dispatch::Outcome;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{ACCEPT, ETAG, HeaderMap, LAST_MODIFIED};
@@ -13,13 +14,13 @@ use shared::clients::graph::{Answer, BatchAccepted, BatchStatus, ErrorKind, Grap
 use shared::fbe::catalog::{Batch, Batcher, BrokenItem, FeedError, FeedItem, FeedReader};
 use shared::fbe::catalog_push::{PushProgress, feed_url};
 use shared::fbe::plan::CatalogPush;
-use shared::outbox::dispatch::Outcome;
-use shared::store::installs::Push;
-use shared::store::outbox::Entry;
+use shared::fbe::table::Push;
+use shared::outbox::Entry;
+use shared::store::Claim;
 use shared::telemetry;
 
-use super::Visit;
 use super::access::Access;
+use super::{LEASE, Visit};
 
 /// Meta takes seconds to minutes for a batch.
 const POLL_AGAIN: Duration = Duration::from_secs(30);
@@ -306,13 +307,17 @@ impl Visit<'_> {
     /// Stores how far the push has come.
     async fn keep(&mut self, run: &mut Run) -> Result<(), Outcome> {
         run.progress().advanced_at = Some(self.now());
-        let kept = self.worker.installs.keep_push(&self.lease, &run.push).await;
-        if kept.map_err(|error| Outcome::from(&error))? {
-            self.stored.push = Some(run.push.clone());
-            Ok(())
-        } else {
-            Err(Outcome::retry("lease_lost"))
-        }
+        let kept = self
+            .worker
+            .installs
+            .keep_push(&self.lease, &run.push, LEASE)
+            .await;
+        let Claim::Leased((), lease) = kept.map_err(|error| Outcome::from(&error))? else {
+            return Err(Outcome::retry("lease_lost"));
+        };
+        self.lease = lease;
+        self.stored.push = Some(run.push.clone());
+        Ok(())
     }
 }
 

@@ -1,11 +1,11 @@
 //! The webhook was a hint, Graph's answer is the truth.
 
+use crate::dispatch::Outcome;
 use shared::fbe::install::pixel_rivals;
 use shared::fbe::read;
 use shared::fbe::reconcile::{Verdict, reconcile};
 use shared::fbe::token::exchange_again;
 use shared::outbox::Kind;
-use shared::outbox::dispatch::Outcome;
 use shared::telemetry;
 
 use super::{ROUNDS, Visit, contended};

@@ -124,7 +124,7 @@ async fn a_dead_item_can_be_redriven_to_success() {
     house.receive(&[house.message("7001")]).await;
     house.tick().await;
     assert_eq!(house.rows("dead").await, 1);
-    let outbox = shared::store::outbox::Outbox::new(
+    let outbox = shared::outbox::Outbox::new(
         house.aws.dynamodb(),
         house.outbox_table.clone(),
         house.clock.clone(),

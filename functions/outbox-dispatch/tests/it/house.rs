@@ -10,7 +10,7 @@ use shared::clock::Clock;
 use shared::config::Env;
 use shared::messenger::link::mint;
 use shared::outbox::Lane;
-use shared::store::outbox::Outbox;
+use shared::outbox::Outbox;
 use shared::webhook::signature::sign;
 use testkit::aws::EmbeddedAws;
 use testkit::braze::{FakeBraze, Options};

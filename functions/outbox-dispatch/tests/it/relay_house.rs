@@ -256,8 +256,8 @@ impl RelayHouse {
         rows
     }
 
-    pub(crate) fn outbox(&self) -> shared::store::outbox::Outbox {
-        shared::store::outbox::Outbox::new(self.aws.dynamodb(), self.outbox_table.clone(), self.clock.clone())
+    pub(crate) fn outbox(&self) -> shared::outbox::Outbox {
+        shared::outbox::Outbox::new(self.aws.dynamodb(), self.outbox_table.clone(), self.clock.clone())
     }
 
     /// The partition of the index over what is due that pending items lie in, by conversation.

@@ -2,8 +2,8 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
+use shared::outbox::Outbox;
 use shared::outbox::{Kind, Lane, OutboxItem};
-use shared::store::outbox::Outbox;
 
 use super::fbe::house::{House as Business, SHOP};
 use super::house::House;

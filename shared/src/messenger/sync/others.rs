@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Profile, wanted};
-use crate::config::ContactSettings;
 use crate::messenger::decide::Stored;
 use crate::messenger::key::ContactKey;
+use crate::messenger::settings::MessengerSettings;
 
 /// By user, the contacts that were ever about to be moved there, but for the one that a plan is made for.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +33,7 @@ impl Others {
         &self,
         user_id: &str,
         names: BTreeSet<String>,
-        settings: &ContactSettings,
+        settings: &MessengerSettings,
     ) -> BTreeMap<String, Value> {
         // Only what the other counts on, and will take back one day: also if it is about to leave, for it may think
         // better of it before it has left.

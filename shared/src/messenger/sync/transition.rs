@@ -23,14 +23,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::{Identify, Others, Profile, SyncPlan, Synced, alias_fields, alias_label, user_fields, wanted};
-use crate::config::ContactSettings;
 use crate::messenger::contact::Contact;
+use crate::messenger::settings::MessengerSettings;
 
 pub(super) fn plan(
     contact: &Contact,
     synced: &Synced,
     others: &Others,
-    settings: &ContactSettings,
+    settings: &MessengerSettings,
 ) -> SyncPlan {
     let target = contact.user_id();
     let wanted = wanted(contact, settings);

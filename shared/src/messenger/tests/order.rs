@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::super::sync::{Others, Profile, SyncPlan, Synced, alias_label, plan};
 use super::super::{Contact, Event, Stored, UserRef, decide, decide_user_ref};
 use super::{at, by_subject, link_keys, parsed, settings, token};
-use crate::config::ContactSettings;
+use crate::messenger::settings::MessengerSettings;
 use crate::outbox::Kind;
 
 const PAGE: &str = "1134597043258171";
@@ -84,7 +84,7 @@ struct World {
 }
 
 impl World {
-    fn deliver(&mut self, batch: &[Event], settings: &ContactSettings) {
+    fn deliver(&mut self, batch: &[Event], settings: &MessengerSettings) {
         let (user_refs, people) = by_subject(batch);
         assert!(user_refs.len() <= 1 && people.len() <= 1);
         let mut derived = Vec::new();
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    fn settle(&mut self, settings: &ContactSettings) {
+    fn settle(&mut self, settings: &MessengerSettings) {
         if std::mem::take(&mut self.pending) {
             let plan = plan(
                 self.contact.as_ref().unwrap(),
@@ -240,7 +240,7 @@ fn a_history() -> impl Strategy<Value = (Vec<Value>, Vec<usize>, Vec<(usize, boo
     })
 }
 
-fn run(events: &[Event], order: &[usize], batches: &[(usize, bool)], settings: &ContactSettings) -> World {
+fn run(events: &[Event], order: &[usize], batches: &[(usize, bool)], settings: &MessengerSettings) -> World {
     let mut world = World::default();
     let mut rest = order;
     for (size, settle) in batches.iter().cycle() {

@@ -9,7 +9,7 @@ use super::super::contact::{Link, LinkedVia, Stamped};
 use super::super::sync::{Others, Profile, SyncPlan, Synced, plan, users_at_stake};
 use super::super::{Channel, Contact, ContactKey, Stored};
 use super::{at, settings};
-use crate::config::{ContactSettings, UnlinkedContacts};
+use crate::messenger::settings::{MessengerSettings, UnlinkedContacts};
 
 const USERS: [&str; 2] = ["ana", "bo"];
 
@@ -74,7 +74,7 @@ struct World {
     users: BTreeMap<String, BTreeSet<usize>>,
     braze: Braze,
     now: i64,
-    settings: ContactSettings,
+    settings: MessengerSettings,
 }
 
 impl World {

@@ -8,7 +8,7 @@ use super::super::contact::{Link, LinkedVia, Stamped};
 use super::super::sync::{Others, Profile, SyncPlan, Synced, event_target, plan};
 use super::super::{Channel, Contact, ContactKey, Event, LinkKeys, Plan, Stored, decide};
 use super::{at, link_keys, parsed, settings, token};
-use crate::config::ContactSettings;
+use crate::messenger::settings::MessengerSettings;
 use crate::outbox::Kind;
 
 const PAGE: &str = "1134597043258171";
@@ -60,7 +60,7 @@ fn unlinked(minutes: i64) -> Vec<Event> {
 
 /// A contact with its Braze profile, driven event by event.
 struct Person {
-    settings: ContactSettings,
+    settings: MessengerSettings,
     contact: Option<Contact>,
     synced: Synced,
 }

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use super::conversation::{Conversation, Role, Turn, TurnStatus};
 use super::message::{Content, ConversationId, InboundMessage, Person};
-use crate::config::{Env, InboundSettings, RelaySettings};
+use crate::config::Env;
+use crate::whatsapp::settings::{InboundSettings, RelaySettings};
 
 pub(super) fn noon() -> Timestamp {
     "2026-11-21T12:00:00Z".parse().unwrap()

@@ -1,0 +1,160 @@
+//! When a failed item is tried again.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::{SignedDuration, Timestamp};
+use retry_policies::policies::ExponentialBackoff;
+use retry_policies::{Jitter, RetryDecision, RetryPolicy};
+use shared::config::Env;
+
+/// No wait of ours is shorter, or the tick that failed would meet the item again in its next round.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// No wait of ours is longer; a server's own may be.
+const LONGEST: Duration = Duration::from_hours(1);
+
+/// How long and how often an outbox item is tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct RetrySettings {
+    /// `RETRY_BASE_SECONDS`: the first step of the backoff, doubling to an hour.
+    pub base: Duration,
+    /// `RETRY_FOR_HOURS`: afterwards an item is dead.
+    pub keep_trying: Duration,
+}
+
+impl RetrySettings {
+    /// Reads the group.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let base = env.seconds("RETRY_BASE_SECONDS", 60);
+        let hours: u64 = env.parsed("RETRY_FOR_HOURS", 36, "a whole number of hours");
+        if base.is_zero() {
+            env.problem("RETRY_BASE_SECONDS is 0, but expects at least 1");
+        }
+        Self {
+            base,
+            keep_trying: Duration::from_secs(hours * 3600),
+        }
+    }
+}
+
+/// Exponential backoff with full jitter, doubling from a base to an hour, given up after a while.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    policy: ExponentialBackoff,
+    keep_trying: SignedDuration,
+}
+
+impl Backoff {
+    /// From the settings.
+    #[must_use]
+    pub fn new(settings: RetrySettings) -> Self {
+        let base = settings.base.min(LONGEST);
+        let policy = ExponentialBackoff::builder()
+            .retry_bounds(base, LONGEST)
+            .jitter(Jitter::Full)
+            .build_with_max_retries(u32::MAX);
+        Self {
+            policy,
+            keep_trying: SignedDuration::try_from(settings.keep_trying).unwrap_or(SignedDuration::MAX),
+        }
+    }
+
+    /// When to try again after `attempts` failures of something that began at `created`, or `None` if it has
+    /// been tried for long enough. The server's own `wait` wins over ours.
+    #[must_use]
+    pub fn next(
+        &self,
+        now: Timestamp,
+        created: Timestamp,
+        attempts: u32,
+        wait: Option<Duration>,
+    ) -> Option<Timestamp> {
+        if now.duration_since(created) >= self.keep_trying {
+            return None;
+        }
+        let wait = wait.unwrap_or_else(|| self.pause(attempts));
+        now.checked_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)))
+            .ok()
+    }
+
+    /// When to try again what is never given up: after `wait`, or as long as `attempts` failures suggest, but
+    /// within an hour.
+    #[must_use]
+    pub fn within_an_hour(&self, now: Timestamp, attempts: u32, wait: Option<Duration>) -> Timestamp {
+        let wait = wait.unwrap_or_else(|| self.pause(attempts)).min(LONGEST);
+        now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1))
+    }
+
+    fn pause(&self, attempts: u32) -> Duration {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the policy adds to the machine's time and asks for it back"
+        )]
+        let started = SystemTime::now();
+        let pause = match self.policy.should_retry(started, attempts) {
+            RetryDecision::Retry { execute_after } => {
+                execute_after.duration_since(started).unwrap_or_default()
+            }
+            RetryDecision::DoNotRetry => LONGEST,
+        };
+        pause.max(SHORTEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backoff() -> Backoff {
+        Backoff::new(RetrySettings {
+            base: Duration::from_mins(1),
+            keep_trying: Duration::from_hours(36),
+        })
+    }
+
+    #[test]
+    fn waits_grow_to_an_hour_and_vary() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let waits = |attempts| -> Vec<i64> {
+            (0..200)
+                .map(|_| backoff().next(now, now, attempts, None).unwrap().as_second() - now.as_second())
+                .collect()
+        };
+        assert!(waits(0).iter().all(|wait| (1..=60).contains(wait)));
+        let late = waits(20);
+        assert!(late.iter().all(|wait| (1..=3600).contains(wait)));
+        assert!(late.iter().max() != late.iter().min(), "full jitter spreads");
+        assert!(late.iter().any(|wait| *wait > 600), "the waits grow");
+    }
+
+    #[test]
+    fn a_servers_wait_wins() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let next = backoff().next(now, now, 0, Some(Duration::from_secs(7))).unwrap();
+        assert_eq!(next.as_second() - now.as_second(), 7);
+    }
+
+    #[test]
+    fn after_36_hours_it_is_given_up() {
+        let created = Timestamp::from_second(1_700_000_000).unwrap();
+        let later = created + SignedDuration::from_hours(36);
+        assert_eq!(backoff().next(later, created, 3, None), None);
+        assert!(
+            backoff()
+                .next(later - SignedDuration::from_secs(1), created, 3, None)
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn what_is_never_given_up_is_tried_every_hour() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let wait = |attempts, wait| {
+            let next = backoff().within_an_hour(now, attempts, wait);
+            next.as_second() - now.as_second()
+        };
+        assert!((0..200).all(|_| wait(1_000, None) <= 3600));
+        assert_eq!(wait(0, Some(Duration::from_hours(5))), 3600);
+        assert_eq!(wait(0, Some(Duration::from_secs(7))), 7);
+    }
+}

@@ -1,0 +1,412 @@
+//! Braze's REST API, as far as we use it.
+//!
+//! * [`Braze`]: one request, one answer, one [`BrazeError`] that says what to do about it.
+//! * [`track`]: many users' objects in as few requests as Braze's limits allow, with each object's fate.
+//! * [`identify`]: the same for aliases that become known users.
+//!
+//! The status codes are read as Braze's API error page describes them
+//! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
+
+mod gate;
+pub mod identify;
+pub(crate) mod rate_limit;
+mod refusal;
+pub mod track;
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde_json::Value;
+
+pub use self::refusal::{Array, ObjectError};
+use shared::clock::Clock;
+use shared::secrets::{BrazeSecret, Secret};
+
+/// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
+/// 75 in all is right for both. (<https://www.braze.com/docs/api/api_limits>)
+pub const MAX_TRACK_OBJECTS: usize = 75;
+
+/// At most this many users in `/users/identify`.
+pub const MAX_IDENTIFY: usize = 50;
+
+/// Braze's integration partners use 30 s and more; longer, and a batch would outlive its invocation.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Braze's REST API under one endpoint.
+#[derive(Clone, Debug)]
+pub struct Braze {
+    http: reqwest::Client,
+    endpoint: String,
+    secret: Secret<BrazeSecret>,
+    clock: Clock,
+}
+
+/// Why a request did not succeed, sorted by what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrazeError {
+    /// Try again, after `wait` if Braze said so. The outcome may be unknown: the request may have been taken.
+    Transient {
+        /// Short code for the log and the item.
+        reason: String,
+        /// What Braze's headers ask for.
+        wait: Option<Duration>,
+    },
+    /// Key, permission, instance or URL is wrong (401, 403, 404, a redirect), or the key cannot be read. Somebody must
+    /// act; until then the item waits.
+    Configuration {
+        /// Short code for the log and the item.
+        reason: String,
+    },
+    /// Braze refuses the content (400 and its like). Trying again will not help.
+    Rejected {
+        /// Short code for the log and the item; Braze's own text if it is one of the known ones.
+        reason: String,
+        /// Objects at fault, where Braze named them.
+        errors: Vec<ObjectError>,
+    },
+    /// The body is too large (413). In smaller pieces it may pass.
+    TooLarge,
+    /// No request was begun: there was no time left for one.
+    OutOfTime,
+}
+
+/// The body of `/users/track`.
+#[derive(Default, Serialize)]
+pub struct TrackBody {
+    /// User attributes objects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<Value>,
+    /// Custom event objects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Value>,
+}
+
+// The objects say who somebody is.
+impl fmt::Debug for TrackBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attributes, events } = self;
+        write!(
+            f,
+            "TrackBody({} attributes, {} events)",
+            attributes.len(),
+            events.len()
+        )
+    }
+}
+
+/// An alias-only profile that is to become a known user.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct AliasToIdentify {
+    /// The brand's own user id.
+    pub external_id: String,
+    /// The alias.
+    pub user_alias: UserAlias,
+}
+
+impl fmt::Debug for AliasToIdentify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AliasToIdentify")
+            .field("user_alias", &self.user_alias)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A Braze user alias.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct UserAlias {
+    /// Unique together with the label.
+    pub alias_name: String,
+    /// Kind of alias.
+    pub alias_label: String,
+}
+
+// The name is a person's id at Meta.
+impl fmt::Debug for UserAlias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserAlias")
+            .field("alias_label", &self.alias_label)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a taken request answered.
+#[derive(Default)]
+pub struct Taken {
+    /// Objects that were not taken although the others were.
+    pub errors: Vec<ObjectError>,
+    /// Of a campaign: what to look for in Braze's logs.
+    pub dispatch_id: Option<String>,
+    message: String,
+}
+
+impl Taken {
+    /// Why the only object of a request was not taken, as a short code; `None` if it was.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.errors.first().map(|error| error.reason(track::REJECTED))
+    }
+}
+
+impl Taken {
+    /// An answer that is not JSON, or not as documented, has no fields.
+    fn read(body: &[u8]) -> Self {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
+        Self {
+            errors: ObjectError::read_all(body.get("errors")),
+            dispatch_id: text("dispatch_id"),
+            message: text("message").unwrap_or_default(),
+        }
+    }
+}
+
+// The message may repeat what was sent, even the key.
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taken")
+            .field("errors", &self.errors)
+            .field("dispatch_id", &self.dispatch_id)
+            .finish_non_exhaustive()
+    }
+}
+
+enum Key {
+    Users,
+    Trigger,
+}
+
+impl Braze {
+    /// `endpoint` is the REST endpoint without a trailing slash, as the dashboard shows it.
+    #[must_use]
+    pub fn new(endpoint: String, secret: Secret<BrazeSecret>, clock: Clock) -> Self {
+        Self {
+            http: shared::clients::http::client(TIMEOUT),
+            endpoint,
+            secret,
+            clock,
+        }
+    }
+
+    /// `POST /users/track`: at most [`MAX_TRACK_OBJECTS`] objects and 4 MB. [`track::send`] sees to both.
+    pub async fn track(&self, body: &TrackBody) -> Result<Taken, BrazeError> {
+        self.post("/users/track", &Key::Users, body).await
+    }
+
+    /// `POST /users/identify`: at most [`MAX_IDENTIFY`] aliases. Success does not say that one was found.
+    pub async fn identify(&self, aliases: &[AliasToIdentify]) -> Result<Taken, BrazeError> {
+        self.post(
+            "/users/identify",
+            &Key::Users,
+            &serde_json::json!({"aliases_to_identify": aliases}),
+        )
+        .await
+    }
+
+    /// `POST /campaigns/trigger/send`. Not idempotent: after an unknown outcome, trying again may send twice.
+    pub async fn trigger_send(&self, body: &Value) -> Result<Taken, BrazeError> {
+        self.post("/campaigns/trigger/send", &Key::Trigger, body).await
+    }
+
+    async fn post(&self, path: &str, key: &Key, body: &impl Serialize) -> Result<Taken, BrazeError> {
+        let unreadable = |error: shared::secrets::SecretError| BrazeError::Configuration {
+            reason: error.to_string(),
+        };
+        let secret = self.secret.get().await.map_err(unreadable)?;
+        let answer = self.attempt(path, pick(&secret, key), body).await;
+        // The key may have been rotated; an expected side effect of that must not raise an alarm.
+        if let Err(BrazeError::Configuration { .. }) = answer
+            && let Ok(Some(fresh)) = self.secret.newer(&secret).await
+            && pick(&fresh, key).expose_secret() != pick(&secret, key).expose_secret()
+        {
+            return self.attempt(path, pick(&fresh, key), body).await;
+        }
+        answer
+    }
+
+    async fn attempt(
+        &self,
+        path: &str,
+        key: &SecretString,
+        body: &impl Serialize,
+    ) -> Result<Taken, BrazeError> {
+        if key.expose_secret().is_empty() {
+            return Err(BrazeError::Configuration {
+                reason: "the braze secret has no key yet".into(),
+            });
+        }
+        let url = format!("{}{path}", self.endpoint);
+        let request = self.http.post(url).bearer_auth(key.expose_secret()).json(body);
+        let answer = request.send().await.map_err(|error| network(&error))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = answer.bytes().await.map_err(|error| network(&error))?;
+        self.read(status, &headers, &body)
+    }
+
+    fn read(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<Taken, BrazeError> {
+        let taken = Taken::read(body);
+        let reason = || format!("braze_{}", status.as_u16());
+        match status {
+            status if status.is_success() => {
+                if taken.message != "success" {
+                    // Seen with other words in the wild; the documented meaning of 2xx is "taken".
+                    tracing::warn!(
+                        http.status = status.as_u16(),
+                        "Braze took a request with an unusual answer"
+                    );
+                }
+                Ok(taken)
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => Err(BrazeError::TooLarge),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+                let wait = rate_limit::wait(headers, self.clock.now());
+                Err(BrazeError::Transient {
+                    reason: reason(),
+                    wait,
+                })
+            }
+            // Seen with 400 and with 401: objects are named, so it is about the content and not the key.
+            _ if status.is_client_error() && taken.errors.iter().any(|error| error.index.is_some()) => {
+                let named = taken.errors.iter().find(|error| error.code.is_some());
+                Err(BrazeError::Rejected {
+                    reason: named.map_or_else(reason, |error| error.reason(&reason())),
+                    errors: taken.errors,
+                })
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                Err(BrazeError::Configuration { reason: reason() })
+            }
+            // Nothing of the REST API redirects: it is another host.
+            status if status.is_redirection() => Err(BrazeError::Configuration { reason: reason() }),
+            status if status.is_server_error() => Err(BrazeError::Transient {
+                reason: reason(),
+                wait: None,
+            }),
+            _ => Err(BrazeError::Rejected {
+                reason: known_reason(&taken.message).unwrap_or_else(reason),
+                errors: taken.errors,
+            }),
+        }
+    }
+}
+
+fn pick<'a>(secret: &'a BrazeSecret, key: &Key) -> &'a SecretString {
+    match key {
+        Key::Users => &secret.api_key,
+        Key::Trigger => secret.trigger_api_key(),
+    }
+}
+
+fn network(error: &reqwest::Error) -> BrazeError {
+    // The error's own text holds the URL; its kind says enough.
+    let reason = if error.is_timeout() {
+        TIMED_OUT
+    } else if error.is_connect() {
+        UNREACHABLE
+    } else {
+        "braze_connection_lost"
+    };
+    BrazeError::Transient {
+        reason: reason.to_owned(),
+        wait: None,
+    }
+}
+
+// Braze's answers to bad requests may quote the request, so only texts without data are passed on.
+fn known_reason(message: &str) -> Option<String> {
+    const KNOWN: [&str; 9] = [
+        "No Recipients",
+        "Invalid Campaign ID",
+        "Message Variant Unspecified",
+        "Invalid Message Variant",
+        "Mismatched Message Type",
+        "Max Input Length Exceeded",
+        "The max number of external_ids and aliases per request was exceeded",
+        "The max number of ids per request was exceeded",
+        "No message to send",
+    ];
+    KNOWN
+        .iter()
+        .find(|known| message.starts_with(*known))
+        .map(|known| format!("braze_400: {known}"))
+}
+
+impl BrazeError {
+    /// Whether other requests would meet the same: Braze throttles, is out of reach, or refuses the key. A 5xx
+    /// does not say so; it may be about the one request.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Configuration { .. } | Self::Transient { wait: Some(_), .. } => true,
+            Self::Transient { reason, wait: None } => {
+                matches!(reason.as_str(), TIMED_OUT | UNREACHABLE | THROTTLED)
+            }
+            Self::Rejected { .. } | Self::TooLarge | Self::OutOfTime => false,
+        }
+    }
+
+    /// Whether it is certain that Braze has done nothing of what was asked. Of a lost connection or a 5xx it is not,
+    /// and a refusal may be about a part.
+    #[must_use]
+    pub fn is_without_effect(&self) -> bool {
+        match self {
+            Self::Configuration { .. } | Self::OutOfTime => true,
+            Self::Transient { reason, .. } => matches!(reason.as_str(), UNREACHABLE | THROTTLED),
+            Self::Rejected { .. } | Self::TooLarge => false,
+        }
+    }
+}
+
+const TIMED_OUT: &str = "braze_timeout";
+const UNREACHABLE: &str = "braze_unreachable";
+const THROTTLED: &str = "braze_429";
+
+impl fmt::Display for BrazeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transient { reason, .. }
+            | Self::Configuration { reason }
+            | Self::Rejected { reason, .. } => f.write_str(reason),
+            Self::TooLarge => f.write_str("braze_413"),
+            Self::OutOfTime => f.write_str("out_of_time"),
+        }
+    }
+}
+
+impl std::error::Error for BrazeError {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_shows_a_person_or_a_key() {
+        let body = TrackBody {
+            attributes: vec![json!({"external_id": "user-7"})],
+            events: Vec::new(),
+        };
+        let alias = AliasToIdentify {
+            external_id: "user-7".to_owned(),
+            user_alias: UserAlias {
+                alias_name: "7001".to_owned(),
+                alias_label: "messenger:1".to_owned(),
+            },
+        };
+        let answer = json!({"message": "Invalid API key: user-7", "errors": [{"type": "'user-7' is wrong"}]});
+        let taken = Taken::read(answer.to_string().as_bytes());
+        let shown = format!("{body:?} {alias:?} {taken:?}");
+        assert!(!shown.contains("user-7") && !shown.contains("7001"), "{shown}");
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_has_no_fields() {
+        for body in ["", "<html>", "7", "[]", r#"{"errors":null,"dispatch_id":7}"#] {
+            let taken = Taken::read(body.as_bytes());
+            assert!(taken.errors.is_empty() && taken.dispatch_id.is_none(), "{body}");
+        }
+    }
+}

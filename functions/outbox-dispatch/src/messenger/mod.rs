@@ -1,0 +1,3 @@
+//! Messenger and Instagram: what leaves for Braze.
+
+pub mod sync;

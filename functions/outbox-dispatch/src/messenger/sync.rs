@@ -1,0 +1,421 @@
+//! Keeps contacts' Braze profiles up to date.
+//!
+//! All of a contact's items are settled together from its current state and under a lease, so that two syncs of
+//! one person never race at Braze, which keeps no order between requests.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::braze::{AliasToIdentify, Braze, BrazeError, TIMEOUT, UserAlias, identify, track};
+use crate::dispatch::{Outcome, Worker};
+use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use shared::messenger::contact::Contact;
+use shared::messenger::decide::Stored;
+use shared::messenger::key::ContactKey;
+use shared::messenger::settings::MessengerSettings;
+use shared::messenger::sync::{self, Identify, Others, SyncPlan, Synced};
+use shared::messenger::table::Contacts;
+use shared::outbox::Kind;
+use shared::outbox::{Entry, Outbox};
+use shared::store::{Claim, Lease, Released, StoreError};
+use tokio::time::Instant;
+
+/// How long a contact is ours. No request to Braze begins so late that it could outlive this, with half a
+/// minute left for the table.
+const LEASE: Duration = Duration::from_mins(2);
+
+/// When the last request may begin, counted from the claim.
+const LAST_START: Duration = LEASE
+    .saturating_sub(TIMEOUT)
+    .saturating_sub(Duration::from_secs(30));
+
+/// What it takes to write down what became of the last request.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// Calls to DynamoDB under way at once.
+const CONCURRENCY: usize = 32;
+
+/// Settles [`Kind::ContactSync`] and [`Kind::ContactEvent`].
+#[derive(Debug)]
+pub struct ContactWorker {
+    contacts: Contacts,
+    outbox: Outbox,
+    braze: Braze,
+    settings: MessengerSettings,
+}
+
+/// One contact and its items.
+struct Job {
+    stored: Stored,
+    lease: Lease,
+    /// What the plan was made from.
+    synced: Synced,
+    /// The users whom the plan moves it to or from.
+    users: Vec<User>,
+    plan: SyncPlan,
+    user: track::User,
+    /// Items that are settled as the profile is.
+    with_profile: Vec<usize>,
+    /// Items of the user's events, in their order, each under our claim.
+    events: Vec<(usize, Lease)>,
+}
+
+/// A user whose profile the contact is moved to or from, under our lease.
+struct User {
+    user_id: String,
+    lease: Lease,
+    /// The contacts that may ever have been moved there.
+    contacts: Vec<ContactKey>,
+}
+
+impl ContactWorker {
+    /// A worker.
+    #[must_use]
+    pub fn new(contacts: Contacts, outbox: Outbox, braze: Braze, settings: MessengerSettings) -> Self {
+        Self {
+            contacts,
+            outbox,
+            braze,
+            settings,
+        }
+    }
+
+    /// Takes a contact and says what Braze has to be told, or what became of its items already.
+    async fn prepare(
+        &self,
+        entries: &[Entry],
+        subject: String,
+        positions: Vec<usize>,
+    ) -> (Option<Job>, Vec<(usize, Outcome)>) {
+        let all = |outcome: Outcome| {
+            (
+                None,
+                positions
+                    .iter()
+                    .map(|position| (*position, outcome.clone()))
+                    .collect(),
+            )
+        };
+        let (stored, lease) = match self.contacts.claim(&subject, LEASE).await {
+            Ok(Claim::Leased(stored, lease)) => (stored, lease),
+            Ok(Claim::Busy) => return all(Outcome::Busy),
+            Ok(Claim::Missing) => return (None, missing(entries, &positions)),
+            Err(error) => return all(Outcome::from(&error)),
+        };
+        let synced = if lease.interrupted() {
+            stored.synced.interrupted(&stored.contact, &self.settings)
+        } else {
+            stored.synced.clone()
+        };
+        let (users, plan) = match self.plan(&stored.contact, &lease, &synced).await {
+            Ok(planned) => planned,
+            Err(outcome) => {
+                self.release(&lease, &stored.synced, &synced).await;
+                return all(outcome);
+            }
+        };
+        let mut user = track::User {
+            attributes: plan.attributes.clone(),
+            events: Vec::new(),
+        };
+        let target = sync::event_target(&stored.contact, &plan.after);
+        let (mut with_profile, mut events, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
+        for position in positions {
+            let Some(entry) = entries.get(position) else {
+                continue;
+            };
+            let (Kind::ContactEvent, Some(target)) = (entry.kind, &target) else {
+                with_profile.push(position);
+                continue;
+            };
+            // Events are not idempotent: somebody may have settled this one since we read it.
+            match self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await {
+                Ok(Claim::Leased(_, lease)) => {
+                    user.events.push(event(entry.payload(), target));
+                    events.push((position, lease));
+                }
+                Ok(Claim::Busy | Claim::Missing) => outcomes.push((position, Outcome::Busy)),
+                Err(error) => outcomes.push((position, Outcome::from(&error))),
+            }
+        }
+        let job = Job {
+            stored,
+            lease,
+            synced,
+            users,
+            plan,
+            user,
+            with_profile,
+            events,
+        };
+        (Some(job), outcomes)
+    }
+
+    /// Takes the users whom the contact has to be moved to or from, and says what Braze has to be told. Where it is
+    /// about to be moved is stored before.
+    async fn plan(
+        &self,
+        contact: &Contact,
+        lease: &Lease,
+        synced: &Synced,
+    ) -> Result<(Vec<User>, SyncPlan), Outcome> {
+        let mut users = Vec::new();
+        let planned = self.plan_with(contact, lease, synced, &mut users).await;
+        match planned {
+            Ok(plan) => Ok((users, plan)),
+            Err(outcome) => {
+                self.release_users(&users).await;
+                Err(outcome)
+            }
+        }
+    }
+
+    async fn plan_with(
+        &self,
+        contact: &Contact,
+        lease: &Lease,
+        synced: &Synced,
+        users: &mut Vec<User>,
+    ) -> Result<SyncPlan, Outcome> {
+        let failed = |error: StoreError| Outcome::from(&error);
+        let key = &contact.key;
+        for (user_id, enters) in sync::users_at_stake(contact, synced) {
+            let entering = enters.then_some(key);
+            let claimed = self.contacts.claim_user(&user_id, entering, LEASE).await;
+            let Claim::Leased(contacts, lease) = claimed.map_err(failed)? else {
+                return Err(Outcome::Busy);
+            };
+            users.push(User {
+                user_id,
+                lease,
+                contacts,
+            });
+        }
+        let others = self.others(key, users).await?;
+        let plan = sync::plan(contact, synced, &others, &self.settings);
+        let noted = !plan.enters(synced) || self.contacts.note(lease, &plan.before).await.map_err(failed)?;
+        noted.then_some(plan).ok_or(Outcome::Busy)
+    }
+
+    /// Who else was ever moved to these users.
+    async fn others(&self, key: &ContactKey, users: &[User]) -> Result<Others, Outcome> {
+        let mut others = Others::default();
+        for user in users {
+            let mut keys = user.contacts.clone();
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                continue;
+            }
+            let known = self.contacts.read(&keys, &[]).await;
+            let mut known = known.map_err(|error| Outcome::from(&error))?;
+            if !known.unreadable_contacts.is_empty() {
+                return Err(Outcome::retry("unreadable_contact"));
+            }
+            for other in keys {
+                let stored = known.contacts.remove(&other);
+                others.add(&user.user_id, other, stored);
+            }
+        }
+        Ok(others)
+    }
+
+    /// Lets a contact go of which Braze was not told everything.
+    async fn release(&self, lease: &Lease, stored: &Synced, synced: &Synced) {
+        let changed = (synced != stored).then_some(synced);
+        if let Err(error) = self.contacts.release(lease, changed).await {
+            tracing::warn!(%error, "a contact's lease runs out by itself");
+        }
+    }
+
+    async fn release_users(&self, users: &[User]) {
+        for user in users {
+            if let Err(error) = self.contacts.release(&user.lease, None).await {
+                tracing::warn!(%error, "a user's lease runs out by itself");
+            }
+        }
+    }
+
+    /// Makes alias-only profiles known users; the result has one entry a job.
+    async fn identify(&self, jobs: &[Job], last_start: Instant) -> Vec<Result<(), BrazeError>> {
+        let (wanted, aliases): (Vec<usize>, Vec<AliasToIdentify>) = jobs
+            .iter()
+            .enumerate()
+            .filter_map(|(job, Job { plan, .. })| Some((job, alias(plan.identify.as_ref()?))))
+            .unzip();
+        let answers = identify::send(&self.braze, &aliases, last_start).await;
+        let mut fates: Vec<Result<(), BrazeError>> = jobs.iter().map(|_| Ok(())).collect();
+        for (job, answer) in wanted.into_iter().zip(answers) {
+            if let Some(fate) = fates.get_mut(job) {
+                *fate = answer;
+            }
+        }
+        fates
+    }
+
+    async fn finish(&self, job: Job, fate: track::Fate, identified: bool) -> Vec<(usize, Outcome)> {
+        let profile = match &fate.attributes {
+            Ok(()) => {
+                let changed = (job.plan.after != job.stored.synced).then_some(&job.plan.after);
+                match self.contacts.release(&job.lease, changed).await {
+                    Ok(Released::Yes) if job.plan.is_half() => Outcome::retry("profile_moves"),
+                    Ok(Released::Yes) => Outcome::Done,
+                    Ok(Released::Refused | Released::Lost) => Outcome::retry("lease_lost"),
+                    Err(error) => Outcome::from(&error),
+                }
+            }
+            Err(error) => {
+                let noted = job.plan.enters(&job.synced);
+                let stored = if noted {
+                    &job.plan.before
+                } else {
+                    &job.stored.synced
+                };
+                let nothing_done = error.is_without_effect() && !identified;
+                let left = if nothing_done {
+                    &job.synced
+                } else {
+                    &job.plan.before
+                };
+                self.release(&job.lease, stored, left).await;
+                outcome(error)
+            }
+        };
+        // Not before: whoever takes them reads what has become of this contact.
+        self.release_users(&job.users).await;
+        let mut outcomes: Vec<(usize, Outcome)> = job
+            .with_profile
+            .into_iter()
+            .map(|position| (position, profile.clone()))
+            .collect();
+        // An event that Braze has taken is done, whatever became of the rest.
+        for ((position, lease), fate) in job.events.into_iter().zip(fate.events) {
+            let outcome = fate.map_or_else(|error| outcome(&error), |()| Outcome::Done);
+            if outcome == Outcome::Busy
+                && let Err(error) = self.outbox.release(&lease).await
+            {
+                tracing::warn!(%error, "an event's claim runs out by itself");
+            }
+            outcomes.push((position, outcome));
+        }
+        outcomes
+    }
+}
+
+#[async_trait]
+impl Worker for ContactWorker {
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::ContactSync, Kind::ContactEvent]
+    }
+
+    async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
+        let left = Duration::try_from(until.duration_since(self.contacts.now())).unwrap_or_default();
+        let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Busy).collect();
+        let Some(spare) = left.checked_sub(TIMEOUT + SETTLING) else {
+            return outcomes;
+        };
+        let last_start = Instant::now() + LAST_START.min(spare);
+        let mut subjects: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (position, entry) in entries.iter().enumerate() {
+            subjects.entry(entry.subject.clone()).or_default().push(position);
+        }
+        let prepared = stream::iter(subjects)
+            .map(|(subject, positions)| self.prepare(entries, subject, positions))
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await;
+        let mut jobs = Vec::new();
+        for (job, settled) in prepared {
+            jobs.extend(job);
+            put(&mut outcomes, settled);
+        }
+
+        let identified = self.identify(&jobs, last_start).await;
+        // Who could not be identified must not get attributes either: they would make a second profile.
+        let users: Vec<track::User> = jobs
+            .iter()
+            .zip(&identified)
+            .map(|(job, fate)| {
+                if fate.is_ok() {
+                    job.user.clone()
+                } else {
+                    track::User::default()
+                }
+            })
+            .collect();
+        let tracked = track::send(&self.braze, &users, last_start).await;
+
+        let finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
+            .map(|(job, (identified, tracked))| {
+                let is_identified = job.plan.identify.is_some() && identified.is_ok();
+                let fate =
+                    identified.map_or_else(|error| track::Fate::failed(&job.user, &error), |()| tracked);
+                self.finish(job, fate, is_identified)
+            })
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await;
+        put(&mut outcomes, finished.into_iter().flatten().collect());
+        outcomes
+    }
+}
+
+/// Nobody is left to tell Braze about. But a contact's many events are not all written with it: it may be about to
+/// come.
+fn missing(entries: &[Entry], positions: &[usize]) -> Vec<(usize, Outcome)> {
+    let of = |position: &usize| match entries.get(*position)?.kind {
+        Kind::ContactEvent => Some((*position, Outcome::retry("contact_missing"))),
+        _ => Some((*position, Outcome::Done)),
+    };
+    positions.iter().filter_map(of).collect()
+}
+
+fn put(outcomes: &mut [Outcome], settled: Vec<(usize, Outcome)>) {
+    for (position, outcome) in settled {
+        if let Some(slot) = outcomes.get_mut(position) {
+            *slot = outcome;
+        }
+    }
+}
+
+fn alias(identify: &Identify) -> AliasToIdentify {
+    AliasToIdentify {
+        external_id: identify.external_id.clone(),
+        user_alias: UserAlias {
+            alias_name: identify.alias_name.clone(),
+            alias_label: identify.alias_label.clone(),
+        },
+    }
+}
+
+/// The event object: what the item holds, for whom it is.
+fn event(payload: Value, target: &Map<String, Value>) -> Value {
+    let mut object = target.clone();
+    if let Value::Object(fields) = payload {
+        object.extend(fields);
+    }
+    Value::Object(object)
+}
+
+/// What a failed call means for the items it was about.
+pub(crate) fn outcome(error: &BrazeError) -> Outcome {
+    match error {
+        BrazeError::Transient { reason, wait } => Outcome::Retry {
+            reason: reason.clone(),
+            wait: *wait,
+        },
+        BrazeError::Configuration { reason } => Outcome::Misconfigured {
+            reason: reason.clone(),
+            wait: None,
+        },
+        BrazeError::Rejected { reason, .. } => Outcome::Dead {
+            reason: reason.clone(),
+        },
+        BrazeError::TooLarge => Outcome::Dead {
+            reason: error.to_string(),
+        },
+        BrazeError::OutOfTime => Outcome::Busy,
+    }
+}

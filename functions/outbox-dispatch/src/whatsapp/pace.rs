@@ -1,0 +1,204 @@
+//! Which of the messages that wait are handed over next.
+//!
+//! Messages that wait go together, in order. If they fail, they wait together, and a message that comes
+//! meanwhile waits with them. One of them may be what the external system stumbles over, and nothing tells
+//! which; so a message that has failed a few times goes alone from then on, and holds up no other. The oldest
+//! goes first, so that after an outage the order is kept; once it is answered, the others follow together.
+
+use jiff::Timestamp;
+
+use shared::whatsapp::conversation::{Turn, TurnStatus};
+use shared::whatsapp::settle::MAX_HANDED_OVER;
+
+/// After this many failures a message goes alone.
+pub(super) const FAILURES_TOGETHER: u32 = 3;
+
+/// After this many failures nothing else is tried for the time being: it is most likely down.
+const FAILURES_AT_ONCE: u32 = 2;
+
+/// A message that waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting<'a> {
+    /// The message.
+    pub turn: &'a Turn,
+    /// How often it has failed.
+    pub attempts: u32,
+    /// Not before this time, since it failed.
+    pub backs_off_until: Option<Timestamp>,
+    /// It has failed in this run.
+    pub tried: bool,
+}
+
+impl Waiting<'_> {
+    /// Whether it may be what the external system stumbles over.
+    #[must_use]
+    pub(super) fn goes_alone(&self) -> bool {
+        self.attempts >= FAILURES_TOGETHER || self.turn.status == Some(TurnStatus::GivenUp)
+    }
+
+    fn backs_off(&self, now: Timestamp) -> bool {
+        self.backs_off_until.is_some_and(|until| until > now)
+    }
+}
+
+/// What this run has taught about the external system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Learned {
+    /// It has answered.
+    pub answered: bool,
+    /// It has failed at several messages of which each may have been the one: now each goes alone.
+    pub each_alone: bool,
+    /// How often it has failed.
+    pub failures: u32,
+}
+
+impl Learned {
+    /// Whether nothing else is tried for the time being.
+    #[must_use]
+    pub(super) fn is_enough(self) -> bool {
+        self.failures >= FAILURES_AT_ONCE
+    }
+
+    /// It cannot be asked before somebody mends something.
+    pub(super) fn give_in(&mut self) {
+        self.failures = FAILURES_AT_ONCE;
+    }
+}
+
+/// Until when messages that go together have to wait, because some of them have failed.
+#[must_use]
+pub(super) fn held_until(waiting: &[Waiting<'_>], now: Timestamp) -> Option<Timestamp> {
+    let together = waiting.iter().filter(|message| !message.goes_alone());
+    together
+        .filter(|message| message.backs_off(now))
+        .filter_map(|message| message.backs_off_until)
+        .max()
+}
+
+/// The messages that are handed over next, in order; none = nothing before something changes. `waiting` is all
+/// that wait, in order.
+#[must_use]
+pub(super) fn next_handover<'a>(waiting: &[Waiting<'a>], learned: Learned, now: Timestamp) -> Vec<&'a Turn> {
+    if learned.is_enough() {
+        return Vec::new();
+    }
+    let held = held_until(waiting, now).is_some();
+    let is_ready = |message: &&Waiting<'a>| {
+        let waits = if message.goes_alone() {
+            message.backs_off(now)
+        } else {
+            held
+        };
+        !message.tried && (learned.answered || !waits)
+    };
+    let ready: Vec<&Waiting<'a>> = waiting.iter().filter(is_ready).collect();
+    let first = if ready.is_empty() {
+        None
+    } else if learned.failures == 0 {
+        // If there is a reason to ask at all, the oldest goes first, though its time has not come.
+        let mut in_order = waiting.iter();
+        in_order.find(|message| is_ready(message) || message.goes_alone() && !message.tried)
+    } else {
+        // Whoever has failed least, so that each has its turn.
+        ready.iter().copied().min_by_key(|message| message.attempts)
+    };
+    let Some(first) = first else {
+        return Vec::new();
+    };
+    let together = !learned.each_alone && (learned.answered || !first.goes_alone());
+    if !together {
+        return vec![first.turn];
+    }
+    ready
+        .into_iter()
+        .filter(|message| learned.answered || !message.goes_alone())
+        .take(MAX_HANDED_OVER)
+        .map(|message| message.turn)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::whatsapp::tests::turn;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// Each with its failures, and for how many seconds it backs off.
+    fn next(messages: &[(u32, u64)], learned: Learned) -> Vec<usize> {
+        let turns: Vec<Turn> = (0..messages.len()).map(|at| turn(&at.to_string())).collect();
+        let waiting: Vec<Waiting<'_>> = turns
+            .iter()
+            .zip(messages)
+            .map(|(turn, (attempts, seconds))| Waiting {
+                turn,
+                attempts: *attempts,
+                backs_off_until: (*attempts > 0).then_some(NOW + Duration::from_secs(*seconds)),
+                tried: false,
+            })
+            .collect();
+        next_handover(&waiting, learned, NOW)
+            .into_iter()
+            .map(|turn| turn.content.text.parse().unwrap())
+            .collect()
+    }
+
+    const NOTHING: Learned = Learned {
+        answered: false,
+        each_alone: false,
+        failures: 0,
+    };
+
+    #[test]
+    fn messages_go_together_until_they_have_failed_a_few_times() {
+        assert_eq!(next(&[], NOTHING), [0_usize; 0]);
+        assert_eq!(next(&[(0, 0), (0, 0)], NOTHING), [0, 1]);
+        assert_eq!(next(&[(2, 0), (0, 0)], NOTHING), [0, 1]);
+        assert_eq!(next(&[(3, 0), (3, 0)], NOTHING), [0]);
+        assert_eq!(next(&[(0, 0); 25], NOTHING).len(), MAX_HANDED_OVER);
+    }
+
+    #[test]
+    fn a_new_message_waits_with_those_that_back_off_together() {
+        assert_eq!(next(&[(1, 30), (0, 0)], NOTHING), [0_usize; 0]);
+        assert_eq!(next(&[(1, 30), (1, 0)], NOTHING), [0_usize; 0]);
+        assert_eq!(next(&[(1, 0), (0, 0)], NOTHING), [0, 1]);
+    }
+
+    #[test]
+    fn what_goes_alone_holds_up_nobody_and_goes_first_if_anything_goes() {
+        assert_eq!(next(&[(5, 30)], NOTHING), [0_usize; 0]);
+        assert_eq!(next(&[(5, 30), (0, 0)], NOTHING), [0]);
+        let failed_once = Learned {
+            failures: 1,
+            ..NOTHING
+        };
+        assert_eq!(next(&[(5, 30), (0, 0), (0, 0)], failed_once), [1, 2]);
+        assert_eq!(next(&[(6, 30), (5, 0), (4, 0)], failed_once), [2]);
+        let answered = Learned {
+            answered: true,
+            ..NOTHING
+        };
+        assert_eq!(next(&[(5, 30), (4, 30), (0, 0)], answered), [0, 1, 2]);
+        let each_alone = Learned {
+            each_alone: true,
+            ..answered
+        };
+        assert_eq!(next(&[(5, 30), (4, 30), (0, 0)], each_alone), [0]);
+    }
+
+    #[test]
+    fn two_failures_are_enough() {
+        let mut learned = Learned {
+            failures: 2,
+            answered: true,
+            ..NOTHING
+        };
+        assert_eq!(next(&[(0, 0)], learned), [0_usize; 0]);
+        learned.failures = 0;
+        learned.give_in();
+        assert!(learned.is_enough());
+    }
+}

@@ -1,0 +1,201 @@
+//! Replies, one after the other.
+
+use crate::braze::{BrazeError, TrackBody};
+use crate::dispatch::{Moved, Outcome};
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use serde_json::Value;
+use shared::outbox::Entry;
+use shared::outbox::OutboxItem;
+use shared::store::Claim;
+use shared::telemetry;
+use shared::whatsapp::reply::{ReplyPayload, Send, decide_send, without_attributes};
+
+use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, dead, persist, signed};
+use crate::messenger::sync as contacts;
+
+/// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
+const CLAIM: std::time::Duration = std::time::Duration::from_mins(1);
+
+impl Drain<'_> {
+    /// Sends the replies that wait, until one has to wait longer: none overtakes another.
+    pub(super) async fn send_replies(&mut self) -> Result<(), Stop> {
+        while !self.blocked
+            && let Some(first) = self.replies.front()
+        {
+            if first.backs_off_until.is_some_and(|until| until > self.now()) {
+                self.blocked = true;
+                break;
+            }
+            if !self.has_time_for(BRAZE_TIMEOUT) {
+                return Err(Stop::OutOfTime);
+            }
+            let event_key = first.event_key.clone();
+            self.hold(BRAZE_TIMEOUT).await?;
+            match self.worker.outbox.claim(self.subject, &event_key, CLAIM).await? {
+                Claim::Leased(entry, _) => self.send(&entry).await?,
+                // Whoever had it died over it. It may have been sent; its claim has to run out first.
+                Claim::Busy => self.block(self.now() + signed(CLAIM)),
+                Claim::Missing => {
+                    self.passed(&event_key);
+                    if let Some((position, _)) = self.given.get(event_key.as_str()) {
+                        self.outcomes.insert(*position, Outcome::Settled);
+                    }
+                }
+            }
+        }
+        self.hold_back().await
+    }
+
+    async fn send(&mut self, entry: &Entry) -> Result<(), Stop> {
+        let Ok(reply) = serde_json::from_value::<ReplyPayload>(entry.payload()) else {
+            self.note(entry, dead("unreadable_payload")).await?;
+            self.passed(&entry.event_key);
+            return Ok(());
+        };
+        let conversation = &self.stored.conversation;
+        let settings = &self.worker.settings;
+        let sent = match decide_send(&entry.event_key, &reply, conversation, settings, self.now()) {
+            Send::Trigger(body) => self.worker.braze.trigger_send(&body).await,
+            Send::Track(body) => self.worker.braze.track(&track_body(body)).await,
+            Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason).await,
+            Send::Misconfigured(reason) => {
+                let outcome = Outcome::Misconfigured {
+                    reason: reason.to_owned(),
+                    wait: None,
+                };
+                return self.try_again(entry, outcome).await;
+            }
+            Send::Replace(pieces) => return self.replace(entry, pieces).await,
+        };
+        let outcome = match &sent {
+            Ok(taken) => taken
+                .refusal()
+                .map_or(Outcome::Done, |reason| Outcome::Dead { reason }),
+            // A campaign that our settings name has to be mended there, and the replies wait for it.
+            Err(BrazeError::Rejected { reason, .. })
+                if reply.campaign.is_none() && reason.contains("Invalid Campaign ID") =>
+            {
+                Outcome::Misconfigured {
+                    reason: reason.clone(),
+                    wait: None,
+                }
+            }
+            Err(error) => contacts::outcome(error),
+        };
+        match outcome {
+            Outcome::Dead { reason } => self.give_up_reply(entry, &reply, &reason).await,
+            Outcome::Retry { reason, .. } if self.worker.settler.gives_up(entry) => {
+                self.give_up_reply(entry, &reply, &reason).await
+            }
+            Outcome::Retry { .. } | Outcome::Misconfigured { .. } => self.try_again(entry, outcome).await,
+            outcome => {
+                self.note(entry, outcome).await?;
+                self.passed(&entry.event_key);
+                Ok(())
+            }
+        }
+    }
+
+    /// It waits, and those behind it with it.
+    async fn try_again(&mut self, entry: &Entry, outcome: Outcome) -> Result<(), Stop> {
+        self.note(entry, outcome).await?;
+        let stored = self.worker.outbox.get(self.subject, &entry.event_key).await?;
+        let due = stored.and_then(|entry| entry.due());
+        self.block(due.unwrap_or(Timestamp::MAX));
+        Ok(())
+    }
+
+    /// It is not sent; what it would have written to the profile is written all the same.
+    async fn give_up_reply(&mut self, entry: &Entry, reply: &ReplyPayload, reason: &str) -> Result<(), Stop> {
+        let Some((rest, attributes)) = without_attributes(&entry.event_key, reply, &self.stored.conversation)
+        else {
+            self.note(entry, dead(reason)).await?;
+            self.passed(&entry.event_key);
+            return Ok(());
+        };
+        let (outbox, item) = (&self.worker.outbox, &attributes);
+        // If it was not pending any more, then because an earlier try was carried out and its answer lost.
+        persist(|| outbox.give_up_but(entry, reason, &rest, item)).await?;
+        let subject = telemetry::pseudonym(self.subject);
+        tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item is dead");
+        self.noted(&entry.event_key, Moved::Dead);
+        self.replies.pop_front();
+        self.replies.push_front(Waiting::new(attributes.event_key));
+        Ok(())
+    }
+
+    async fn replace(&mut self, entry: &Entry, pieces: Vec<OutboxItem>) -> Result<(), Stop> {
+        if !self.worker.outbox.replace(entry, &pieces).await? {
+            return Err(Stop::Lost);
+        }
+        if let Some((position, _)) = self.given.get(entry.event_key.as_str()) {
+            self.outcomes.insert(*position, Outcome::Settled);
+        }
+        // Not all up to this one is settled: the pieces come behind it.
+        self.replies.pop_front();
+        for piece in pieces.into_iter().rev() {
+            self.replies.push_front(Waiting::new(piece.event_key));
+        }
+        Ok(())
+    }
+
+    /// The first of the waiting replies has to wait until then.
+    fn block(&mut self, until: Timestamp) {
+        self.blocked = true;
+        if let Some(first) = self.replies.front_mut() {
+            first.backs_off_until = Some(until);
+        }
+    }
+
+    /// Replies behind one that has to wait fall due when it does: they can go no earlier, and would lie in the
+    /// way of what can.
+    async fn hold_back(&mut self) -> Result<(), Stop> {
+        let first = self.replies.front().filter(|_| self.blocked);
+        let Some(until) = first.and_then(|first| first.backs_off_until) else {
+            return Ok(());
+        };
+        let (outbox, subject) = (&self.worker.outbox, self.subject);
+        let behind = self.replies.iter_mut().skip(1);
+        let early: Vec<&mut Waiting> = behind
+            .filter(|reply| reply.due.is_none_or(|due| due < until))
+            .collect();
+        let moves = early
+            .iter()
+            .map(|reply| outbox.postpone(subject, &reply.event_key, until));
+        try_join_all(moves).await?;
+        for reply in early {
+            reply.due = Some(until);
+            if let Some((position, _)) = self.given.get(reply.event_key.as_str()) {
+                self.outcomes.insert(*position, Outcome::Noted(Moved::Retried));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first of the waiting replies waits no longer.
+    fn passed(&mut self, event_key: &str) {
+        self.replies.pop_front();
+        if self
+            .settled_sends
+            .as_deref()
+            .is_none_or(|settled| settled < event_key)
+        {
+            self.settled_sends = Some(event_key.to_owned());
+        }
+    }
+}
+
+fn track_body(body: Value) -> TrackBody {
+    let attributes = match body {
+        Value::Object(mut fields) => fields.remove("attributes"),
+        _ => None,
+    };
+    TrackBody {
+        attributes: match attributes {
+            Some(Value::Array(attributes)) => attributes,
+            _ => Vec::new(),
+        },
+        events: Vec::new(),
+    }
+}

@@ -1,0 +1,124 @@
+//! What is kept on the Braze profile of a Messenger or Instagram contact.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::event::EVENT_NAMES;
+use crate::config::Env;
+
+/// What is sent of people who are not linked to a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnlinkedContacts {
+    /// An alias-only profile in Braze.
+    #[default]
+    Alias,
+    /// Nothing until they are linked.
+    Hold,
+}
+
+impl FromStr for UnlinkedContacts {
+    type Err = ();
+
+    fn from_str(value: &str) -> Result<Self, ()> {
+        match value.to_ascii_lowercase().as_str() {
+            "alias" => Ok(Self::Alias),
+            "hold" => Ok(Self::Hold),
+            _ => Err(()),
+        }
+    }
+}
+
+/// What is kept on the Braze profile of a Messenger or Instagram contact.
+#[derive(Debug, Clone)]
+pub struct MessengerSettings {
+    /// `MESSENGER_ID_ATTRIBUTE`; may hold `{account_id}`.
+    pub messenger_id_attribute: String,
+    /// `INSTAGRAM_ID_ATTRIBUTE`; may hold `{account_id}`.
+    pub instagram_id_attribute: String,
+    /// `WINDOW_ATTRIBUTE`; `None` = off.
+    pub window_attribute: Option<String>,
+    /// `WINDOW_SYNC_MINUTES`: the window attribute is refreshed at most this often.
+    pub window_sync: Duration,
+    /// `UNLINKED_CONTACTS`
+    pub unlinked_contacts: UnlinkedContacts,
+    /// `MESSENGER_EVENTS`: event kinds that also become custom events.
+    pub events: Vec<String>,
+    /// `OPT_OUT_KEYWORDS`
+    pub opt_out_keywords: Vec<String>,
+    /// `OPT_IN_KEYWORDS`
+    pub opt_in_keywords: Vec<String>,
+}
+
+impl MessengerSettings {
+    /// Reads the group.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let window = env.or("WINDOW_ATTRIBUTE", "messenger_window_closes_at");
+        let minutes: u64 = env.parsed("WINDOW_SYNC_MINUTES", 60, "a whole number of minutes");
+        Self {
+            messenger_id_attribute: env.or("MESSENGER_ID_ATTRIBUTE", "messenger_id"),
+            instagram_id_attribute: env.or("INSTAGRAM_ID_ATTRIBUTE", "instagram_id"),
+            window_attribute: Some(window).filter(|name| !name.is_empty()),
+            window_sync: Duration::from_secs(minutes * 60),
+            unlinked_contacts: env.parsed("UNLINKED_CONTACTS", UnlinkedContacts::Alias, "`alias` or `hold`"),
+            events: events(env),
+            opt_out_keywords: env.list("OPT_OUT_KEYWORDS", "STOP,UNSUBSCRIBE"),
+            opt_in_keywords: env.list("OPT_IN_KEYWORDS", "START"),
+        }
+    }
+}
+
+fn events(env: &mut Env<'_>) -> Vec<String> {
+    let events: Vec<String> = env
+        .list("MESSENGER_EVENTS", "")
+        .into_iter()
+        .map(|event| event.to_ascii_lowercase())
+        .collect();
+    for event in &events {
+        if !EVENT_NAMES.contains(&event.as_str()) {
+            let known = EVENT_NAMES.join(", ");
+            env.problem(format!(
+                "MESSENGER_EVENTS names `{event}`, but knows only {known}"
+            ));
+        }
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let settings = Env::from_pairs(&[]).finish(MessengerSettings::read).unwrap();
+        assert_eq!(settings.messenger_id_attribute, "messenger_id");
+        assert_eq!(
+            settings.window_attribute.as_deref(),
+            Some("messenger_window_closes_at")
+        );
+        assert_eq!(settings.window_sync, Duration::from_hours(1));
+        assert_eq!(settings.opt_out_keywords, ["STOP", "UNSUBSCRIBE"]);
+        assert!(settings.events.is_empty());
+    }
+
+    #[test]
+    fn an_event_that_does_not_exist_is_named() {
+        let pairs = [("MESSENGER_EVENTS", "message, massage")];
+        let error = Env::from_pairs(&pairs)
+            .finish(MessengerSettings::read)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`massage`") && error.contains("postback"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_empty_window_attribute_switches_it_off() {
+        let settings = Env::from_pairs(&[("WINDOW_ATTRIBUTE", "")])
+            .finish(MessengerSettings::read)
+            .unwrap();
+        assert_eq!(settings.window_attribute, None);
+    }
+}

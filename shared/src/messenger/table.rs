@@ -1,0 +1,296 @@
+//! The contacts table: contacts, the `user_ref`s of people whose PSID is not known yet, what Braze was told, and under
+//! `user#<external_id>` the users to whose Braze profiles contacts were ever moved.
+//!
+//! Two writers share a contact and do not disturb each other: the webhook function writes `facts` (conditional on
+//! `version`), the dispatcher writes `synced` (under its lease). Users' records are the dispatcher's alone.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::clock::Clock;
+use crate::messenger::contact::Contact;
+use crate::messenger::decide::Stored;
+use crate::messenger::key::{ContactKey, UserRefKey};
+use crate::messenger::sync::Synced;
+use crate::messenger::user_ref::UserRef;
+use crate::outbox::{Outbox, OutboxItem};
+use crate::store::table::Table;
+use crate::store::transact::{MAX_TRANSACT, Transacted, transact_once};
+use crate::store::update::Update;
+use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, string};
+use crate::telemetry;
+
+/// Calls under way at once.
+const CONCURRENCY: usize = 32;
+
+/// The contacts table, and the outbox that its transactions also write.
+#[derive(Clone, Debug)]
+pub struct Contacts {
+    table: Table,
+    outbox: Outbox,
+}
+
+/// What is known of some people and `user_ref`s.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Contacts by key.
+    pub contacts: HashMap<ContactKey, Stored>,
+    /// `user_ref` records by key.
+    pub user_refs: HashMap<UserRefKey, UserRef>,
+    /// Contacts whose record is there and cannot be read by this version: a newer one has written it.
+    pub unreadable_contacts: HashSet<ContactKey>,
+    /// The same of `user_ref`s.
+    pub unreadable_user_refs: HashSet<UserRefKey>,
+}
+
+/// A record to write.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// A contact's facts; its `version` is the one after the one that was read.
+    Contact(Contact),
+    /// A `user_ref`'s facts; the same holds.
+    UserRef(UserRefKey, UserRef),
+}
+
+/// What has to be written together.
+#[derive(Debug, Clone, Default)]
+pub struct Unit {
+    /// The record, if it changes.
+    pub record: Option<Record>,
+    /// Effects that follow from it.
+    pub outbox: Vec<OutboxItem>,
+}
+
+impl Unit {
+    fn writes(&self) -> usize {
+        usize::from(self.record.is_some()) + self.outbox.len()
+    }
+
+    /// Units that each fit a transaction. What goes into a second one are effects alone, and putting those
+    /// again changes nothing, so a crash in between costs nothing: the redelivery completes it.
+    fn split(mut self) -> Vec<Self> {
+        let mut units = Vec::new();
+        while self.writes() > MAX_TRANSACT {
+            let rest = self.outbox.split_off(self.outbox.len() - MAX_TRANSACT + 1);
+            units.push(Self {
+                record: None,
+                outbox: rest,
+            });
+        }
+        units.push(self);
+        units
+    }
+}
+
+#[derive(Deserialize)]
+struct ContactItem {
+    facts: Contact,
+    #[serde(default)]
+    synced: Synced,
+}
+
+impl Contacts {
+    /// The table `table`; `outbox` is what its transactions also write.
+    #[must_use]
+    pub fn new(client: Client, table: String, outbox: Outbox, clock: Clock) -> Self {
+        Self {
+            table: Table::new(client, table, clock),
+            outbox,
+        }
+    }
+
+    /// Reads contacts and `user_ref`s consistently, 100 a call.
+    pub async fn read(&self, contacts: &[ContactKey], user_refs: &[UserRefKey]) -> Result<Known, StoreError> {
+        let contacts = contacts.iter().map(ToString::to_string);
+        let keys = contacts.chain(user_refs.iter().map(ToString::to_string));
+        let keys: Vec<Item> = keys.map(key).collect();
+        let items = self.table.get_all(&keys).await?;
+        let user_refs: HashMap<&str, &UserRefKey> = user_refs.iter().map(|key| (key.as_str(), key)).collect();
+        let mut known = Known::default();
+        for mut item in items {
+            let key = item.get("contact_key").and_then(|key| key.as_s().ok()).cloned();
+            let key = key.unwrap_or_default();
+            let unreadable = |error: &StoreError| {
+                metrics::counter!(telemetry::UNREADABLE_ITEMS).increment(1);
+                let subject = telemetry::pseudonym(&key);
+                tracing::error!(%error, contact = subject, "a record cannot be read; others go on without it");
+            };
+            if let Some(user_ref) = user_refs.get(key.as_str()).copied() {
+                let record = item.remove("facts").unwrap_or_else(|| string(""));
+                match unpack(record) {
+                    Ok(record) => drop(known.user_refs.insert(user_ref.clone(), record)),
+                    Err(error) => {
+                        unreadable(&error);
+                        known.unreadable_user_refs.insert(user_ref.clone());
+                    }
+                }
+                continue;
+            }
+            match read_contact(item) {
+                Ok(stored) => drop(known.contacts.insert(stored.contact.key.clone(), stored)),
+                Err(error) => {
+                    unreadable(&error);
+                    known.unreadable_contacts.extend(key.parse::<ContactKey>());
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// Writes all units in as few calls as DynamoDB's limits allow: each wholly or not at all, and of one that does not
+    /// fit a transaction the record with the first of its effects. Gives the names of those that are not written, because
+    /// another writer wrote the record in between: read, decide and write again.
+    pub async fn write<Name: Clone>(&self, units: Vec<(Name, Unit)>) -> Result<Vec<Name>, StoreError> {
+        let split =
+            |(name, unit): (Name, Unit)| unit.split().into_iter().map(move |unit| (name.clone(), unit));
+        let units = units.into_iter().flat_map(split);
+        let (alone, together): (Vec<_>, Vec<_>) = units.partition(|(_, unit)| unit.outbox.is_empty());
+        let alone = alone.into_iter().map(|unit| vec![unit]);
+        let refused: Vec<Vec<Name>> = stream::iter(alone.chain(groups(together)))
+            .map(|group| self.write_group(group))
+            .buffer_unordered(CONCURRENCY)
+            .try_collect()
+            .await?;
+        Ok(refused.concat())
+    }
+
+    /// One transaction for the whole group; one for each unit if that is not written.
+    async fn write_group<Name>(&self, group: Vec<(Name, Unit)>) -> Result<Vec<Name>, StoreError> {
+        if group.len() > 1 {
+            let mut writes = Vec::new();
+            for (_, unit) in &group {
+                writes.extend(self.record(unit)?);
+                for item in &unit.outbox {
+                    writes.push(self.outbox.put(item)?);
+                }
+            }
+            let writes = writes.into_iter().map(|write| ((), write)).collect();
+            if let Transacted::Written = transact_once(&self.table.client, writes).await? {
+                return Ok(Vec::new());
+            }
+        }
+        stream::iter(group)
+            .map(|(name, unit)| async move {
+                let written = self.outbox.commit(self.record(&unit)?, &unit.outbox).await?;
+                Ok((!written).then_some(name))
+            })
+            .buffer_unordered(CONCURRENCY)
+            .try_filter_map(async |refused| Ok(refused))
+            .try_collect()
+            .await
+    }
+
+    fn record(&self, unit: &Unit) -> Result<Option<TransactWriteItem>, StoreError> {
+        let Some(record) = &unit.record else {
+            return Ok(None);
+        };
+        let (name, version, user_id, facts) = match record {
+            Record::Contact(contact) => (
+                contact.key.to_string(),
+                contact.version,
+                contact.user_id(),
+                attribute(contact)?,
+            ),
+            Record::UserRef(key, user_ref) => (key.to_string(), user_ref.version, None, attribute(user_ref)?),
+        };
+        let update = Update::new(key(name))
+            .set("facts", facts)
+            .version(version)
+            .set_or_remove("user_id", user_id.map(string));
+        update.in_transaction(&self.table.name).map(Some)
+    }
+
+    /// Claims a contact for `length` and reads it in the same call.
+    pub async fn claim(&self, contact: &str, length: Duration) -> Result<Claim<Stored>, StoreError> {
+        let update = Update::new(key(contact)).when("attribute_exists(#facts)");
+        self.table.claim(update, length, read_contact).await
+    }
+
+    /// Claims a user for `length`, and notes `entering` as a contact that may be on the user's profile from now on.
+    /// Gives the contacts that may ever have been there.
+    ///
+    /// Two contacts of one user would write and take back the same attributes of one profile, and Braze keeps no order
+    /// between requests: so whoever moves one there or away claims the user first. The record is kept for good, since
+    /// an alias that a user once got stays with them.
+    pub async fn claim_user(
+        &self,
+        user_id: &str,
+        entering: Option<&ContactKey>,
+        length: Duration,
+    ) -> Result<Claim<Vec<ContactKey>>, StoreError> {
+        let mut update = Update::new(key(format!("user#{user_id}")));
+        if let Some(contact) = entering {
+            update = update.add("contacts", vec![contact.to_string()]);
+        }
+        let read = |item: Item| {
+            let keys = item.get("contacts").and_then(|keys| keys.as_ss().ok());
+            let keys = keys.into_iter().flatten().filter_map(|key| key.parse().ok());
+            let mut contacts: Vec<ContactKey> = keys.collect();
+            contacts.extend(entering.filter(|key| !contacts.contains(key)).cloned());
+            Ok(contacts)
+        };
+        self.table.claim(update, length, read).await
+    }
+
+    /// Writes what is true from now on, whatever becomes of what follows. `false` if the lease had expired and another
+    /// worker has claimed the contact since: then nothing is written.
+    pub async fn note(&self, lease: &Lease, synced: &Synced) -> Result<bool, StoreError> {
+        let update = lease.update().set("synced", attribute(synced)?);
+        self.table.update(update).await
+    }
+
+    /// Ends the lease on a contact or user, and writes what Braze was told, if it changed.
+    pub async fn release(&self, lease: &Lease, synced: Option<&Synced>) -> Result<Released, StoreError> {
+        let mut update = lease.update();
+        if let Some(synced) = synced {
+            update = update.set("synced", attribute(synced)?);
+        }
+        self.table.release(lease, update).await
+    }
+
+    /// The time, as the store sees it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.table.now()
+    }
+}
+
+/// Units that share a transaction.
+fn groups<Name>(units: Vec<(Name, Unit)>) -> Vec<Vec<(Name, Unit)>> {
+    let mut groups: Vec<Vec<(Name, Unit)>> = Vec::new();
+    let mut writes = 0;
+    for (name, unit) in units {
+        writes += unit.writes();
+        match groups.last_mut() {
+            Some(group) if writes <= MAX_TRANSACT => group.push((name, unit)),
+            _ => {
+                writes = unit.writes();
+                groups.push(vec![(name, unit)]);
+            }
+        }
+    }
+    groups
+}
+
+fn key(contact_key: impl Into<String>) -> Item {
+    Item::from([("contact_key".to_owned(), string(contact_key))])
+}
+
+fn read_contact(item: Item) -> Result<Stored, StoreError> {
+    let ContactItem { facts, synced } =
+        serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("contact read"))?;
+    Ok(Stored {
+        contact: facts,
+        synced,
+    })
+}
+
+fn unpack(value: AttributeValue) -> Result<UserRef, StoreError> {
+    serde_dynamo::from_attribute_value(value).map_err(|_| StoreError::unreadable("user_ref read"))
+}

@@ -1,0 +1,84 @@
+//! What is due.
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+
+use super::Outbox;
+use super::entry::{Entry, SHARDS, Status};
+use crate::outbox::Lane;
+use crate::store::{Item, StoreError, number, string};
+
+/// A page of a shard of the index: keys, and where the next page begins.
+struct Page {
+    shard: u16,
+    keys: Vec<Item>,
+    next: Option<Item>,
+}
+
+impl Outbox {
+    /// Pending items of `lane` that are due, oldest first within a shard, at most about `limit`; and when the
+    /// oldest fell due.
+    pub async fn due(&self, lane: Lane, limit: usize) -> Result<(Vec<Entry>, Option<Timestamp>), StoreError> {
+        let now = self.table.now().as_millisecond();
+        let per_shard = i32::try_from(limit.div_ceil(usize::from(SHARDS))).unwrap_or(i32::MAX);
+        let mut shards: Vec<(u16, Option<Item>)> = (0..SHARDS).map(|shard| (shard, None)).collect();
+        let (mut due, mut oldest): (Vec<Entry>, Option<i64>) = (Vec::new(), None);
+        loop {
+            let pages: Vec<Page> = stream::iter(shards)
+                .map(|(shard, from)| self.page(lane, shard, from, now, per_shard))
+                .buffer_unordered(usize::from(SHARDS))
+                .try_collect()
+                .await?;
+            let keys: Vec<Item> = pages.iter().flat_map(|page| page.keys.clone()).collect();
+            let times = keys
+                .iter()
+                .filter_map(|key| key.get("due_at")?.as_n().ok()?.parse().ok());
+            oldest = times.chain(oldest).min();
+            let found = keys.len();
+            let entries = self.read_all(keys).await?;
+            let most_are_readable = 2 * entries.len() >= found;
+            // The index lags behind the table a little.
+            due.extend(
+                entries.into_iter().filter(|entry| {
+                    entry.status == Status::Pending && entry.due_at.is_some_and(|at| at <= now)
+                }),
+            );
+            shards = pages
+                .into_iter()
+                .filter_map(|page| Some((page.shard, Some(page.next?))))
+                .collect();
+            // What cannot be read stays due. Were nothing else looked at, the rest would never leave.
+            if most_are_readable || shards.is_empty() || due.len() >= limit {
+                break;
+            }
+        }
+        Ok((due, oldest.and_then(|at| Timestamp::from_millisecond(at).ok())))
+    }
+
+    async fn page(
+        &self,
+        lane: Lane,
+        shard: u16,
+        from: Option<Item>,
+        now: i64,
+        limit: i32,
+    ) -> Result<Page, StoreError> {
+        let answer = self
+            .table
+            .query()
+            .index_name("due")
+            .key_condition_expression("due_shard = :shard AND due_at <= :now")
+            .expression_attribute_values(":shard", string(format!("{}#{shard}", lane.as_str())))
+            .expression_attribute_values(":now", number(now))
+            .limit(limit)
+            .set_exclusive_start_key(from)
+            .send()
+            .await
+            .map_err(|error| StoreError::sdk("Query", &error))?;
+        Ok(Page {
+            shard,
+            keys: answer.items.unwrap_or_default(),
+            next: answer.last_evaluated_key.filter(|key| !key.is_empty()),
+        })
+    }
+}

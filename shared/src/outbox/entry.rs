@@ -1,0 +1,228 @@
+//! One item of the outbox table.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::outbox::{Kind, Lane, OutboxItem};
+use crate::store::{Item, StoreError};
+use crate::telemetry;
+
+/// Pending items of a lane lie in this many partitions of the index.
+pub const SHARDS: u16 = 8;
+
+/// The stream wakes the dispatcher within a second. The schedule leaves a new item alone for this long, so
+/// that the two do not meet over it.
+const STREAM_GRACE: SignedDuration = SignedDuration::from_secs(30);
+
+/// Meta redelivers for up to 36 h; a settled item must be found that long.
+pub(super) const KEEP_DONE: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// How long somebody can look at, and redrive, what was given up or not understood.
+pub(super) const KEEP_DEAD: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Where an item stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Still to be settled.
+    Pending,
+    /// Settled.
+    Done,
+    /// Given up; can be redriven.
+    Dead,
+}
+
+/// An item as stored.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Partition key.
+    pub subject: String,
+    /// Sort key.
+    pub event_key: String,
+    /// What is to be done.
+    pub kind: Kind,
+    /// Who does it; the stream's filter reads it.
+    pub lane: Lane,
+    /// JSON.
+    pub(super) payload: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Failed attempts so far.
+    #[serde(default)]
+    pub attempts: u32,
+    /// When it was committed, or last had all its attempts before it (ms).
+    pub(super) created_at: i64,
+    /// When the schedule picks it up (ms); pending only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) due_at: Option<i64>,
+    /// `<lane>#<shard>`; pending only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) due_shard: Option<String>,
+    /// Not before this time (ms).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) not_before: Option<i64>,
+    /// Why the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The lane; dead only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dead_lane: Option<Lane>,
+    /// When it was given up (ms); dead only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dead_at: Option<i64>,
+    /// When DynamoDB may remove it (s).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<i64>,
+}
+
+// The subject names a person and the payload may quote them.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("subject", &telemetry::pseudonym(&self.subject))
+            .field("kind", &self.kind)
+            .field("status", &self.status)
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    pub(super) fn new(item: &OutboxItem, now: Timestamp) -> Self {
+        let lane = item.kind.lane();
+        let due = item.not_before.unwrap_or(now).max(now) + STREAM_GRACE;
+        Self {
+            subject: item.subject.clone(),
+            event_key: item.event_key.clone(),
+            kind: item.kind,
+            lane,
+            payload: item.payload.to_string(),
+            status: Status::Pending,
+            attempts: 0,
+            created_at: now.as_millisecond(),
+            due_at: Some(due.as_millisecond()),
+            due_shard: Some(due_shard(lane, &item.subject)),
+            not_before: item.not_before.map(Timestamp::as_millisecond),
+            reason: None,
+            dead_lane: None,
+            dead_at: None,
+            expires_at: None,
+        }
+    }
+
+    /// Reads an item of the table or of its stream.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it is not an outbox item.
+    pub fn read(item: Item) -> Result<Self, StoreError> {
+        serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("outbox read"))
+    }
+
+    /// What the kind needs to know.
+    #[must_use]
+    pub fn payload(&self) -> Value {
+        serde_json::from_str(&self.payload).unwrap_or_default()
+    }
+
+    /// Since when it is tried: its commit, or when it was last redriven, woken or found to wait for a setting.
+    #[must_use]
+    pub fn created(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.created_at).unwrap_or_default()
+    }
+
+    /// When it was given up, if it was.
+    #[must_use]
+    pub fn given_up(&self) -> Option<Timestamp> {
+        self.dead_at.and_then(|at| Timestamp::from_millisecond(at).ok())
+    }
+
+    /// Not before this time.
+    #[must_use]
+    pub fn not_before(&self) -> Option<Timestamp> {
+        self.not_before
+            .and_then(|at| Timestamp::from_millisecond(at).ok())
+    }
+
+    /// When the schedule picks it up; pending only.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        self.due_at.and_then(|at| Timestamp::from_millisecond(at).ok())
+    }
+
+    /// (`subject`, `event_key`).
+    #[must_use]
+    pub fn key(&self) -> (String, String) {
+        (self.subject.clone(), self.event_key.clone())
+    }
+
+    pub(super) fn done(mut self, now: Timestamp) -> Self {
+        self.status = Status::Done;
+        (self.due_at, self.due_shard) = (None, None);
+        self.expires_at = Some((now + KEEP_DONE).as_second());
+        // A settled item is kept to be found, not to be read: nothing personal stays in it.
+        "null".clone_into(&mut self.payload);
+        self
+    }
+}
+
+/// The partition of the index that a pending item lies in.
+pub(super) fn due_shard(lane: Lane, subject: &str) -> String {
+    let digest = Sha256::digest(subject);
+    let shard = digest.first().map_or(0, |byte| u16::from(*byte) % SHARDS);
+    format!("{}#{shard}", lane.as_str())
+}
+
+/// As DynamoDB holds it.
+pub(super) fn to_item(entry: &Entry) -> Result<Item, StoreError> {
+    serde_dynamo::to_item(entry).map_err(|error| StoreError::new("outbox write", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::string;
+
+    fn item() -> OutboxItem {
+        OutboxItem {
+            subject: "messenger#1#2".into(),
+            event_key: "sync#a".into(),
+            kind: Kind::ContactSync,
+            payload: serde_json::json!({"text": "private"}),
+            not_before: None,
+        }
+    }
+
+    #[test]
+    fn an_entry_survives_dynamodb_and_done_keeps_nothing_personal() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let entry = Entry::new(&item(), now);
+        let read = Entry::read(to_item(&entry).unwrap()).unwrap();
+        assert!(read == entry && read.payload() == serde_json::json!({"text": "private"}));
+        let done = to_item(&entry.done(now)).unwrap();
+        assert!(!done.contains_key("due_shard") && !done.contains_key("due_at"));
+        assert_eq!(done["payload"], string("null"));
+    }
+
+    #[test]
+    fn an_item_that_cannot_be_read_is_not_quoted() {
+        let mut item = to_item(&Entry::new(&item(), Timestamp::UNIX_EPOCH)).unwrap();
+        item.insert("kind".to_owned(), string("what somebody wrote"));
+        let error = Entry::read(item).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("somebody"), "{error}");
+    }
+
+    #[test]
+    fn debug_shows_no_person() {
+        let entry = Entry::new(&item(), Timestamp::UNIX_EPOCH);
+        let shown = format!("{entry:?}");
+        assert!(
+            !shown.contains("messenger#1#2") && !shown.contains("private"),
+            "{shown}"
+        );
+    }
+}

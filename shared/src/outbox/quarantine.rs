@@ -1,0 +1,127 @@
+//! What was correctly signed and not understood is kept beside the outbox, where an operator finds it.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::Write;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use bytes::Bytes;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::Outbox;
+use super::entry::KEEP_DEAD;
+use crate::store::{Item, StoreError, number, string};
+use crate::telemetry;
+
+/// DynamoDB takes items of 400 KB.
+const MAX_RAW_BYTES: usize = 350_000;
+
+/// A body, or one item of a body, that was correctly signed and not understood.
+#[derive(Clone)]
+pub struct Quarantined {
+    /// `messenger`, `fbe` or `whatsapp`.
+    pub source: &'static str,
+    /// Stable code.
+    pub reason: &'static str,
+    /// The bytes as they came.
+    pub raw: Bytes,
+}
+
+impl fmt::Debug for Quarantined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, reason, raw } = self;
+        write!(f, "Quarantined({source}, {reason}, {} bytes)", raw.len())
+    }
+}
+
+impl Outbox {
+    /// Keeps bodies or items that were not understood, for 30 days. The key is made of the bytes, so keeping
+    /// the same thing again changes nothing.
+    pub async fn quarantine(&self, quarantined: &[Quarantined]) -> Result<(), StoreError> {
+        if quarantined.is_empty() {
+            return Ok(());
+        }
+        let now = self.table.now();
+        let writes = quarantined
+            .iter()
+            .map(|one| items(one, now))
+            .collect::<Result<Vec<_>, _>>()?;
+        // A body may hold the same thing twice, and DynamoDB refuses a batch that does.
+        let mut keys = HashSet::new();
+        let writes = writes
+            .into_iter()
+            .flatten()
+            .filter(|item| keys.insert(item.get("event_key").and_then(|key| key.as_s().ok()).cloned()));
+        metrics::counter!(telemetry::QUARANTINED).increment(quarantined.len() as u64);
+        for one in quarantined {
+            tracing::warn!(
+                reason = one.reason,
+                source = one.source,
+                bytes = one.raw.len(),
+                "a payload was quarantined"
+            );
+        }
+        self.table.put_all(writes.collect()).await
+    }
+}
+
+fn items(one: &Quarantined, now: Timestamp) -> Result<Vec<Item>, StoreError> {
+    let digest = hex::encode(Sha256::digest(&one.raw));
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let packed = encoder.write_all(&one.raw).and_then(|()| encoder.finish());
+    let packed = packed.map_err(|error| StoreError::new("quarantine", error))?;
+    // Even a body of 4 MiB that does not shrink fits, in parts.
+    let parts: Vec<&[u8]> = packed.chunks(MAX_RAW_BYTES).collect();
+    let item = |(index, part): (usize, &&[u8])| {
+        Item::from([
+            ("subject".to_owned(), string(format!("quarantine#{}", one.source))),
+            (
+                "event_key".to_owned(),
+                string(format!("{}#{digest}#{index}", one.reason)),
+            ),
+            ("status".to_owned(), string("quarantined")),
+            ("reason".to_owned(), string(one.reason)),
+            (
+                "part".to_owned(),
+                string(format!("{} of {}", index + 1, parts.len())),
+            ),
+            ("raw_gzip".to_owned(), AttributeValue::B(Blob::new(part.to_vec()))),
+            ("created_at".to_owned(), number(now.as_millisecond())),
+            ("expires_at".to_owned(), number((now + KEEP_DEAD).as_second())),
+        ])
+    };
+    Ok(parts.iter().enumerate().map(item).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_body_is_kept_in_parts() {
+        // Digests do not compress.
+        let raw: Vec<u8> = (0..40_000_u32)
+            .flat_map(|n| Sha256::digest(n.to_le_bytes()))
+            .collect();
+        let one = Quarantined {
+            source: "messenger",
+            reason: "not_json",
+            raw: raw.clone().into(),
+        };
+        let items = items(&one, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(items.len(), 4);
+        let packed: Vec<u8> = items
+            .iter()
+            .flat_map(|item| item["raw_gzip"].as_b().unwrap().as_ref().to_vec())
+            .collect();
+        let mut unpacked = Vec::new();
+        std::io::Read::read_to_end(
+            &mut flate2::read::GzDecoder::new(packed.as_slice()),
+            &mut unpacked,
+        )
+        .unwrap();
+        assert!(unpacked == raw);
+    }
+}

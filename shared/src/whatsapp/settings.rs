@@ -1,0 +1,280 @@
+//! The settings of the WhatsApp relay.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+use std::time::Duration;
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Env;
+
+/// Which system answers WhatsApp messages, and how it is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExternalSystemKind {
+    /// Our own JSON, signed by the Standard Webhooks headers.
+    #[default]
+    Webhook,
+    /// Any OpenAI-compatible `/chat/completions`.
+    Openai,
+}
+
+impl FromStr for ExternalSystemKind {
+    type Err = ();
+
+    fn from_str(value: &str) -> Result<Self, ()> {
+        match value.to_ascii_lowercase().as_str() {
+            "webhook" => Ok(Self::Webhook),
+            "openai" => Ok(Self::Openai),
+            _ => Err(()),
+        }
+    }
+}
+
+/// How a route's keywords are held against a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeywordMatch {
+    /// The whole message, without regard to case and blanks around it.
+    #[default]
+    Exact,
+    /// The message starts with a keyword, without regard to case.
+    Prefix,
+    /// The message contains a keyword, without regard to case.
+    Contains,
+    /// A keyword is a regular expression.
+    Regex,
+}
+
+/// One entry of `RELAY_ROUTES`: the first whose keywords match takes the conversation.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSettings {
+    /// Name, unique; an answer may name it.
+    pub name: String,
+    /// What to look for in a message.
+    #[serde(default)]
+    pub keywords: Vec<String>,
+    /// How to look for it.
+    #[serde(default, rename = "match")]
+    pub keyword_match: KeywordMatch,
+    /// Instead of `EXTERNAL_SYSTEM_URL`.
+    #[serde(default)]
+    pub external_system_url: Option<String>,
+    /// Instead of `EXTERNAL_SYSTEM_KIND`.
+    #[serde(default)]
+    pub kind: Option<ExternalSystemKind>,
+    /// Instead of `REPLY_CAMPAIGN_ID`.
+    #[serde(default)]
+    pub reply_campaign_id: Option<String>,
+    /// Instead of `TEMPLATE_CAMPAIGN_ID`.
+    #[serde(default)]
+    pub template_campaign_id: Option<String>,
+    /// Written to the Braze profile with each reply.
+    #[serde(default)]
+    pub attributes: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The WhatsApp relay: what the inbound function decides with.
+#[derive(Debug, Clone)]
+pub struct InboundSettings {
+    /// `RELAY_ROUTES`
+    pub routes: Vec<RouteSettings>,
+    /// `IGNORED_KEYWORDS`: whole messages that Braze handles itself.
+    pub ignored_keywords: Vec<String>,
+    /// `BURST_WINDOW_SECONDS`: how long to wait for the next message of a burst.
+    pub burst_window: Duration,
+    /// `TEMPLATE_CAMPAIGN_ID`: where replies go once the 24-hour window is closed.
+    pub template_campaign_id: Option<String>,
+}
+
+impl InboundSettings {
+    /// Reads the group.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        Self {
+            routes: routes(env),
+            ignored_keywords: env.list("IGNORED_KEYWORDS", "STOP,START"),
+            burst_window: env.seconds("BURST_WINDOW_SECONDS", 0),
+            template_campaign_id: env.optional("TEMPLATE_CAMPAIGN_ID"),
+        }
+    }
+}
+
+fn routes(env: &mut Env<'_>) -> Vec<RouteSettings> {
+    let text = env.optional("RELAY_ROUTES").unwrap_or_else(|| "[]".to_owned());
+    let routes: Vec<RouteSettings> = match serde_json::from_str(&text) {
+        Ok(routes) => routes,
+        Err(error) => {
+            env.problem(format!("RELAY_ROUTES is not a JSON list of routes: {error}"));
+            return Vec::new();
+        }
+    };
+    let mut names = BTreeSet::new();
+    for route in &routes {
+        let name = &route.name;
+        if name.trim().is_empty() {
+            env.problem("RELAY_ROUTES has a route without a name");
+        } else if !names.insert(name) {
+            env.problem(format!("RELAY_ROUTES has two routes named `{name}`"));
+        }
+        if let Some(url) = &route.external_system_url {
+            env.check_url(&format!("RELAY_ROUTES, route `{name}`, external_system_url"), url);
+        }
+        if route.keyword_match == KeywordMatch::Regex {
+            for keyword in &route.keywords {
+                if let Err(error) = Regex::new(keyword) {
+                    env.problem(format!(
+                        "RELAY_ROUTES, route `{name}`: `{keyword}` is no regular expression: {error}"
+                    ));
+                }
+            }
+        }
+    }
+    routes
+}
+
+/// The WhatsApp relay: what the dispatcher asks and answers with.
+#[derive(Debug, Clone)]
+pub struct RelaySettings {
+    /// `EXTERNAL_SYSTEM_URL`; `None` = the relay is not used.
+    pub external_system_url: Option<String>,
+    /// `EXTERNAL_SYSTEM_KIND`
+    pub external_system_kind: ExternalSystemKind,
+    /// `EXTERNAL_SYSTEM_TIMEOUT_SECONDS`
+    pub external_system_timeout: Duration,
+    /// `REPLY_CAMPAIGN_ID`
+    pub reply_campaign_id: Option<String>,
+    /// `TEMPLATE_CAMPAIGN_ID`
+    pub template_campaign_id: Option<String>,
+    /// `TRIGGER_PROPERTY`: carries the reply's text.
+    pub trigger_property: String,
+    /// `RELAY_ROUTES`
+    pub routes: Vec<RouteSettings>,
+    /// `OPENAI_MODEL`
+    pub openai_model: Option<String>,
+    /// `OPENAI_SYSTEM_PROMPT`
+    pub openai_system_prompt: Option<String>,
+    /// `BURST_WINDOW_SECONDS`
+    pub burst_window: Duration,
+    /// `FALLBACK_TEXT`: sent once when the external system has failed three times; `None` = off.
+    pub fallback_text: Option<String>,
+    /// `REPLY_URL`: our `/whatsapp/reply`, told to the external system.
+    pub reply_url: Option<String>,
+}
+
+impl RelaySettings {
+    /// Reads the group.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let settings = Self {
+            external_system_url: env
+                .optional("EXTERNAL_SYSTEM_URL")
+                .map(|url| url.trim_end_matches('/').to_owned()),
+            external_system_kind: env.parsed(
+                "EXTERNAL_SYSTEM_KIND",
+                ExternalSystemKind::Webhook,
+                "`webhook` or `openai`",
+            ),
+            external_system_timeout: env.seconds("EXTERNAL_SYSTEM_TIMEOUT_SECONDS", 25),
+            reply_campaign_id: env.optional("REPLY_CAMPAIGN_ID"),
+            template_campaign_id: env.optional("TEMPLATE_CAMPAIGN_ID"),
+            trigger_property: env.or("TRIGGER_PROPERTY", "external_system_msg_body"),
+            routes: routes(env),
+            openai_model: env.optional("OPENAI_MODEL"),
+            openai_system_prompt: env.optional("OPENAI_SYSTEM_PROMPT"),
+            burst_window: env.seconds("BURST_WINDOW_SECONDS", 0),
+            fallback_text: env.optional("FALLBACK_TEXT"),
+            reply_url: env.optional("REPLY_URL"),
+        };
+        for route in &settings.routes {
+            let campaign = route
+                .reply_campaign_id
+                .as_ref()
+                .or(settings.reply_campaign_id.as_ref());
+            if route.external_system_url.is_some() && campaign.is_none() {
+                env.problem(format!(
+                    "RELAY_ROUTES, route `{}`: it has an external_system_url, but neither a reply_campaign_id of its \
+                     own nor REPLY_CAMPAIGN_ID: replies need a campaign",
+                    route.name
+                ));
+            }
+        }
+        if let Some(url) = &settings.external_system_url {
+            env.check_url("EXTERNAL_SYSTEM_URL", url);
+            if settings.reply_campaign_id.is_none() {
+                env.problem(
+                    "REPLY_CAMPAIGN_ID is not set, but EXTERNAL_SYSTEM_URL is: replies need a campaign",
+                );
+            }
+        }
+        let openai = settings.external_system_url.is_some()
+            && settings.external_system_kind == ExternalSystemKind::Openai
+            || settings
+                .routes
+                .iter()
+                .any(|route| route.kind == Some(ExternalSystemKind::Openai));
+        if openai && settings.openai_model.is_none() {
+            env.problem("OPENAI_MODEL is not set, but an external system of kind `openai` needs it");
+        }
+        if openai && settings.openai_system_prompt.is_none() {
+            env.problem("OPENAI_SYSTEM_PROMPT is not set, but an external system of kind `openai` needs it");
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_with_a_system_of_its_own_needs_a_campaign() {
+        let route = |campaign| {
+            format!(r#"[{{"name":"shop","external_system_url":"https://shop.example"{campaign}}}]"#)
+        };
+        let problems = |routes: &str, campaign: &str| {
+            let pairs = [("RELAY_ROUTES", routes), ("REPLY_CAMPAIGN_ID", campaign)];
+            let read = Env::from_pairs(&pairs).finish(RelaySettings::read);
+            read.err().map(|error| error.to_string())
+        };
+        let bare = route("");
+        assert!(problems(&bare, "").unwrap().contains("`shop`"));
+        assert_eq!(problems(&bare, "c"), None);
+        assert_eq!(problems(&route(r#","reply_campaign_id":"c""#), ""), None);
+    }
+
+    #[test]
+    fn a_route_with_a_typing_error_is_named() {
+        let pairs = [(
+            "RELAY_ROUTES",
+            r#"[{"name":"a","keywords":["("],"match":"regex"},{"name":"a"}]"#,
+        )];
+        let error = Env::from_pairs(&pairs)
+            .finish(InboundSettings::read)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("two routes named `a`") && error.contains("no regular expression"),
+            "{error}"
+        );
+        let unknown = [("RELAY_ROUTES", r#"[{"name":"a","keyword":"x"}]"#)];
+        assert!(Env::from_pairs(&unknown).finish(InboundSettings::read).is_err());
+    }
+
+    #[test]
+    fn an_openai_system_needs_model_and_prompt() {
+        let pairs = [
+            ("EXTERNAL_SYSTEM_URL", "https://ai.example/v1/"),
+            ("EXTERNAL_SYSTEM_KIND", "openai"),
+            ("REPLY_CAMPAIGN_ID", "c"),
+        ];
+        let error = Env::from_pairs(&pairs)
+            .finish(RelaySettings::read)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("OPENAI_MODEL") && error.contains("OPENAI_SYSTEM_PROMPT"),
+            "{error}"
+        );
+    }
+}
