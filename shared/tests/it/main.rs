@@ -13,6 +13,7 @@ mod fbe_token;
 mod graph;
 mod lease;
 mod outbox;
+mod personal;
 mod stored_keys;
 
 use shared::clock::Clock;
