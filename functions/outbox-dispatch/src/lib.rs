@@ -12,7 +12,6 @@ pub mod whatsapp;
 use std::sync::Arc;
 
 use crate::backoff::Backoff;
-use crate::backoff::RetrySettings;
 use crate::braze::Braze;
 use crate::dispatch::{Dispatcher, Settler, Worker};
 use aws_lambda_events::event::dynamodb;
@@ -44,7 +43,7 @@ const NOT_A_BATCH: &str = "the event has Records and is no batch of a DynamoDB s
 pub struct Settings {
     lane: Lane,
     outbox_table: String,
-    retry: RetrySettings,
+    backoff: Backoff,
     braze_rest_endpoint: String,
     braze_secret_id: String,
     sync: Option<SyncSettings>,
@@ -79,7 +78,7 @@ impl Settings {
         Self {
             lane,
             outbox_table: env.required("OUTBOX_TABLE"),
-            retry: RetrySettings::read(env),
+            backoff: Backoff::read(env),
             braze_rest_endpoint: env.url("BRAZE_REST_ENDPOINT", None),
             braze_secret_id: env.required("BRAZE_SECRET_ID"),
             sync: (lane == Lane::Sync).then(|| SyncSettings {
@@ -115,7 +114,7 @@ impl App {
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
-        let backoff = Backoff::new(settings.retry);
+        let backoff = settings.backoff;
         let mut workers: Vec<Arc<dyn Worker>> = Vec::new();
         if let Some(lane) = settings.relay {
             let conversations = Conversations::new(

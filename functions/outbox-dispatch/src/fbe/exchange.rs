@@ -9,9 +9,10 @@ use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::fbe::secrets::Expected;
 use shared::fbe::token::exchanged;
 use shared::outbox::Entry;
+use shared::store::Rounds;
 
 use super::access::{self, Access};
-use super::{ROUNDS, Visit, contended, secrets_unavailable};
+use super::{CONTENDED, Visit, contended, secrets_unavailable};
 
 impl Visit<'_> {
     pub(super) async fn exchange(&mut self, entry: &Entry) -> Result<(), Outcome> {
@@ -121,7 +122,8 @@ impl Visit<'_> {
 
     /// Names the new version in the install, unless the business left or another token arrived.
     async fn take_over(&mut self, source: Option<&str>, version: &str) -> Result<(), Outcome> {
-        for _ in 0..ROUNDS {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
             let (install, settings) = (&self.stored.install, &self.worker.settings);
             let Some(plan) = exchanged(install, source, version, settings, self.now()) else {
                 if self.stored.install.token.is_none() {
@@ -132,7 +134,7 @@ impl Visit<'_> {
             if self.commit(plan).await? {
                 return Ok(());
             }
+            rounds.next().await.map_err(|error| contended(&error))?;
         }
-        Err(contended())
     }
 }

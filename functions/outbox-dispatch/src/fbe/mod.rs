@@ -31,7 +31,7 @@ use shared::fbe::table::{Installs, Stored};
 use shared::outbox::Kind;
 use shared::outbox::{Entry, Outbox};
 use shared::secrets::{MetaSecret, Secret, SecretError};
-use shared::store::{Claim, Lease};
+use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
 use tokio::sync::Semaphore;
 
@@ -51,8 +51,8 @@ const MARGIN: SignedDuration = SignedDuration::from_secs(20);
 /// Graph's calls, but for batches, which have their own limit.
 const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Somebody else keeps writing the install while we work on it.
-const ROUNDS: usize = 5;
+/// Why something is decided anew no longer because the install changed in between.
+const CONTENDED: &str = "a business is written too often to keep up with";
 
 /// Items wait under this reason until the business has a working token.
 const TOKEN_INVALID: &str = "token_invalid";
@@ -291,6 +291,7 @@ fn secrets_unavailable(error: &SecretError) -> Outcome {
     Outcome::retry("secrets_unavailable")
 }
 
-fn contended() -> Outcome {
+fn contended(error: &StoreError) -> Outcome {
+    tracing::warn!(%error, "an outbox item is tried again later");
     Outcome::retry("install_contended")
 }

@@ -6,13 +6,15 @@ use shared::fbe::read;
 use shared::fbe::reconcile::{Verdict, reconcile};
 use shared::fbe::token::exchange_again;
 use shared::outbox::Kind;
+use shared::store::Rounds;
 use shared::telemetry;
 
-use super::{ROUNDS, Visit, contended};
+use super::{CONTENDED, Visit, contended};
 
 impl Visit<'_> {
     pub(super) async fn reconcile(&mut self) -> Result<(), Outcome> {
-        for _ in 0..ROUNDS {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
             if !self.stored.install.is_installed() {
                 // The deletion may have been cut off after the commit.
                 return self.delete_secret().await;
@@ -37,6 +39,7 @@ impl Visit<'_> {
             };
             // After a conflict Graph is asked again: its answer may be older than the webhook that won.
             if !self.token_was_taken().await? {
+                rounds.next().await.map_err(|error| contended(&error))?;
                 continue;
             }
             let granted = read::installs(&answer.value);
@@ -49,6 +52,7 @@ impl Visit<'_> {
             if let Some(plan) = found.plan
                 && !self.commit(plan).await?
             {
+                rounds.next().await.map_err(|error| contended(&error))?;
                 continue;
             }
             self.report(found.verdict, found.drift.len());
@@ -57,7 +61,6 @@ impl Visit<'_> {
             }
             return self.look_for_rivals().await;
         }
-        Err(contended())
     }
 
     /// Plans the exchange of the token anew if it was given up, or could not be made. Gives whether one is on its

@@ -65,7 +65,7 @@ struct Job {
 
 /// A user whose profile the contact is moved to or from, under our lease.
 struct User {
-    user_id: String,
+    id: String,
     lease: Lease,
     /// The contacts that may ever have been moved there.
     contacts: Vec<ContactKey>,
@@ -189,7 +189,7 @@ impl ContactWorker {
                 return Err(Outcome::Busy);
             };
             users.push(User {
-                user_id,
+                id: user_id,
                 lease,
                 contacts,
             });
@@ -216,7 +216,7 @@ impl ContactWorker {
             }
             for other in keys {
                 let stored = known.contacts.remove(&other);
-                others.add(&user.user_id, other, stored);
+                others.add(&user.id, other, stored);
             }
         }
         Ok(others)
