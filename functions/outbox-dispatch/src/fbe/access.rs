@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use secrecy::{ExposeSecret, SecretString};
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphError};
 use shared::fbe::secret::FbeSecret;

@@ -1,6 +1,6 @@
 //! A person's token becomes a system user's, which does not die with the person's password.
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use shared::clients::graph::GraphError;
@@ -8,19 +8,13 @@ use shared::fbe::plan::ExchangeToken;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::fbe::secrets::Expected;
 use shared::fbe::token::exchanged;
-use shared::outbox::Entry;
 use shared::store::Rounds;
 
 use super::access::{self, Access};
 use super::{CONTENDED, Visit, contended, secrets_unavailable};
 
 impl Visit<'_> {
-    pub(super) async fn exchange(&mut self, entry: &Entry) -> Result<(), Outcome> {
-        let Ok(payload) = serde_json::from_value::<ExchangeToken>(entry.payload()) else {
-            return Err(Outcome::Dead {
-                reason: "payload_unreadable".to_owned(),
-            });
-        };
+    pub(super) async fn exchange(&mut self, payload: ExchangeToken) -> Result<(), Outcome> {
         let Some(manager) = self.stored.install.assets.business_manager_id.clone() else {
             // Graph may name one: the comparison plans the exchange anew.
             return Ok(());

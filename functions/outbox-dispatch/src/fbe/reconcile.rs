@@ -1,6 +1,6 @@
 //! The webhook was a hint, Graph's answer is the truth.
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use shared::fbe::install::pixel_rivals;
 use shared::fbe::read;
 use shared::fbe::reconcile::{Verdict, reconcile};
@@ -72,11 +72,11 @@ impl Visit<'_> {
         };
         let outbox = &self.worker.outbox;
         let pending = outbox.pending_all(&item.subject).await;
-        let pending = pending.map_err(|error| Outcome::from(&error))?;
+        let pending = pending.map_err(Outcome::from)?;
         if pending.iter().any(|entry| entry.kind == Kind::FbeExchangeToken) {
             return Ok(true);
         }
-        outbox.add(&item).await.map_err(|error| Outcome::from(&error))
+        outbox.add(&item).await.map_err(Outcome::from)
     }
 
     fn report(&self, verdict: Verdict, drift: usize) {
@@ -110,7 +110,7 @@ impl Visit<'_> {
             return Ok(());
         };
         let found = self.worker.installs.by_pixel(pixel).await;
-        let found = found.map_err(|error| Outcome::from(&error))?;
+        let found = found.map_err(Outcome::from)?;
         let rivals = pixel_rivals(self.id(), pixel, &found);
         if !rivals.is_empty() {
             metrics::counter!(telemetry::PIXEL_CONFLICTS).increment(1);
