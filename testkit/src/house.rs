@@ -66,19 +66,27 @@ impl House {
         Self::with(&[]).await
     }
 
-    /// With these settings instead of the template's.
+    /// With these settings instead of the template's. The first of a name counts.
     ///
     /// # Errors
     ///
     /// Those of [`Self::start`], and when no function has one of the settings.
     pub async fn with(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::with_clock(settings, Clock::fixed(time::start())).await
+    }
+
+    /// The same by another clock.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::with`].
+    pub async fn with_clock(settings: &[(&str, &str)], clock: Clock) -> anyhow::Result<Self> {
         let template = Template::of_the_repository()?;
         for (name, _) in settings {
             let mut functions = template.functions().iter();
             let known = functions.any(|function| function.environment.contains_key(*name));
             ensure!(known, "no function has a setting {name}");
         }
-        let clock = Clock::fixed(time::start());
         let aws = EmbeddedAws::in_memory().await?;
         aws.create_tables(&template).await?;
         for (secret, value) in secrets() {
@@ -114,7 +122,7 @@ impl House {
             },
         );
         set("REPLY_CAMPAIGN_ID", "reply-campaign");
-        for (name, value) in settings {
+        for (name, value) in settings.iter().rev() {
             set(name, value);
         }
         Ok(house)
@@ -140,6 +148,12 @@ impl House {
             }
         }
         environment
+    }
+
+    /// Looks variables of that environment up.
+    pub fn lookup(&self, function: &str) -> impl Fn(&str) -> Option<String> + use<> {
+        let environment = self.environment(function);
+        move |name| environment.get(name).cloned()
     }
 
     /// The template that it is built from.
@@ -181,6 +195,18 @@ impl House {
     pub async fn write_secret(&self, secret: &str, value: &Value) -> anyhow::Result<()> {
         let name = self.template.secrets().get(secret).context("no such secret")?;
         self.aws.put_secret(name, value).await
+    }
+
+    /// Deletes the secret with this logical id for good.
+    ///
+    /// # Errors
+    ///
+    /// There is no such secret, or it is not deleted.
+    pub async fn delete_secret(&self, secret: &str) -> anyhow::Result<()> {
+        let name = self.template.secrets().get(secret).context("no such secret")?;
+        let delete = self.aws.secrets_manager().delete_secret().secret_id(name);
+        delete.force_delete_without_recovery(true).send().await?;
+        Ok(())
     }
 
     /// Moves the clock on.

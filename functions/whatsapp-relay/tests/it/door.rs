@@ -22,8 +22,7 @@ impl Door {
 
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
         let house = House::with(settings).await.unwrap();
-        let environment = house.environment("WhatsAppRelayFunction");
-        let settings = Env::new(|name| environment.get(name).cloned())
+        let settings = Env::new(house.lookup("WhatsAppRelayFunction"))
             .finish(Settings::read)
             .unwrap();
         let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
