@@ -71,8 +71,8 @@ async fn brazes_own_wait_is_kept_to_whatever_the_status() {
             house.later(SignedDuration::from_secs(10));
             house.tick().await;
             assert_eq!(
-                house.alias_messenger_id("7079"),
-                Some(json!("7079")),
+                house.alias_messenger_id("7001"),
+                Some(json!("7001")),
                 "{status} {name}"
             );
         }
