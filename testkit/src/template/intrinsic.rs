@@ -130,16 +130,15 @@ impl<'a> Resolver<'a> {
                         .collect::<Vec<_>>()
                 )
             }
-            ("Fn::FindInMap", [map, first, second]) => {
+            ("Fn::FindInMap", [map, first, second, default @ ..]) => {
                 let keys = [map, first, second].map(|key| self.resolve(key).map(|key| plain(&key)));
                 let [map, first, second] = keys;
                 let (map, first, second) = (map?, first?, second?);
                 let found = self
                     .section("Mappings", &map)
-                    .and_then(|map| map.get(&first)?.get(&second));
-                found
-                    .with_context(|| format!("{map} maps nothing to {first}, {second}"))?
-                    .clone()
+                    .and_then(|map| map.get(&first)?.get(&second))
+                    .or_else(|| default.first()?.get("DefaultValue"));
+                self.resolve(found.with_context(|| format!("{map} maps nothing to {first}, {second}"))?)?
             }
             ("Fn::Equals" | "Fn::Not" | "Fn::And" | "Fn::Or" | "Condition", _) => {
                 json!(self.truth(&json!({ name: argument }))?)

@@ -1,6 +1,7 @@
 //! `template.yaml`, read: the tables and functions that the local stack and the tests use are the deployed
 //! ones, from the one place that defines them.
 
+mod for_each;
 mod grant;
 mod intrinsic;
 mod yaml;
@@ -36,6 +37,8 @@ impl Default for Deployment {
 /// A SAM template under one [`Deployment`].
 #[derive(Debug, Clone)]
 pub struct Template {
+    root: Value,
+    deployment: Deployment,
     tables: Vec<Table>,
     functions: Vec<Function>,
     secrets: BTreeMap<String, String>,
@@ -183,7 +186,7 @@ impl Template {
 
     /// Reads a template under `deployment`. The errors are those of [`Template::parse`].
     pub fn parse_deployed(yaml: &str, deployment: &Deployment) -> anyhow::Result<Self> {
-        let root = yaml::parse(yaml)?;
+        let root = for_each::expand(yaml::parse(yaml)?)?;
         let parameters = root.get("Parameters").and_then(Value::as_object);
         for name in deployment.parameters.keys() {
             if parameters.is_none_or(|parameters| !parameters.contains_key(name)) {
@@ -191,30 +194,17 @@ impl Template {
             }
         }
         let resolver = Resolver::new(&root, deployment);
-        let mut template = Self {
-            tables: Vec::new(),
-            functions: Vec::new(),
-            secrets: BTreeMap::new(),
-        };
-        let resources = root.get("Resources").and_then(Value::as_object);
-        for (logical_id, resource) in resources.context("the template has no Resources")? {
-            if let Some(condition) = resource.get("Condition").and_then(Value::as_str)
-                && !resolver.condition(condition)?
-            {
-                continue;
-            }
-            let kind = resource.get("Type").and_then(Value::as_str).unwrap_or_default();
+        let (mut tables, mut functions, mut secrets) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (logical_id, resource) in deployed(&root, &resolver)? {
             let mut read = || -> anyhow::Result<()> {
-                match kind {
-                    "AWS::DynamoDB::Table" => template.tables.push(table(&resolver, logical_id, resource)?),
+                match kind(resource) {
+                    "AWS::DynamoDB::Table" => tables.push(table(&resolver, logical_id, resource)?),
                     "AWS::Serverless::Function" => {
-                        template
-                            .functions
-                            .push(function(&resolver, &root, logical_id, resource)?);
+                        functions.push(function(&resolver, &root, logical_id, resource)?);
                     }
                     "AWS::SecretsManager::Secret" => {
                         let name = resolver.physical_name(logical_id, "Name")?;
-                        template.secrets.insert(logical_id.clone(), name);
+                        secrets.insert(logical_id.clone(), name);
                     }
                     _ => {}
                 }
@@ -222,7 +212,37 @@ impl Template {
             };
             read().with_context(|| format!("template, resource {logical_id}"))?;
         }
-        Ok(template)
+        Ok(Self {
+            deployment: deployment.clone(),
+            tables,
+            functions,
+            secrets,
+            root,
+        })
+    }
+
+    /// The template as it was read: short forms (`!Ref X`) as long ones, loops expanded, nothing resolved.
+    #[must_use]
+    pub fn source(&self) -> &Value {
+        &self.root
+    }
+
+    /// The properties of every deployed resource of a type such as `AWS::SQS::Queue`, resolved, by logical id.
+    ///
+    /// # Errors
+    ///
+    /// When a value uses a `CloudFormation` function that is not known here.
+    pub fn properties_of(&self, resource_type: &str) -> anyhow::Result<BTreeMap<&str, Value>> {
+        let resolver = Resolver::new(&self.root, &self.deployment);
+        let mut found = BTreeMap::new();
+        for (logical_id, resource) in deployed(&self.root, &resolver)? {
+            if kind(resource) == resource_type {
+                let properties = resolver.resolve(resource.get("Properties").unwrap_or(&Value::Null));
+                let properties = properties.with_context(|| format!("template, resource {logical_id}"))?;
+                found.insert(logical_id.as_str(), properties);
+            }
+        }
+        Ok(found)
     }
 
     /// Every table.
@@ -256,6 +276,23 @@ impl Template {
     pub fn secrets(&self) -> &BTreeMap<String, String> {
         &self.secrets
     }
+}
+
+/// The resources whose condition holds.
+fn deployed<'a>(root: &'a Value, resolver: &Resolver<'_>) -> anyhow::Result<Vec<(&'a String, &'a Value)>> {
+    let resources = root.get("Resources").and_then(Value::as_object);
+    let mut deployed = Vec::new();
+    for (logical_id, resource) in resources.context("the template has no Resources")? {
+        let condition = resource.get("Condition").and_then(Value::as_str);
+        if condition.map_or(Ok(true), |condition| resolver.condition(condition))? {
+            deployed.push((logical_id, resource));
+        }
+    }
+    Ok(deployed)
+}
+
+fn kind(resource: &Value) -> &str {
+    resource.get("Type").and_then(Value::as_str).unwrap_or_default()
 }
 
 #[derive(Deserialize)]

@@ -108,3 +108,34 @@ fn what_cannot_be_resolved_is_an_error_that_names_it() {
     let error = format!("{:#}", Template::parse(&unknown).unwrap_err());
     assert!(error.contains("Fn::Cidr"), "{error}");
 }
+
+#[test]
+fn a_loop_becomes_what_it_repeats() {
+    let template = parse();
+    let alarms = template.properties_of("AWS::CloudWatch::Alarm").unwrap();
+    let ids: Vec<_> = alarms.keys().copied().collect();
+    assert_eq!(
+        ids,
+        [
+            "DispatchDurationAlarm",
+            "DispatchErrorsAlarm",
+            "WebhookDurationAlarm",
+            "WebhookErrorsAlarm"
+        ]
+    );
+    let expected = serde_json::json!({
+        "AlarmName": "local-webhook-Errors",
+        "AlarmDescription": "${Function} as it stands",
+        "Threshold": "4000",
+        "Dimensions": [{ "Value": "local-Webhook" }],
+    });
+    assert_eq!(alarms["WebhookErrorsAlarm"], expected);
+    assert_eq!(alarms["DispatchErrorsAlarm"]["Threshold"], "1");
+}
+
+#[test]
+fn a_loop_that_makes_a_resource_twice_is_an_error() {
+    let twice = FIXTURE.replace("[Webhook, Dispatch]", "[Webhook, Webhook]");
+    let error = format!("{:#}", Template::parse(&twice).unwrap_err());
+    assert!(error.contains("WebhookDurationAlarm is made twice"), "{error}");
+}

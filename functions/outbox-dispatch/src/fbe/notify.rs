@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shared::fbe::plan::Notice;
 use shared::outbox::Entry;
 use shared::outbox::Kind;
+use shared::store::Claim;
 
 use super::{LEASE, Visit};
 use crate::messenger::sync as contacts;
@@ -26,8 +27,9 @@ impl Visit<'_> {
         };
         self.wait_for_older(entry).await?;
         // Events are not idempotent: somebody may have sent this one since we read it.
-        let claimed = self.worker.outbox.claim(entry, LEASE).await;
-        if claimed.map_err(|error| Outcome::from(&error))?.is_none() {
+        let outbox = &self.worker.outbox;
+        let claimed = outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
+        if !matches!(claimed.map_err(|error| Outcome::from(&error))?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
         let body = TrackBody {

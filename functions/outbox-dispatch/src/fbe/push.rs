@@ -16,10 +16,11 @@ use shared::fbe::catalog_push::{PushProgress, feed_url};
 use shared::fbe::plan::CatalogPush;
 use shared::fbe::table::Push;
 use shared::outbox::Entry;
+use shared::store::Claim;
 use shared::telemetry;
 
-use super::Visit;
 use super::access::Access;
+use super::{LEASE, Visit};
 
 /// Meta takes seconds to minutes for a batch.
 const POLL_AGAIN: Duration = Duration::from_secs(30);
@@ -306,13 +307,17 @@ impl Visit<'_> {
     /// Stores how far the push has come.
     async fn keep(&mut self, run: &mut Run) -> Result<(), Outcome> {
         run.progress().advanced_at = Some(self.now());
-        let kept = self.worker.installs.keep_push(&self.lease, &run.push).await;
-        if kept.map_err(|error| Outcome::from(&error))? {
-            self.stored.push = Some(run.push.clone());
-            Ok(())
-        } else {
-            Err(Outcome::retry("lease_lost"))
-        }
+        let kept = self
+            .worker
+            .installs
+            .keep_push(&self.lease, &run.push, LEASE)
+            .await;
+        let Claim::Leased((), lease) = kept.map_err(|error| Outcome::from(&error))? else {
+            return Err(Outcome::retry("lease_lost"));
+        };
+        self.lease = lease;
+        self.stored.push = Some(run.push.clone());
+        Ok(())
     }
 }
 

@@ -1,0 +1,184 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use testkit::template::Template;
+
+use crate::{code, read, table, template};
+
+const ALARM: &str = "AWS::CloudWatch::Alarm";
+
+/// The alarms by logical id, deployed as a stack called `local`.
+fn alarms(template: &Template) -> BTreeMap<&str, Value> {
+    template.properties_of(ALARM).unwrap()
+}
+
+/// An alarm's name without the stack's.
+fn name(alarm: &Value) -> &str {
+    alarm["AlarmName"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("local-")
+        .unwrap()
+}
+
+/// The rows of a table of `Mappings`.
+fn rows<'a>(template: &'a Template, table: &str) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    let rows = template.source()["Mappings"][table].as_object().unwrap();
+    rows.iter().map(|(row, values)| (row.as_str(), values))
+}
+
+/// Numbers of a `Mappings` table are text.
+fn number(value: &Value) -> u64 {
+    value
+        .as_u64()
+        .unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
+}
+
+#[test]
+fn every_row_of_an_alarm_table_makes_its_alarms() {
+    let template = template();
+    let alarms = alarms(&template);
+    let mut missing = Vec::new();
+    for (table, kinds) in [
+        ("FunctionAlarms", ["Errors", "Throttles", "Duration"].as_slice()),
+        ("TableAlarms", &["Throttles"]),
+        ("QueueAlarms", &[""]),
+        ("MetricAlarms", &[""]),
+    ] {
+        for (row, values) in rows(&template, table) {
+            for kind in kinds {
+                let id = format!("{row}{kind}Alarm");
+                let named = alarms
+                    .get(id.as_str())
+                    .is_some_and(|alarm| name(alarm).starts_with(values["Name"].as_str().unwrap()));
+                if !named {
+                    missing.push(id);
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not in the list of a loop: {missing:?}");
+}
+
+#[test]
+fn every_function_has_its_alarms_and_is_rolled_back_by_its_own() {
+    let template = template();
+    let alarms = alarms(&template);
+    let table: BTreeMap<_, _> = rows(&template, "FunctionAlarms").collect();
+    for function in template.functions() {
+        let id = &function.logical_id;
+        let short = id.strip_suffix("Function").unwrap();
+        for kind in ["Errors", "Throttles", "Duration"] {
+            let alarm = &alarms[format!("{short}{kind}Alarm").as_str()];
+            let watched = &alarm["Dimensions"][0]["Value"];
+            assert_eq!(watched, &Value::from(format!("local-{id}")), "{short}{kind}Alarm");
+        }
+        let row = table[short];
+        assert_eq!(number(&row["Timeout"]), function.timeout_seconds, "{short}");
+        assert!(
+            number(&row["SlowMilliseconds"]) < function.timeout_seconds * 1_000,
+            "{short}"
+        );
+        let canary = &template.source()["Resources"][id]["Properties"]["DeploymentPreference"]["Alarms"];
+        assert_eq!(
+            canary,
+            &serde_json::json!([{ "Ref": format!("{short}ErrorsAlarm") }]),
+            "{short}"
+        );
+    }
+}
+
+/// The metrics that the functions write, and those that CloudWatch counts in the access log.
+fn metrics(template: &Template) -> BTreeSet<String> {
+    let source = read("shared/src/telemetry.rs");
+    let written = source.lines().filter_map(|line| {
+        let (_, value) = line.strip_prefix("pub const ")?.split_once(": &str = \"")?;
+        Some(value.trim_end_matches("\";").to_owned())
+    });
+    let counted = template.properties_of("AWS::Logs::MetricFilter").unwrap();
+    let counted = counted.values().map(|filter| {
+        let name = filter["MetricTransformations"][0]["MetricName"].as_str();
+        name.unwrap().to_owned()
+    });
+    written.chain(counted).collect()
+}
+
+#[test]
+fn an_alarm_on_a_business_metric_watches_one_that_is_written() {
+    let template = template();
+    let metrics = metrics(&template);
+    for (id, alarm) in alarms(&template) {
+        if alarm["Namespace"] == "MetaBrazeBridge/local" {
+            let metric = alarm["MetricName"].as_str().unwrap();
+            assert!(metrics.contains(metric), "{id} watches {metric}");
+        }
+    }
+}
+
+/// `<function>` stands for every function's name, `*` for any part of a name.
+fn matches(pattern: &str, alarm: &str) -> bool {
+    match pattern.replace("<function>", "*").split_once('*') {
+        Some((start, end)) => {
+            alarm.len() >= start.len() + end.len() && alarm.starts_with(start) && alarm.ends_with(end)
+        }
+        None => pattern == alarm,
+    }
+}
+
+#[test]
+fn operators_find_every_alarm_in_the_documents() {
+    let template = template();
+    let alarms = alarms(&template);
+    let names: Vec<&str> = alarms.values().map(name).collect();
+    let rows = table("docs/operations.md", "alarm");
+    let patterns: Vec<&str> = rows.iter().flat_map(|row| code(&row[0])).collect();
+    for name in &names {
+        assert!(
+            patterns.iter().any(|pattern| matches(pattern, name)),
+            "{name} is not there"
+        );
+    }
+    for pattern in &patterns {
+        assert!(
+            names.iter().any(|name| matches(pattern, name)),
+            "{pattern} is no alarm"
+        );
+    }
+    // $0.10 a month each.
+    let cost = format!(
+        "{} alarms ${}.{}0",
+        names.len(),
+        names.len() / 10,
+        names.len() % 10
+    );
+    assert!(
+        read("docs/operations.md").contains(&cost),
+        "the costs do not say: {cost}"
+    );
+}
+
+#[test]
+fn operators_find_every_metric_in_the_documents() {
+    let rows = table("docs/operations.md", "metric");
+    let documented: BTreeSet<String> = rows
+        .iter()
+        .flat_map(|row| code(&row[0]))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(documented, metrics(&template()));
+}
+
+/// A new version of a function is published when its own environment changes; SAM does not look into `Globals` after
+/// a parameter's value.
+#[test]
+fn no_parameter_stands_in_the_global_environment() {
+    let template = template();
+    let variables = &template.source()["Globals"]["Function"]["Environment"]["Variables"];
+    let parameters = template.source()["Parameters"].as_object().unwrap();
+    let text = variables.to_string();
+    for parameter in parameters.keys() {
+        for form in [format!("\"{parameter}\""), format!("${{{parameter}}}")] {
+            assert!(!text.contains(&form), "{parameter}: move it into each function");
+        }
+    }
+}
