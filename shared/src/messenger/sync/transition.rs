@@ -22,7 +22,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::{Identify, Others, Profile, SyncPlan, Synced, alias_fields, alias_label, user_fields, wanted};
+use super::{Identify, Others, Profile, SyncPlan, Synced, alias_fields, alias_label, user_fields, unwanted,
+    wanted,
+};
 use crate::messenger::contact::Contact;
 use crate::messenger::settings::MessengerSettings;
 
@@ -61,6 +63,12 @@ pub(super) fn plan(
     if let Some(user_id) = target {
         let mut object = user_fields(user_id);
         object.extend(wanted.clone());
+        // The alias's own come along with it, and others' would stand beside the id of this contact.
+        let comes_along = |name: &String| {
+            others.are_on(user_id) || (to_identify.is_some() && synced.attributes.contains_key(name))
+        };
+        let gone = unwanted(contact, settings).filter(comes_along);
+        object.extend(gone.map(|name| (name, Value::Null)));
         attributes.push(Value::Object(object));
     }
     SyncPlan {
