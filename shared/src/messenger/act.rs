@@ -127,7 +127,9 @@ impl Act {
                 None if optin.has_one_time_token => Self::OneTimeOptin,
                 None => Self::PluginOptin,
             },
-            EventKind::Referral(referral) => referral.source.as_deref().map_or(Self::OtherReferral, by_source),
+            EventKind::Referral(referral) => {
+                referral.source.as_deref().map_or(Self::OtherReferral, by_source)
+            }
             EventKind::Reaction(reaction) if reaction.removed => Self::ReactionRemoved,
             EventKind::Reaction(_) => Self::Reaction,
             EventKind::AccountLinking(AccountLinking::Linked { .. }) => Self::AccountLinked,

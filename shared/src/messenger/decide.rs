@@ -74,7 +74,9 @@ pub fn decide(
     };
     let subject = key.to_string();
     for event in &events {
-        let says = facts(&key, event, settings, |event| link(event, &subject, &mut judged, judge));
+        let says = facts(&key, event, settings, |event| {
+            link(event, &subject, &mut judged, judge)
+        });
         folded.take(says, &event.key);
     }
     for link in derived.iter().filter(|link| link.contact == key) {
@@ -226,7 +228,9 @@ fn is_about_marketing(optout_type: Option<&str>) -> bool {
 fn quiet(contact: &Contact, synced: Option<&Synced>, held: bool, settings: &MessengerSettings) -> Quiet {
     let told = synced.and_then(|synced| sync::told_window(contact, synced, settings));
     let told = match told.max(contact.window_queued) {
-        _ if held || (contact.user_id().is_none() && synced.is_some_and(|synced| synced.held)) => Told::Nothing,
+        _ if held || (contact.user_id().is_none() && synced.is_some_and(|synced| synced.held)) => {
+            Told::Nothing
+        }
         Some(told) if contact.window_closes_at().is_some() => Told::Window(told),
         _ => Told::NoWindow,
     };
@@ -334,4 +338,3 @@ fn is_listed(kind: &EventKind, settings: &MessengerSettings) -> bool {
             .iter()
             .any(|name| name.eq_ignore_ascii_case(kind.name()))
 }
-

@@ -98,7 +98,13 @@ impl Event {
     pub fn user_ref(&self) -> Option<&str> {
         match (&self.person, &self.kind) {
             (Person::UserRef(user_ref), _) => Some(user_ref),
-            (_, EventKind::Optin(Optin { user_ref: Some(user_ref), .. })) => Some(user_ref),
+            (
+                _,
+                EventKind::Optin(Optin {
+                    user_ref: Some(user_ref),
+                    ..
+                }),
+            ) => Some(user_ref),
             // An echo is the page's doing.
             (Person::Scoped(_), EventKind::Echo { .. }) | (Person::None, _) => None,
             (Person::Scoped(_), _) => self.prior_user_ref.as_ref().map(|text| text.as_str()),
@@ -315,7 +321,10 @@ pub enum EventKind {
 /// called.
 pub fn event_names() -> impl Iterator<Item = &'static str> {
     const NOBODYS: [&str; 3] = ["app_roles", "policy_enforcement", "unknown"];
-    EventKind::VARIANTS.iter().copied().filter(|name| !NOBODYS.contains(name))
+    EventKind::VARIANTS
+        .iter()
+        .copied()
+        .filter(|name| !NOBODYS.contains(name))
 }
 
 impl EventKind {

@@ -241,7 +241,12 @@ impl Context<'_> {
         self.take(read, kept, parsed);
     }
 
-    fn take(&self, read: Result<Event, &'static str>, (list, member): (&str, &RawValue), parsed: &mut Parsed) {
+    fn take(
+        &self,
+        read: Result<Event, &'static str>,
+        (list, member): (&str, &RawValue),
+        parsed: &mut Parsed,
+    ) {
         let mut keep = |reason, account_id| {
             self.quarantine(reason, &self.entry_of_one(list, member), account_id, parsed);
         };

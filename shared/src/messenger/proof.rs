@@ -78,7 +78,6 @@ impl LinkCounts {
     }
 }
 
-
 /// A link token by its hash.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Token {
@@ -102,7 +101,9 @@ pub struct Claim {
 // The keys name people.
 impl std::fmt::Debug for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Claim").field("token", &self.token).finish_non_exhaustive()
+        f.debug_struct("Claim")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,6 +121,11 @@ impl Holders {
     /// Notes a holder that is stored.
     pub fn insert(&mut self, hash: String, holder: String) {
         self.0.insert(hash, holder);
+    }
+
+    /// Takes over what was read besides.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// Notes a holder that is about to be stored.
@@ -231,6 +237,12 @@ pub fn hashes(events: &[Event]) -> Vec<String> {
     hashes
 }
 
+/// When the first of what may be link tokens was shown.
+#[must_use]
+pub fn first_at(events: &[Event]) -> Option<Timestamp> {
+    tokens(events).map(|(_, at)| at).min()
+}
+
 /// Whether one of `events` carries a token that none of our keys has signed: they may have been rotated since.
 #[must_use]
 pub fn asks_for_newer_keys(events: &[Event], keys: &LinkKeys) -> bool {
@@ -254,9 +266,9 @@ fn tokens_of(event: &Event) -> impl Iterator<Item = (&str, LinkedVia)> {
     };
     let own = match &event.kind {
         EventKind::Optin(optin) => optin.reference.as_ref().map(|text| (text, LinkedVia::Optin)),
-        EventKind::AccountLinking(AccountLinking::Linked { authorization_code }) => {
-            authorization_code.as_ref().map(|text| (text, LinkedVia::AccountLinking))
-        }
+        EventKind::AccountLinking(AccountLinking::Linked { authorization_code }) => authorization_code
+            .as_ref()
+            .map(|text| (text, LinkedVia::AccountLinking)),
         _ => None,
     };
     own.into_iter()

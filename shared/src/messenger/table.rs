@@ -110,7 +110,9 @@ impl Unit {
         let mut units = Vec::new();
         while self.writes() > MAX_TRANSACT {
             let most = self.outbox.len().saturating_sub(MAX_TRANSACT);
-            let rest = self.outbox.split_off(most.max(MAX_TRANSACT - self.states()).min(self.outbox.len() - 1));
+            let rest = self
+                .outbox
+                .split_off(most.max(MAX_TRANSACT - self.states()).min(self.outbox.len() - 1));
             units.push(Self {
                 outbox: rest,
                 ..Self::default()
@@ -154,6 +156,12 @@ impl Contacts {
         Ok(known(items, user_refs))
     }
 
+    /// Connects to DynamoDB, by reading a key that no contact has.
+    pub async fn connect(&self) -> Result<(), StoreError> {
+        self.table.get_all(&[key("-")]).await?;
+        Ok(())
+    }
+
     /// Notes that a contact acted in a way that opens the window, if nothing else follows from it.
     pub async fn acted(&self, contact: &ContactKey, at: Timestamp) -> Result<Acted, StoreError> {
         let update = Update::new(key(contact.to_string()))
@@ -162,14 +170,16 @@ impl Contacts {
             .when(":latest >= #quiet_from AND :latest <= #quiet_until")
             .when("attribute_not_exists(#latest) OR #latest < :latest")
             .build(&self.table.name)?;
-        Ok(match send_update(&self.table.client, ReturnValue::None, update).await? {
-            Updated::Made(_) => Acted::Noted,
-            Updated::Refused(item) => {
-                let items = Some(item).filter(|item| !item.is_empty());
-                Acted::Undecided(known(items, &[]))
-            }
-            Updated::Conflict => Acted::Busy,
-        })
+        Ok(
+            match send_update(&self.table.client, ReturnValue::None, update).await? {
+                Updated::Made(_) => Acted::Noted,
+                Updated::Refused(item) => {
+                    let items = Some(item).filter(|item| !item.is_empty());
+                    Acted::Undecided(known(items, &[]))
+                }
+                Updated::Conflict => Acted::Busy,
+            },
+        )
     }
 
     /// Writes all units in as few calls as DynamoDB's limits allow: each wholly or not at all, and of one that does not
@@ -218,7 +228,9 @@ impl Contacts {
 
     fn states(&self, unit: &Unit) -> Result<Vec<TransactWriteItem>, StoreError> {
         let record = unit.record.iter().map(|record| self.record(record));
-        record.chain(unit.claims.iter().map(|claim| self.token(claim))).collect()
+        record
+            .chain(unit.claims.iter().map(|claim| self.token(claim)))
+            .collect()
     }
 
     /// A link token links the one that is stored with it first.
@@ -249,7 +261,10 @@ impl Contacts {
             .set("facts", facts)
             .version(version)
             .set_or_remove("user_id", user_id.map(string));
-        if let Record::Contact(Contact { quiet: Some(quiet), .. }) = record {
+        if let Record::Contact(Contact {
+            quiet: Some(quiet), ..
+        }) = record
+        {
             update = update
                 .set("quiet_from", number(quiet.from))
                 .set("quiet_until", number(quiet.until));
@@ -321,7 +336,9 @@ fn known(items: impl IntoIterator<Item = Item>, user_refs: &[UserRefKey]) -> Kno
         let key = key.unwrap_or_default();
         if let Some(hash) = key.strip_prefix(TOKEN) {
             let holder = item.get("holder").and_then(|holder| holder.as_s().ok());
-            known.holders.insert(hash.to_owned(), holder.cloned().unwrap_or_default());
+            known
+                .holders
+                .insert(hash.to_owned(), holder.cloned().unwrap_or_default());
             continue;
         }
         let unreadable = |error: &StoreError| {
@@ -377,8 +394,11 @@ fn token_key(hash: &str) -> String {
 }
 
 fn read_contact(item: Item) -> Result<Stored, StoreError> {
-    let ContactItem { facts, synced, latest } =
-        serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("contact read"))?;
+    let ContactItem {
+        facts,
+        synced,
+        latest,
+    } = serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("contact read"))?;
     let mut contact: Contact = facts;
     if let Some(latest) = latest.and_then(|latest| Timestamp::from_millisecond(latest).ok()) {
         contact.acted(latest);

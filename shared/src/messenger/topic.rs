@@ -94,7 +94,9 @@ impl Topics {
     /// The notification token of the topic that was subscribed to last.
     #[must_use]
     pub fn token(&self) -> Option<&str> {
-        let with_token = self.subscribed().filter_map(|said| Some((said.at, said.value.token.as_deref()?)));
+        let with_token = self
+            .subscribed()
+            .filter_map(|said| Some((said.at, said.value.token.as_deref()?)));
         with_token.max().map(|(_, token)| token.as_str())
     }
 
@@ -107,6 +109,8 @@ impl Topics {
                 same && !other.value.subscribed && other.at >= said.at
             })
         };
-        self.0.values().filter(move |said| said.value.subscribed && !stops(said))
+        self.0
+            .values()
+            .filter(move |said| said.value.subscribed && !stops(said))
     }
 }

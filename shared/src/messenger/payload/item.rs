@@ -218,7 +218,10 @@ fn message_kind(item: &Item<'_>, message: &wire::Message<'_>, context: &Context<
 /// The `user_ref` under which the person ticked a checkbox plugin. Meta appends it to the answer, of whatever kind.
 fn prior_user_ref(item: &Item<'_>) -> Option<Personal<String>> {
     let prior = item.prior_message.get()?;
-    let is_checkbox = prior.source.text().is_none_or(|source| source == "checkbox_plugin");
+    let is_checkbox = prior
+        .source
+        .text()
+        .is_none_or(|source| source == "checkbox_plugin");
     is_checkbox.then(|| personal(&prior.identifier)).flatten()
 }
 

@@ -22,8 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::{Identify, Others, Profile, SyncPlan, Synced, alias_fields, alias_label, user_fields, unwanted,
-    wanted,
+use super::{
+    Identify, Others, Profile, SyncPlan, Synced, alias_fields, alias_label, unwanted, user_fields, wanted,
 };
 use crate::messenger::contact::Contact;
 use crate::messenger::settings::MessengerSettings;
