@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use lambda_http::http::HeaderMap;
 use shared::secrets::RelaySecret;
 use shared::telemetry;
@@ -56,11 +57,11 @@ pub(crate) fn inbound(headers: &HeaderMap, secret: &RelaySecret) -> Verdict {
 }
 
 /// The external system: its signature over these bytes, or its token.
-pub(crate) fn reply(headers: &HeaderMap, body: &[u8], secret: &RelaySecret) -> Verdict {
+pub(crate) fn reply(headers: &HeaderMap, body: &[u8], secret: &RelaySecret, now: Timestamp) -> Verdict {
     if bearer::matches(headers, &secret.external_system_token) {
         return Verdict::Enters;
     }
-    match standard::verify(&secret.signing_secret, headers, body) {
+    match standard::verify(&secret.signing_secret, headers, body, now) {
         Ok(true) => Verdict::Enters,
         Err(_) if standard::is_signed(headers) => Verdict::NotFilledIn,
         _ => Verdict::Refused,

@@ -13,6 +13,7 @@ use super::contact::LinkedVia;
 use super::event::{AccountLinking, Event, EventKind};
 use super::link::{LEEWAY, LinkError, LinkKeys, Proven, has_the_form_of_a_token};
 use crate::digest::Digest;
+use crate::personal::Personal;
 
 /// Meta delivers again for up to 36 hours.
 const REDELIVERED: SignedDuration = SignedDuration::from_hours(36);
@@ -88,34 +89,19 @@ pub struct Token {
 }
 
 /// A token that is to link `holder`, unless it has linked another one.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The token.
     pub token: Token,
     /// The key of the contact or `user_ref`.
-    pub holder: String,
+    pub holder: Personal<String>,
     /// The key of the `user_ref` that it may be taken over from.
-    pub user_ref: Option<String>,
-}
-
-// The keys name people.
-impl std::fmt::Debug for Claim {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Claim")
-            .field("token", &self.token)
-            .finish_non_exhaustive()
-    }
+    pub user_ref: Option<Personal<String>>,
 }
 
 /// Which contact or `user_ref` holds which token, by the token's hash.
-#[derive(Default)]
-pub struct Holders(HashMap<String, String>);
-
-impl std::fmt::Debug for Holders {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Holders({})", self.0.len())
-    }
-}
+#[derive(Debug, Default)]
+pub struct Holders(Personal<HashMap<String, String>>);
 
 impl Holders {
     /// Notes a holder that is stored.
@@ -125,12 +111,12 @@ impl Holders {
 
     /// Takes over what was read besides.
     pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.0.extend(other.0.0);
     }
 
     /// Notes a holder that is about to be stored.
     pub fn claim(&mut self, claim: &Claim) {
-        self.insert(claim.token.hash.clone(), claim.holder.clone());
+        self.insert(claim.token.hash.clone(), claim.holder.as_str().to_owned());
     }
 
     /// Whether a token is held by others than these.
@@ -201,8 +187,10 @@ impl Judged {
         }
         self.claims.push(Claim {
             token: token.clone(),
-            holder: holder.to_owned(),
-            user_ref: user_ref.filter(|user_ref| *user_ref != holder).map(str::to_owned),
+            holder: holder.into(),
+            user_ref: user_ref
+                .filter(|user_ref| *user_ref != holder)
+                .map(Personal::from),
         });
         true
     }

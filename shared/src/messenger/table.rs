@@ -236,11 +236,11 @@ impl Contacts {
     /// A link token links the one that is stored with it first.
     fn token(&self, claim: &TokenClaim) -> Result<TransactWriteItem, StoreError> {
         let mut update = Update::new(key(token_key(&claim.token.hash)))
-            .set("holder", string(&claim.holder))
+            .set("holder", string(claim.holder.as_str()))
             .set("expires_at", number(claim.token.expires_at.as_second()));
         update = match &claim.user_ref {
             Some(user_ref) => update
-                .value("user_ref", string(user_ref))
+                .value("user_ref", string(user_ref.as_str()))
                 .when("attribute_not_exists(#holder) OR #holder = :holder OR #holder = :user_ref"),
             None => update.when("attribute_not_exists(#holder) OR #holder = :holder"),
         };

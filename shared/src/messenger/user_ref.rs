@@ -109,7 +109,7 @@ fn fold(record: &mut UserRef, key: &UserRefKey, event: &Event, judged: &mut Judg
     if let Some((token, user_id, _)) = proof {
         let at = event.at;
         let link = Link {
-            user_id: Some(user_id),
+            user_id: Some(user_id.into()),
             via: LinkedVia::UserRef,
         };
         Stamped::merge(&mut record.link, Stamped { at, value: link });
@@ -120,7 +120,7 @@ fn fold(record: &mut UserRef, key: &UserRefKey, event: &Event, judged: &mut Judg
 
 fn fold_scoped_id(record: &mut UserRef, event: &Event) {
     if let Person::Scoped(scoped_id) = &event.person {
-        let value = Personal::from(scoped_id.as_str());
+        let value = scoped_id.clone();
         Stamped::merge(&mut record.scoped_id, Stamped { at: event.at, value });
     }
 }
@@ -129,7 +129,7 @@ fn contact_key(channel: Channel, account_id: &str, scoped_id: &str) -> ContactKe
     ContactKey {
         channel,
         account_id: account_id.to_owned(),
-        scoped_id: scoped_id.to_owned(),
+        scoped_id: scoped_id.into(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What needs more than one module, or a service: one binary, so that it links once.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::panic,
     reason = "tests fail by panicking"
@@ -13,6 +14,7 @@ mod fbe_token;
 mod graph;
 mod lease;
 mod outbox;
+mod personal;
 mod stored_keys;
 
 use shared::clock::Clock;
@@ -38,7 +40,7 @@ impl Tables {
         let template = Template::parse(include_str!("../../../template.yaml")).unwrap();
         aws.create_tables(&template).await.unwrap();
         let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let clock = Clock::fixed(testkit::time::start());
         let outbox = Outbox::new(aws.dynamodb(), name("OutboxTable"), clock.clone());
         let contacts = Contacts::new(
             aws.dynamodb(),

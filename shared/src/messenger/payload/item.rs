@@ -55,8 +55,8 @@ pub(super) fn read(
         .or_else(|| item.optin.get().and_then(|optin| optin.user_ref.any()));
     let person = match (&kind, scoped_id, user_ref) {
         (EventKind::AppRoles | EventKind::PolicyEnforcement { .. }, _, _) => Person::None,
-        (_, Some(scoped_id), _) => Person::Scoped(scoped_id),
-        (_, None, Some(user_ref)) => Person::UserRef(user_ref),
+        (_, Some(scoped_id), _) => Person::Scoped(scoped_id.into()),
+        (_, None, Some(user_ref)) => Person::UserRef(user_ref.into()),
         // Receipts, and on Instagram edits that say no more than that there is a message.
         (
             EventKind::Echo { .. }
@@ -84,7 +84,7 @@ pub(super) fn read(
         kind,
         prior_user_ref: prior_user_ref(item),
         referral: referral(&item.referral).filter(|_| !is_referral),
-        key,
+        key: key.into(),
     })
 }
 
@@ -98,7 +98,7 @@ pub(super) fn read_flat(
     let id = |scalar: &Scalar<'_>| scalar.id().filter(|id| is_id(id) && id != "0");
     let account_id = context.account_id.clone().or_else(|| id(&flat.page_id));
     // Missing for subscribers who were won by a custom audience.
-    let person = id(&flat.recipient_id).map_or(Person::None, Person::Scoped);
+    let person = id(&flat.recipient_id).map_or(Person::None, |id| Person::Scoped(id.into()));
     let own_time = flat.timestamp.time();
     Ok(Event {
         channel: context.channel,
@@ -106,7 +106,7 @@ pub(super) fn read_flat(
         person,
         at: context.time(own_time),
         standby: false,
-        key: event_key(kind.name(), &[&Digest::of_parts([raw]).to_string()]),
+        key: event_key(kind.name(), &[&Digest::of_parts([raw]).to_string()]).into(),
         kind,
         prior_user_ref: None,
         referral: None,

@@ -80,10 +80,10 @@ impl World {
     /// On the condition that the store holds the write to.
     fn write(&mut self, claims: &[Claim]) {
         for claim in claims {
-            let held = self
-                .holders
-                .insert(claim.token.hash.clone(), claim.holder.clone());
-            assert!(held.is_none_or(|held| held == claim.holder || Some(held) == claim.user_ref));
+            let holder = claim.holder.as_str();
+            let held = self.holders.insert(claim.token.hash.clone(), holder.to_owned());
+            let user_ref = claim.user_ref.as_ref().map(|user_ref| user_ref.as_str());
+            assert!(held.is_none_or(|held| held == holder || Some(held.as_str()) == user_ref));
         }
     }
 
