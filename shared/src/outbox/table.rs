@@ -41,16 +41,17 @@ impl Outbox {
             .put(item, Some(("attribute_not_exists(event_key)", Item::new())))
     }
 
-    /// Writes `state` and the effects that follow from it, wholly or not at all. `false` if the condition of `state`
+    /// Writes `states` and the effects that follow from them, wholly or not at all. `false` if the condition of a state
     /// does not hold. An effect that is there already is a redelivery's: it is taken care of, and stops nothing.
     pub(crate) async fn commit(
         &self,
-        state: Option<TransactWriteItem>,
+        states: impl IntoIterator<Item = TransactWriteItem>,
         effects: &[OutboxItem],
     ) -> Result<bool, StoreError> {
+        let states: Vec<_> = states.into_iter().map(|state| (None, state)).collect();
         let mut effects: Vec<&OutboxItem> = effects.iter().collect();
         loop {
-            let mut writes: Vec<_> = state.clone().map(|state| (None, state)).into_iter().collect();
+            let mut writes = states.clone();
             for effect in &effects {
                 writes.push((Some(*effect), self.put(effect)?));
             }

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use shared::clients::graph::GraphApp;
 use shared::fbe::secret::{FbeSecret, TokenType};
-use shared::messenger::contact::Stamped;
+use shared::messenger::Stamped;
 use shared::messenger::sync::{Identify, Profile, SyncPlan, Synced, UserAlias};
 use shared::messenger::{Channel, ContactKey, Link, LinkKeys, LinkedVia, Referral, UserRefKey};
 use shared::outbox::{Kind, OutboxItem, Quarantined};
