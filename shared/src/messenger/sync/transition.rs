@@ -128,7 +128,7 @@ fn unsure(contact: &Contact, synced: &Synced, wanted: &BTreeMap<String, Value>) 
     let mut unsure = synced.with_unknown(synced.attributes.keys().cloned());
     match (contact.user_id(), &synced.profile) {
         (Some(user_id), Profile::User(known)) if known.as_str() == user_id => {
-            unsure = unsure.with_unknown(names())
+            unsure = unsure.with_unknown(names());
         }
         (Some(user_id), _) => unsure
             .tried
