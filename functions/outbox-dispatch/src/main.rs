@@ -1,4 +1,4 @@
-//! Wiring.
+//! Starts the function.
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use outbox_dispatch::{App, Settings};
@@ -17,7 +17,8 @@ async fn main() -> Result<(), Error> {
     );
     let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
     run(service_fn(async |event: LambdaEvent<Value>| {
-        telemetry::measured(app.handle(event)).await
+        // Boxed: the workers' futures nest deeper than the compiler lays out at once.
+        telemetry::measured(Box::pin(app.handle(event))).await
     }))
     .await
 }

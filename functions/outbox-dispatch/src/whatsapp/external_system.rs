@@ -176,11 +176,11 @@ impl ExternalSystemClient {
         let reason = format!("external_system_{}", status.as_u16());
         match status {
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                let wait = rate_limit::wait(headers, self.clock.now());
+                let wait = rate_limit::wait(status, headers, self.clock.now());
                 ExternalSystemError::Transient { reason, wait }
             }
             status if status.is_server_error() => {
-                let wait = rate_limit::wait(headers, self.clock.now());
+                let wait = rate_limit::wait(status, headers, self.clock.now());
                 ExternalSystemError::Transient { reason, wait }
             }
             StatusCode::UNAUTHORIZED
