@@ -42,7 +42,7 @@ pub use decide::{Plan, decide};
 pub use event::{Event, EventKind, Person};
 pub use key::{Channel, ContactKey, UserRefKey};
 pub use link::{LinkError, LinkKeys};
-pub use payload::{Parsed, Quarantined, parse};
+pub use payload::{Parsed, parse};
 pub use proof::{Holders, Judge, LinkCounts};
 pub use stamped::Stamped;
 pub use sync::Stored;

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::event::{Event, EventKind};
 use super::key::{Channel, is_id};
 use crate::json::{self, List, Object, Scalar};
-use crate::personal::Personal;
+use crate::outbox::Quarantined;
 use crate::webhook::Verified;
 use wire::{Flat, Item};
 
@@ -42,17 +42,8 @@ pub struct Parsed {
     pub dashboard_tests: usize,
 }
 
-/// A correctly signed piece of a webhook that we do not understand; kept so that nothing is lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    /// Why: a stable code.
-    pub reason: &'static str,
-    /// What was not understood, exactly as it came, in a body of its own: object, entry and list are those that
-    /// it came in, so that it says the same when it is delivered again. A body that cannot be taken apart is whole.
-    pub raw: Personal<Bytes>,
-    /// The page or account that it is about, if that could be read.
-    pub account_id: Option<String>,
-}
+/// Who is named as the source of what is quarantined.
+const SOURCE: &str = "messenger";
 
 /// The codes of [`Quarantined::reason`].
 pub mod reason {
@@ -94,9 +85,9 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
     let mut parsed = Parsed::default();
     let body = verified.body();
     let whole = |reason| Quarantined {
+        source: SOURCE,
         reason,
         raw: body.clone().into(),
-        account_id: None,
     };
     if let Err(reason) = read_body(body, received_at, &mut parsed) {
         parsed.quarantined.push(whole(reason));
@@ -151,9 +142,9 @@ fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result
     for raw in entries {
         let Ok(Object::Is(entry)) = json::parse::<Object<Entry<'_>>>(raw.get()) else {
             parsed.quarantined.push(Quarantined {
+                source: SOURCE,
                 reason: reason::MALFORMED_ENTRY,
                 raw: body_of(object, raw.get()).into(),
-                account_id: None,
             });
             continue;
         };
@@ -188,14 +179,9 @@ impl Context<'_> {
     fn read_entry(&self, entry: &Entry<'_>, raw: &RawValue, parsed: &mut Parsed) {
         if let Some(fields) = entry.changed_fields {
             let whole = self.entry("changed_fields", fields.get());
-            self.quarantine(
-                reason::VALUES_NOT_INCLUDED,
-                &whole,
-                self.account_id.clone(),
-                parsed,
-            );
+            self.quarantine(reason::VALUES_NOT_INCLUDED, &whole, parsed);
         } else if entry.messaging.is_none() && entry.standby.is_none() && entry.changes.is_none() {
-            self.quarantine(reason::NO_ITEMS, raw.get(), self.account_id.clone(), parsed);
+            self.quarantine(reason::NO_ITEMS, raw.get(), parsed);
         }
         for item in self.list(MESSAGING, entry.messaging, parsed) {
             self.read_item(item, false, (MESSAGING, item), parsed);
@@ -214,7 +200,7 @@ impl Context<'_> {
         };
         json::parse(raw.get()).unwrap_or_else(|_| {
             let whole = self.entry(name, raw.get());
-            self.quarantine(reason::MALFORMED_LIST, &whole, self.account_id.clone(), parsed);
+            self.quarantine(reason::MALFORMED_LIST, &whole, parsed);
             Vec::new()
         })
     }
@@ -238,20 +224,19 @@ impl Context<'_> {
         (list, member): (&str, &RawValue),
         parsed: &mut Parsed,
     ) {
-        let mut keep = |reason, account_id| {
-            self.quarantine(reason, &self.entry_of_one(list, member), account_id, parsed);
+        let mut keep = |reason| {
+            self.quarantine(reason, &self.entry_of_one(list, member), parsed);
         };
         match read {
             Ok(event) => {
-                let account_id = Some(event.account_id.clone());
                 match event.kind {
-                    EventKind::Unknown => keep(reason::UNKNOWN_KIND, account_id),
-                    EventKind::Optout(_) => keep(reason::UNCONFIRMED_SHAPE, account_id),
+                    EventKind::Unknown => keep(reason::UNKNOWN_KIND),
+                    EventKind::Optout(_) => keep(reason::UNCONFIRMED_SHAPE),
                     _ => {}
                 }
                 parsed.events.push(event);
             }
-            Err(reason) => keep(reason, self.account_id.clone()),
+            Err(reason) => keep(reason),
         }
     }
 
@@ -294,11 +279,11 @@ impl Context<'_> {
         format!(r#"{{{id}{time}"{key}":{value}}}"#)
     }
 
-    fn quarantine(&self, reason: &'static str, entry: &str, account_id: Option<String>, parsed: &mut Parsed) {
+    fn quarantine(&self, reason: &'static str, entry: &str, parsed: &mut Parsed) {
         parsed.quarantined.push(Quarantined {
+            source: SOURCE,
             reason,
             raw: body_of(self.object, entry).into(),
-            account_id,
         });
     }
 

@@ -22,7 +22,7 @@ fn a_change_is_kept_with_its_field() {
     for (kept, change) in read.quarantined.iter().zip(&both) {
         let body: Value = serde_json::from_slice(&kept.raw).unwrap();
         assert_eq!(body["entry"][0]["changes"], json!([change]));
-        assert_eq!(parsed(kept.raw.clone()).quarantined, std::slice::from_ref(kept));
+        assert_eq!(parsed(kept.raw.0.clone()).quarantined, std::slice::from_ref(kept));
     }
 }
 
