@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::key::ContactKey;
-use super::stamped::Stamped;
+pub use super::stamped::Stamped;
 use super::topic::Topics;
 use super::window::{self, Quiet};
 use crate::personal::Personal;

@@ -1,5 +1,6 @@
 //! The whole of the module, from bytes to plans.
 
+mod changes;
 mod consent;
 mod fixtures;
 mod lenient;

@@ -42,10 +42,10 @@ pub(super) async fn send(
     if run.refusals.is_everything()
         && let Some(first) = batches.next()
     {
-        run.batch(first).await;
+        Box::pin(run.batch(first)).await;
     }
     stream::iter(batches)
-        .for_each_concurrent(endpoint.concurrency(), |batch| run.batch(batch))
+        .for_each_concurrent(endpoint.concurrency(), |batch| Box::pin(run.batch(batch)))
         .await;
     run.fates.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
