@@ -156,6 +156,7 @@ impl Act {
     }
 
     /// The table: what the act means, and which of Meta's pages says so.
+    #[expect(clippy::match_same_arms, reason = "it is a table: a row an act")]
     #[must_use]
     pub const fn row(self) -> (Effect, &'static str) {
         match self {

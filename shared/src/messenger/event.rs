@@ -72,8 +72,8 @@ impl Event {
     #[must_use]
     pub fn user_ref(&self) -> Option<&str> {
         match (&self.person, &self.kind) {
-            (Person::UserRef(user_ref), _) => Some(user_ref),
-            (
+            (Person::UserRef(user_ref), _)
+            | (
                 _,
                 EventKind::Optin(Optin {
                     user_ref: Some(user_ref),

@@ -59,6 +59,10 @@ pub struct Known {
 }
 
 /// What noting an act came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few at a time, and none is kept"
+)]
 #[derive(Debug)]
 pub enum Acted {
     /// It is noted, and nothing else follows from it.
@@ -70,6 +74,10 @@ pub enum Acted {
 }
 
 /// A record to write.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few at a time, and none is kept"
+)]
 #[derive(Debug, Clone)]
 pub enum Record {
     /// A contact's facts; its `version` is the one after the one that was read.

@@ -219,7 +219,7 @@ impl<'a> Resolver<'a> {
                 } else {
                     ""
                 };
-                format!("arn:aws:dynamodb:{}:{ACCOUNT}:table/{name}{stream}", REGION)
+                format!("arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{name}{stream}")
             }
             _ => format!("{}-{resource}-{attribute}", self.deployment.stack_name),
         })

@@ -53,6 +53,7 @@ pub(super) fn read(
         .get()
         .and_then(|sender| sender.user_ref.any())
         .or_else(|| item.optin.get().and_then(|optin| optin.user_ref.any()));
+    #[expect(clippy::match_same_arms, reason = "the first arm holds whoever is named")]
     let person = match (&kind, scoped_id, user_ref) {
         (EventKind::AppRoles | EventKind::PolicyEnforcement { .. }, _, _) => Person::None,
         (_, Some(scoped_id), _) => Person::Scoped(scoped_id.into()),
