@@ -465,6 +465,7 @@ impl std::error::Error for BrazeError {}
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use shared::messenger::sync::Identify;
 
     use shared::messenger::sync::{Identify, UserAlias};
 
