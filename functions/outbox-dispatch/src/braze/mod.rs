@@ -465,8 +465,6 @@ impl std::error::Error for BrazeError {}
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use shared::messenger::sync::Identify;
-
     use shared::messenger::sync::{Identify, UserAlias};
 
     use super::*;
