@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use shared::json;
 use testkit::braze::{self, FakeBraze};
 use testkit::external_system::{self, ExternalSystem};
 use testkit::graph::{self, FakeGraph};
@@ -58,8 +59,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let graph = FakeGraph::start(options).await?;
     for file in &args.installs {
         let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let webhook: Value = serde_json::from_slice(&text)
-            .map_err(|error| usage(format!("{} is not JSON: {error}", file.display())))?;
+        let webhook: Value =
+            json::read(&text).map_err(|error| usage(format!("{}: {error}", file.display())))?;
         let value = webhook.pointer("/entry/0/changes/0/value");
         let install = value.and_then(graph::Install::from_webhook);
         graph.set_install(install.ok_or_else(|| usage(format!("{} is no install webhook", file.display())))?);

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::clients::aws::{self, Patience};
 use shared::clients::http;
+use shared::json;
 use shared::secrets::{MetaSecret, RelaySecret};
 use shared::webhook::signature;
 
@@ -171,8 +172,8 @@ async fn outputs(args: &Args) -> anyhow::Result<Option<BTreeMap<String, String>>
 /// The outputs in what `aws cloudformation describe-stacks` prints.
 fn read_outputs(file: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let described: Value = serde_json::from_slice(&text)
-        .map_err(|error| usage(format!("{} is not JSON: {error}", file.display())))?;
+    let described: Value =
+        json::read(&text).map_err(|error| usage(format!("{}: {error}", file.display())))?;
     let outputs = described.pointer("/Stacks/0/Outputs").and_then(Value::as_array);
     let outputs = outputs.ok_or_else(|| {
         usage(format!(
@@ -212,11 +213,7 @@ async fn from_secrets_manager(outputs: &BTreeMap<String, String>) -> anyhow::Res
 }
 
 fn parse<T: DeserializeOwned>(name: &str, value: &str) -> anyhow::Result<T> {
-    // Not serde_json's own message: it may quote a value.
-    serde_json::from_str(value).map_err(|error| {
-        let column = error.column();
-        anyhow::anyhow!("the secret {name} lacks a field or has one of another type (column {column})")
-    })
+    json::read(value.as_bytes()).with_context(|| format!("the secret {name} cannot be read"))
 }
 
 /// What came of a check.

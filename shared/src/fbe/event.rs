@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::install::Install;
 use super::read::Granted;
-use super::secret::{TokenType, digest};
+use super::secret::TokenType;
+use crate::digest::Digest;
 
 /// When something happened, and which of two things at the same time counts as the later one. The digest
 /// decides ties: any order will do, as long as it is always the same.
@@ -72,7 +73,7 @@ impl InstallEvent {
             business_manager_id: install.assets.business_manager_id.clone(),
             stamp: Stamp {
                 at,
-                digest: digest(&["removal", &install.business_id, &at.to_string()]),
+                digest: Digest::of_parts(["removal", &install.business_id, &at.to_string()]).to_string(),
             },
             uid: None,
             flow: None,

@@ -11,6 +11,7 @@ use super::conversation::{Conversation, Mode, Role, Turn};
 use super::attributes::Reserved;
 use super::message::ConversationId;
 use super::split::TEXT_LIMIT;
+use crate::json;
 
 /// How many turns of what was said before are told along.
 pub const HISTORY_TURNS: usize = 30;
@@ -220,7 +221,7 @@ pub fn outcome(status: u16, body: &[u8]) -> Result<Outcome, AnswerError> {
     if matches!(status, 202 | 204) || body.trim_ascii().is_empty() {
         return Ok(Outcome::Later);
     }
-    match json(body) {
+    match json::read(body).ok() {
         None => Ok(Outcome::Later),
         Some(Value::Object(object)) if acknowledges(&object) => Ok(Outcome::Later),
         Some(Value::Object(object)) => answer(&object).map(Outcome::Now),
@@ -251,16 +252,11 @@ pub fn parse_reply(body: &[u8]) -> Result<(ConversationId, Answer), AnswerError>
     Ok((id, answer(&object)?))
 }
 
-fn json(body: &[u8]) -> Option<Value> {
-    serde_json::from_slice(body).ok()
-}
-
 fn object(body: &[u8]) -> Result<Map<String, Value>, AnswerError> {
-    match json(body) {
-        Some(Value::Object(object)) => Ok(object),
-        Some(_) => Err(fault("body", "must be a JSON object")),
-        None => Err(fault("body", "is not JSON")),
-    }
+    json::read(body).map_err(|error| match error {
+        json::Error::Syntax { .. } => fault("body", "is not JSON"),
+        json::Error::Shape { .. } => fault("body", "must be a JSON object"),
+    })
 }
 
 fn answer(object: &Map<String, Value>) -> Result<Answer, AnswerError> {
@@ -442,6 +438,18 @@ mod tests {
             parse_answer(br#"{"handoff":false}"#).unwrap().handoff,
             Some(false)
         );
+    }
+
+    #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        let answer = r#""replies":[{"text":"see you \ud83d"}],"unused \ude00":1e400,"#;
+        let expected = Answer::of("see you \u{FFFD}");
+        let body = format!("\u{FEFF}{{{answer}\"attributes\":{{\"n\":10000002479028556077430}}}}");
+        let read = parse_answer(body.as_bytes()).unwrap();
+        assert_eq!(read.replies, expected.replies);
+        assert_eq!(read.attributes["n"], "10000002479028556077430");
+        let body = format!("\u{FEFF}{{{answer}\"conversation_id\":\"user:42\"}}");
+        assert_eq!(parse_reply(body.as_bytes()).unwrap().1, expected);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "tests fail by panicking"
 )]
 
@@ -12,6 +13,7 @@ mod fbe_token;
 mod graph;
 mod lease;
 mod outbox;
+mod stored_keys;
 
 use shared::clock::Clock;
 use shared::messenger::table::Contacts;

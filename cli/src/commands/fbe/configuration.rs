@@ -9,6 +9,7 @@ use shared::clients::graph::GraphSettings;
 use shared::clients::graph::{Credentials, GraphApp, GraphClient};
 use shared::clients::http;
 use shared::clock::Clock;
+use shared::json;
 use shared::secrets::{MetaSecret, Secret};
 
 use super::{GraphArgs, Place};
@@ -104,7 +105,7 @@ pub(super) fn read_change(change: &str) -> anyhow::Result<Value> {
         }
         None => change.to_owned(),
     };
-    let change: Map<String, Value> = serde_json::from_str(&text)
+    let change: Map<String, Value> = json::read(text.as_bytes())
         .map_err(|error| usage(format!("the change is not a JSON object of features: {error}")))?;
     if change.is_empty() {
         return Err(usage("the change names no feature"));
