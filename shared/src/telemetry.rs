@@ -60,6 +60,8 @@ pub const GRAPH_DRIFT: &str = "GraphDrift";
 pub const MESSAGES_RECEIVED: &str = "MessagesReceived";
 /// Messages that an external system took without an answer: it comes later, or never.
 pub const ANSWERS_AWAITED: &str = "AnswersAwaited";
+/// Requests to a model that were made once more without tools, pictures or history, since it refused them.
+pub const REQUESTS_REDUCED: &str = "RequestsReduced";
 /// Attributes in answers that are not for an external system to write.
 pub const ATTRIBUTES_REFUSED: &str = "AttributesRefused";
 

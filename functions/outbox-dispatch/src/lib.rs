@@ -16,28 +16,31 @@ use crate::backoff::RetrySettings;
 use crate::braze::Braze;
 use crate::dispatch::{Dispatcher, Settler, Worker};
 use aws_lambda_events::event::dynamodb;
+use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use lambda_runtime::{Error, LambdaEvent};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Env;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::Contacts;
-use shared::outbox::{Entry, Outbox};
-use shared::outbox::{Kind, Lane};
+use shared::outbox::{Entry, Kind, Lane, Outbox, Status};
 use shared::secrets::Secret;
+use shared::store::StoreError;
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
 
 use self::fbe::FbeWorker;
 use self::messenger::sync::ContactWorker;
 use self::whatsapp::RelayWorker;
+use self::whatsapp::wake::{Queue, WakeUp, wake_ups};
 
 /// What is left of an invocation when workers have to be back.
 const MARGIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// The deserializer's own words would quote the event.
-const NOT_A_BATCH: &str = "the event has Records and is no batch of a DynamoDB stream";
+const NOT_A_BATCH: &str = "the event has Records and is no batch of a DynamoDB stream or an SQS queue";
 
 /// What the function reads from its environment.
 #[derive(Debug)]
@@ -47,6 +50,7 @@ pub struct Settings {
     retry: RetrySettings,
     braze_rest_endpoint: String,
     braze_secret_id: String,
+    queue_url: Option<String>,
     sync: Option<SyncSettings>,
     relay: Option<RelayLane>,
 }
@@ -82,6 +86,7 @@ impl Settings {
             retry: RetrySettings::read(env),
             braze_rest_endpoint: env.url("BRAZE_REST_ENDPOINT", None),
             braze_secret_id: env.required("BRAZE_SECRET_ID"),
+            queue_url: env.optional("RELAY_QUEUE_URL"),
             sync: (lane == Lane::Sync).then(|| SyncSettings {
                 contacts_table: env.required("CONTACTS_TABLE"),
                 contacts: MessengerSettings::read(env),
@@ -96,15 +101,26 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Whether wake-ups are sent: then the function needs a client of SQS.
+    #[must_use]
+    pub fn has_queue(&self) -> bool {
+        self.queue_url.is_some()
+    }
+}
+
 /// The function.
 pub struct App {
     dispatcher: Dispatcher,
+    outbox: Outbox,
+    queue: Option<Queue>,
+    lane: Lane,
     fbe: Option<Arc<FbeWorker>>,
     clock: Clock,
 }
 
 impl App {
-    /// Nothing is fetched yet.
+    /// A function that has no queue: what the relay has to do is left to the schedule.
     #[must_use]
     pub fn new(
         settings: Settings,
@@ -112,6 +128,21 @@ impl App {
         dynamodb: &aws_sdk_dynamodb::Client,
         clock: Clock,
     ) -> Self {
+        Self::with_queue(settings, secrets, dynamodb, None, clock)
+    }
+
+    /// A function. Nothing is fetched yet.
+    #[must_use]
+    pub fn with_queue(
+        settings: Settings,
+        secrets: &aws_sdk_secretsmanager::Client,
+        dynamodb: &aws_sdk_dynamodb::Client,
+        queue: Option<aws_sdk_sqs::Client>,
+        clock: Clock,
+    ) -> Self {
+        let queue = queue
+            .zip(settings.queue_url)
+            .map(|(client, url)| Queue::new(client, url));
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
@@ -129,7 +160,7 @@ impl App {
             let worker = RelayWorker::new(
                 conversations,
                 (outbox.clone(), settler),
-                braze.clone(),
+                (braze.clone(), queue.clone()),
                 secret,
                 lane.relay,
                 clock.clone(),
@@ -162,13 +193,16 @@ impl App {
             fbe = Some(worker);
         }
         Self {
+            outbox: outbox.clone(),
+            queue,
+            lane: settings.lane,
             dispatcher: Dispatcher::new(settings.lane, outbox, workers, backoff, clock.clone()),
             fbe,
             clock,
         }
     }
 
-    /// A batch of the stream, answered with the sequence numbers that could not be settled; a tick of the
+    /// A batch of the stream or of the queue, answered with what could not be settled; a tick of the
     /// schedule; or `{"task":"reconcile"}`, which plans the day's comparisons of installs with Graph.
     ///
     /// # Errors
@@ -185,6 +219,10 @@ impl App {
     ///
     /// The same.
     pub async fn handle_until(&self, event: Value, until: Timestamp) -> Result<Value, Error> {
+        if event.pointer("/Records/0/eventSource") == Some(&json!("aws:sqs")) {
+            let event = serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?;
+            return Ok(Box::pin(self.woken(event, until)).await);
+        }
         if event.get("Records").is_some() {
             return self
                 .stream(serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?, until)
@@ -202,6 +240,55 @@ impl App {
         Ok(summary)
     }
 
+    /// Wake-ups from the queue. They name items, and the table says how these stand.
+    async fn woken(&self, event: Messages, until: Timestamp) -> Value {
+        let woken = stream::iter(event.records)
+            .map(|message| async move {
+                let failed = self.wake(&message.body, until).await.is_err();
+                failed.then(|| json!({"itemIdentifier": message.id}))
+            })
+            .buffer_unordered(WAKE_UPS_AT_ONCE);
+        let failures: Vec<Value> = woken.filter_map(std::future::ready).collect().await;
+        json!({"batchItemFailures": failures})
+    }
+
+    async fn wake(&self, body: &str, until: Timestamp) -> Result<(), StoreError> {
+        let Ok(wake_up) = serde_json::from_str::<WakeUp>(body) else {
+            // Nothing is lost by it: it holds no state.
+            tracing::error!("a message of the queue is no wake-up");
+            return Ok(());
+        };
+        let entries = self.outbox.get_all(&wake_up.subject, &wake_up.event_keys).await;
+        let mut entries = entries.inspect_err(|error| {
+            tracing::warn!(%error, "a wake-up cannot be looked into");
+        })?;
+        entries.retain(|entry| entry.status == Status::Pending);
+        if !entries.is_empty() {
+            // What could not be written is pending still, and the schedule's.
+            self.dispatcher.dispatch(&entries, until).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a wake-up for each conversation that has something new. Gives the places of the records for which that
+    /// failed.
+    async fn send_wake_ups(&self, entries: &[Entry]) -> Vec<usize> {
+        let Some(queue) = &self.queue else {
+            return Vec::new();
+        };
+        let wake_ups = wake_ups(entries, self.clock.now());
+        let (messages, places): (Vec<_>, Vec<_>) = wake_ups
+            .into_iter()
+            .map(|(wake_up, delay, places)| ((wake_up, delay), places))
+            .unzip();
+        let Err(error) = queue.send(&messages).await else {
+            return Vec::new();
+        };
+        tracing::error!(%error, "conversations cannot be woken");
+        let failed = error.places.iter().filter_map(|place| places.get(*place));
+        failed.flatten().copied().collect()
+    }
+
     async fn stream(&self, event: dynamodb::Event, until: Timestamp) -> Result<Value, Error> {
         let (mut entries, mut sequence_numbers) = (Vec::new(), Vec::new());
         let now = self.clock.now();
@@ -210,11 +297,8 @@ impl App {
             match Entry::read(change.new_image.into()) {
                 // A catalog takes minutes, and the shard would wait with it: the schedule's.
                 Ok(entry) if entry.kind == Kind::FbeCatalogPush => {}
-                // What is not yet due is the schedule's, except where the worker waits for the rest of a burst.
-                Ok(entry)
-                    if entry
-                        .not_before()
-                        .is_some_and(|at| at > now + waited_for(entry.lane)) => {}
+                // What is not yet due is the schedule's, or the queue's, which delays it.
+                Ok(entry) if entry.lane == self.lane && entry.not_before().is_some_and(|at| at > now) => {}
                 Ok(entry) => {
                     entries.push(entry);
                     sequence_numbers.push(change.sequence_number);
@@ -223,9 +307,13 @@ impl App {
                 Err(error) => tracing::error!(%error, "a stream record is no outbox item"),
             }
         }
-        let report = self.dispatcher.dispatch(&entries, until).await;
-        let failures: Vec<Value> = report
-            .unwritten
+        // One event source brings one lane's.
+        let unwritten = if entries.iter().all(|entry| entry.lane == self.lane) {
+            self.dispatcher.dispatch(&entries, until).await.unwritten
+        } else {
+            self.send_wake_ups(&entries).await
+        };
+        let failures: Vec<Value> = unwritten
             .into_iter()
             .filter_map(|position| sequence_numbers.get(position)?.as_ref())
             .map(|number| json!({"itemIdentifier": number}))
@@ -234,10 +322,19 @@ impl App {
     }
 }
 
-/// Of what the stream brings, what falls due within this time is not left to the schedule.
-fn waited_for(lane: Lane) -> SignedDuration {
-    match lane {
-        Lane::Sync => SignedDuration::ZERO,
-        Lane::Relay => whatsapp::LONGEST_WAIT,
-    }
+/// A batch of an SQS queue, as Lambda brings it; only what is needed of it.
+#[derive(Deserialize)]
+struct Messages {
+    #[serde(rename = "Records")]
+    records: Vec<Message>,
 }
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "messageId")]
+    id: String,
+    body: String,
+}
+
+/// Conversations that one batch of wake-ups works on side by side.
+const WAKE_UPS_AT_ONCE: usize = 100;

@@ -221,6 +221,10 @@ impl<'a> Resolver<'a> {
                     crate::aws::REGION
                 )
             }
+            (Some("AWS::SQS::Queue"), "Arn") => {
+                let name = self.physical_name(resource, "QueueName")?;
+                format!("arn:aws:sqs:{}:{ACCOUNT}:{name}", crate::aws::REGION)
+            }
             _ => format!("{}-{resource}-{attribute}", self.deployment.stack_name),
         })
     }

@@ -1,76 +1,85 @@
 //! Hands WhatsApp messages to the external system and sends its replies through Braze.
 //!
-//! One worker at a time drains a conversation, under a lease: it sends the replies that wait, hands over the
-//! messages whose turn it is, stores the answer, sends it, and looks once more before it lets go. Many conversations
-//! are drained side by side; each is a future and no thread.
+//! A worker is woken through a queue ([`wake`]) or by the schedule. One worker at a time drains a conversation, under a
+//! lease ([`conversation`]): it sends the replies that wait ([`send`]), hands over the messages whose turn it is
+//! ([`ask`]), stores the answer, sends it, and looks once more before it releases the lease. Many conversations
+//! are drained side by side; each is a future and no thread, and none of them sleeps.
 
 mod ask;
+mod conversation;
 mod drain;
 mod external_system;
+mod failure;
 mod messages;
 mod openai;
+mod outgoing;
 mod pace;
+mod route;
 mod send;
 #[cfg(test)]
 mod tests;
+pub(crate) mod wake;
+mod worker;
 
 use std::collections::BTreeMap;
 
-use crate::braze::Braze;
-use crate::dispatch::{Outcome, Settler, Worker};
-use crate::whatsapp::external_system::ExternalSystemClient;
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use shared::clock::Clock;
-use shared::outbox::Kind;
-use shared::outbox::{Entry, Outbox};
+use shared::outbox::{Entry, Kind, Outbox};
 use shared::secrets::{RelaySecret, Secret};
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
 
-use self::drain::Drain;
-
-/// How long a worker waits for the rest of a burst itself. Longer windows are left to the schedule.
-pub(crate) const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
+use self::external_system::ExternalSystemClient;
+use self::wake::Queue;
+use self::worker::Tools;
+use crate::braze::Braze;
+use crate::dispatch::{Outcome, Settler, Worker};
 
 /// Conversations drained at once. Each has one request under way; a function has 1,024 file descriptors.
 const CONVERSATIONS_AT_ONCE: usize = 200;
 
 /// Settles [`Kind::RelayMessage`] and [`Kind::RelayReply`].
 #[derive(Debug)]
-pub struct RelayWorker {
-    conversations: Conversations,
-    outbox: Outbox,
-    settler: Settler,
-    braze: Braze,
-    external_system: ExternalSystemClient,
-    settings: RelaySettings,
-    clock: Clock,
-}
+pub struct RelayWorker(Tools);
 
 impl RelayWorker {
     /// A worker.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         conversations: Conversations,
         (outbox, settler): (Outbox, Settler),
-        braze: Braze,
+        (braze, queue): (Braze, Option<Queue>),
         secret: Secret<RelaySecret>,
         settings: RelaySettings,
         clock: Clock,
     ) -> Self {
         let external_system =
             ExternalSystemClient::new(secret, settings.external_system_timeout, clock.clone());
-        Self {
+        Self(Tools {
             conversations,
             outbox,
             settler,
             braze,
             external_system,
+            queue,
             settings,
             clock,
+        })
+    }
+
+    /// Works on all `entries`, and says of each what became of it.
+    async fn drain(&self, entries: &[Entry], until: Timestamp) -> Vec<(Entry, Outcome)> {
+        let mut subjects: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
+        for entry in entries {
+            subjects.entry(&entry.subject).or_default().push(entry.clone());
         }
+        let drained = stream::iter(subjects.into_values())
+            .map(|entries| Box::pin(conversation::drain(&self.0, entries, until)))
+            .buffer_unordered(CONVERSATIONS_AT_ONCE);
+        drained.concat().await
     }
 }
 
@@ -81,22 +90,10 @@ impl Worker for RelayWorker {
     }
 
     async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
-        let mut subjects: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (position, entry) in entries.iter().enumerate() {
-            subjects.entry(&entry.subject).or_default().push(position);
-        }
-        let conversations: Vec<Vec<usize>> = subjects.into_values().collect();
-        let mut drained = stream::iter(conversations)
-            .map(|positions| Drain::run(self, entries, positions, until))
-            .buffer_unordered(CONVERSATIONS_AT_ONCE);
-        let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Busy).collect();
-        while let Some(settled) = drained.next().await {
-            for (position, outcome) in settled {
-                if let Some(slot) = outcomes.get_mut(position) {
-                    *slot = outcome;
-                }
-            }
-        }
-        outcomes
+        let drained = self.drain(entries, until).await.into_iter();
+        let mut drained: BTreeMap<(String, String), Outcome> =
+            drained.map(|(entry, outcome)| (entry.key(), outcome)).collect();
+        let outcome = |entry: &Entry| drained.remove(&entry.key()).unwrap_or(Outcome::Busy);
+        entries.iter().map(outcome).collect()
     }
 }

@@ -5,6 +5,8 @@
 //! which; so a message that has failed a few times goes alone from then on, and holds up no other. The oldest
 //! goes first, so that after an outage the order is kept; once it is answered, the others follow together.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use shared::whatsapp::conversation::{Turn, TurnStatus};
@@ -133,8 +135,6 @@ pub(super) fn wait_for_burst(pending: &[Turn], burst_window: Duration, now: Time
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::whatsapp::tests::turn;
 
