@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use shared::clock::Clock;
 use shared::json;
 use testkit::braze::{self, FakeBraze};
 use testkit::external_system::{self, ExternalSystem};
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     external_system_addr: SocketAddr,
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let secrets = match &args.secrets {
         Some(file) => secrets::read_file(file)?,
@@ -53,7 +54,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let required = |path: &str| secret(path).with_context(|| format!("the secrets have no {path}"));
 
     let options = braze::Options::new(required("/braze/api_key")?);
-    let braze = FakeBraze::start(options.address(args.braze_addr).drained(false)).await?;
+    let options = options.clock(clock).address(args.braze_addr).drained(false);
+    let braze = FakeBraze::start(options).await?;
     let options = graph::Options::new(required("/meta/app_id")?, required("/meta/app_secret")?);
     let options = options.any_token(true).address(args.graph_addr).drained(false);
     let graph = FakeGraph::start(options).await?;
@@ -69,7 +71,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(token) = secret("/relay/external_system_token") {
         options = options.bearer_token(token);
     }
-    let options = options.address(args.external_system_addr).drained(false);
+    let options = options
+        .clock(clock)
+        .address(args.external_system_addr)
+        .drained(false);
     let external_system = ExternalSystem::start(options).await?;
 
     let printing = async {

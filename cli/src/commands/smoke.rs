@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::clients::aws::{self, Patience};
 use shared::clients::http;
+use shared::clock::Clock;
 use shared::json;
 use shared::secrets::{MetaSecret, RelaySecret};
 use shared::webhook::signature;
@@ -128,7 +129,7 @@ impl Keys {
     }
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     let outputs = outputs(&args).await?;
     let urls = match (&args.url, &outputs) {
         (Some(base), _) => Urls::below(base),
@@ -146,7 +147,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         urls,
         keys,
     };
-    let verdicts = checks.run().await;
+    let verdicts = checks.run(clock.now()).await;
     for verdict in &verdicts {
         output::line(verdict);
     }
@@ -241,7 +242,7 @@ struct Checks {
 
 impl Checks {
     /// One after the other, so that functions that start do not disturb each other.
-    async fn run(&self) -> Vec<Verdict> {
+    async fn run(&self, now: Timestamp) -> Vec<Verdict> {
         let Urls {
             messenger,
             fbe,
@@ -250,7 +251,7 @@ impl Checks {
         } = &self.urls;
         let keys = &self.keys;
         let wrong = SecretString::from("wrong");
-        let receipt = read_receipt();
+        let receipt = read_receipt(now);
         let signed = signature::sign(&keys.app_secret, receipt.as_bytes());
         let blank = |token: &SecretString| {
             let request = self.event(inbound).bearer_auth(token.expose_secret());
@@ -376,8 +377,8 @@ impl Checks {
 
 /// A receipt of somebody who is nobody's contact. The contact is looked for, so the table is known to be there, and
 /// nothing is written.
-fn read_receipt() -> String {
-    let now = Timestamp::now().as_millisecond();
+fn read_receipt(now: Timestamp) -> String {
+    let now = now.as_millisecond();
     json!({"object": "page", "entry": [{"id": "1", "time": now, "messaging": [{
         "sender": {"id": "1"}, "recipient": {"id": "1"}, "timestamp": now, "read": {"watermark": now},
     }]}]})

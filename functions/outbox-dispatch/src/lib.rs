@@ -224,9 +224,8 @@ impl App {
             return Ok(Box::pin(self.woken(event, until)).await);
         }
         if event.get("Records").is_some() {
-            return self
-                .stream(serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?, until)
-                .await;
+            let event = serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?;
+            return Box::pin(self.stream(event, until)).await;
         }
         if let (Some("reconcile"), Some(fbe)) = (event.get("task").and_then(Value::as_str), &self.fbe) {
             let planned = Box::pin(fbe.plan_comparisons(self.clock.now())).await?;
@@ -311,7 +310,7 @@ impl App {
         let unwritten = if entries.iter().all(|entry| entry.lane == self.lane) {
             self.dispatcher.dispatch(&entries, until).await.unwritten
         } else {
-            self.send_wake_ups(&entries).await
+            Box::pin(self.send_wake_ups(&entries)).await
         };
         let failures: Vec<Value> = unwritten
             .into_iter()

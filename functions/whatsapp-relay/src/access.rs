@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use lambda_http::http::HeaderMap;
 use shared::secrets::{RelayCredentials, RelaySecret};
 use shared::telemetry;
@@ -61,11 +62,11 @@ pub(crate) fn inbound(headers: &HeaderMap, secret: &RelaySecret) -> Verdict {
 
 /// An external system: its signature over these bytes, or its token. Which one it is decides on the conversations that
 /// it may write into ([`opens`]).
-pub(crate) fn reply(headers: &HeaderMap, body: &[u8], secret: &RelaySecret) -> Verdict {
+pub(crate) fn reply(headers: &HeaderMap, body: &[u8], secret: &RelaySecret, now: Timestamp) -> Verdict {
     // All are tried, so that the time does not tell which one was close.
     let verdicts = secret
         .all_credentials()
-        .map(|credentials| judge(headers, body, credentials));
+        .map(|credentials| judge(headers, body, credentials, now));
     verdicts.fold(Verdict::Refused, |best, verdict| match (best, verdict) {
         (Verdict::Enters, _) | (_, Verdict::Enters) => Verdict::Enters,
         (Verdict::NotFilledIn, _) | (_, Verdict::NotFilledIn) => Verdict::NotFilledIn,
@@ -73,16 +74,21 @@ pub(crate) fn reply(headers: &HeaderMap, body: &[u8], secret: &RelaySecret) -> V
     })
 }
 
-/// Whether what let a request in also opens the conversations on `route`.
-pub(crate) fn opens(headers: &HeaderMap, body: &[u8], secret: &RelaySecret, route: Option<&str>) -> bool {
-    matches!(judge(headers, body, secret.credentials(route)), Verdict::Enters)
+/// Whether what let a request in are these credentials.
+pub(crate) fn opens(
+    headers: &HeaderMap,
+    body: &[u8],
+    credentials: RelayCredentials<'_>,
+    now: Timestamp,
+) -> bool {
+    matches!(judge(headers, body, credentials, now), Verdict::Enters)
 }
 
-fn judge(headers: &HeaderMap, body: &[u8], credentials: RelayCredentials<'_>) -> Verdict {
+fn judge(headers: &HeaderMap, body: &[u8], credentials: RelayCredentials<'_>, now: Timestamp) -> Verdict {
     if bearer::matches(headers, credentials.external_system_token) {
         return Verdict::Enters;
     }
-    match standard::verify(credentials.signing_secret, headers, body) {
+    match standard::verify(credentials.signing_secret, headers, body, now) {
         Ok(true) => Verdict::Enters,
         Err(_) if standard::is_signed(headers) => Verdict::NotFilledIn,
         _ => Verdict::Refused,

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use lambda_http::http::{HeaderMap, StatusCode};
 use serde_json::json;
-use shared::secrets::RelaySecret;
 use shared::store::{Rounds, StoreError};
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, answer, standard};
@@ -19,7 +18,10 @@ use crate::{App, CONTENDED, access, store_unavailable};
 impl App {
     /// An answer is taken once: `webhook-id` tells a repetition, which is answered as such.
     pub(crate) async fn reply(&self, headers: &HeaderMap, body: Bytes) -> Result<Answer, Answer> {
-        let secret = self.admit(|secret| access::reply(headers, &body, secret)).await?;
+        let received = self.clock.now();
+        let secret = self
+            .admit(|secret| access::reply(headers, &body, secret, received))
+            .await?;
         let (id, mut reply) =
             parse_reply(&body).map_err(|error| answer::field_invalid(&error.field, error.problem))?;
         if let Some(name) = reply.take_reserved(&self.settings.reserved).first() {
@@ -29,15 +31,25 @@ impl App {
                 "is the profile's own or the bridge's, and not for an answer to write",
             ));
         }
-        let guard = reply_guard(standard::id(headers), &body, self.clock.now());
-        let opens = |stored: &Stored| may_write(headers, &body, &secret, stored);
+        let guard = reply_guard(standard::id(headers), &body, received);
+        // Each route's system writes only into the conversations on its route.
+        let opens = |stored: &Stored| {
+            let route = stored.conversation.route.as_deref();
+            access::opens(headers, &body, secret.credentials(route), received)
+        };
         match self.take(&id, &reply, &guard, opens).await {
             Err(Failed::Store(error)) if error.is_unreadable() => {
                 telemetry::unreadable("conversation", &error);
                 self.quarantine(body.clone(), "conversation_unreadable").await
             }
             Err(Failed::Store(error)) => Err(store_unavailable(&error)),
-            Err(Failed::Refused(code)) => Err(code.answer()),
+            Err(Failed::Refused(code)) => {
+                if code == ErrorCode::ConversationForeign {
+                    metrics::counter!(telemetry::TOKEN_FAILURES).increment(1);
+                    tracing::warn!("an answer was refused: the conversation is on another system's route");
+                }
+                Err(code.answer())
+            }
             Ok(taken) => Ok(status(if taken { "accepted" } else { "duplicate" })),
         }
     }
@@ -74,8 +86,9 @@ impl App {
             }
             let mut plan = decide_answer(&stored.conversation, &[], reply, rules, now);
             plan.guards.push(guard.clone());
-            if settles {
+            if settles && !stored.asking.is_empty() {
                 plan.handed_over = stored.asking;
+                plan.conversation.fallback_sent = false;
             }
             match self.conversations.commit(&plan, By::Door).await? {
                 Committed::Yes => return Ok(true),
@@ -99,17 +112,6 @@ impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
-}
-
-/// Whether the sender may write into this conversation: each route's system only into its own.
-fn may_write(headers: &HeaderMap, body: &[u8], secret: &RelaySecret, stored: &Stored) -> bool {
-    let route = stored.conversation.route.as_deref();
-    let opens = access::opens(headers, body, secret, route);
-    if !opens {
-        metrics::counter!(telemetry::TOKEN_FAILURES).increment(1);
-        tracing::warn!(route, "an answer was refused: the conversation belongs to another external system");
-    }
-    opens
 }
 
 fn status(status: &str) -> Answer {

@@ -38,7 +38,7 @@ impl Tables {
         let template = Template::parse(include_str!("../../../template.yaml")).unwrap();
         aws.create_tables(&template).await.unwrap();
         let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let clock = Clock::fixed(testkit::time::start());
         let outbox = Outbox::new(aws.dynamodb(), name("OutboxTable"), clock.clone());
         let contacts = Contacts::new(
             aws.dynamodb(),

@@ -27,7 +27,12 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    pub(super) async fn open(place: &Place, graph: &GraphArgs, business: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        place: &Place,
+        clock: &Clock,
+        graph: &GraphArgs,
+        business: &str,
+    ) -> anyhow::Result<Self> {
         let url = match (&graph.graph_url, &place.stack) {
             (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
             (None, Some(_)) => "https://graph.facebook.com".to_owned(),
@@ -37,12 +42,11 @@ impl Configuration {
                 ));
             }
         };
-        let parts = place.open().await?;
+        let parts = place.open(clock).await?;
         let install = parts.installed(business).await?;
         let client = aws_sdk_secretsmanager::Client::new(&parts.config);
         let secrets = parts.business_secrets();
-        let meta: Secret<MetaSecret> =
-            Secret::new(client, &format!("{}meta", parts.secrets), Clock::system());
+        let meta: Secret<MetaSecret> = Secret::new(client, &format!("{}meta", parts.secrets), clock.clone());
         let meta = meta.get().await?;
         let secret = secrets.of(&install).await?;
         let token = secret.as_ref().and_then(|secret| secret.token()).cloned();

@@ -1,7 +1,7 @@
 //! `bridge fbe uninstall`: the end of an install that no webhook has ended.
 
 use anyhow::bail;
-use jiff::Timestamp;
+use shared::clock::Clock;
 use shared::fbe::decide::decide;
 use shared::fbe::event::InstallEvent;
 use shared::fbe::settings::FbeSettings;
@@ -16,11 +16,12 @@ const ROUNDS: usize = 5;
 /// Ends the install here and, with `graph`, at Meta before that.
 pub(super) async fn uninstall(
     place: &Place,
+    clock: &Clock,
     graph: Option<&GraphArgs>,
     business: &str,
     dry_run: bool,
 ) -> anyhow::Result<()> {
-    let parts = place.open().await?;
+    let parts = place.open(clock).await?;
     let install = parts.installed(business).await?;
     if dry_run {
         if graph.is_some() {
@@ -38,7 +39,7 @@ pub(super) async fn uninstall(
         return Ok(());
     }
     if let Some(graph) = graph {
-        Configuration::open(place, graph, business)
+        Configuration::open(place, clock, graph, business)
             .await?
             .uninstall()
             .await?;
@@ -58,7 +59,7 @@ async fn remove(parts: &Parts, business: &str) -> anyhow::Result<()> {
     };
     for _ in 0..ROUNDS {
         let install = parts.business(business).await?.install;
-        let now = Timestamp::now();
+        let now = parts.clock.now();
         let plan = decide(
             Some(&install),
             &InstallEvent::removal(&install, now),

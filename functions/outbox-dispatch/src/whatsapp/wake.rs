@@ -91,7 +91,7 @@ impl Queue {
                 .map_err(|error| error.to_string())?;
             request = request.entries(entry);
         }
-        let answer = request.send().await;
+        let answer = Box::pin(request.send()).await;
         let answer = answer.map_err(|error| DisplayErrorContext(error).to_string())?;
         let failed = answer.failed().iter().filter_map(|failed| failed.id().parse().ok());
         Ok(failed.collect())
