@@ -379,6 +379,8 @@ pub struct LinkSecret {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[test]
