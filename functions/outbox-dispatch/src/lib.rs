@@ -4,17 +4,15 @@
 
 pub mod backoff;
 pub mod braze;
-pub mod dispatch;
+mod dispatch;
+mod effect;
 mod fbe;
-pub mod messenger;
+mod messenger;
+pub mod settle;
 pub mod whatsapp;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use crate::backoff::Backoff;
-use crate::backoff::RetrySettings;
-use crate::braze::Braze;
-use crate::dispatch::{Dispatcher, Settler, Worker};
 use aws_lambda_events::event::dynamodb;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
@@ -25,14 +23,18 @@ use shared::clock::Clock;
 use shared::config::Env;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::Contacts;
-use shared::outbox::{Entry, Kind, Lane, Outbox, Status};
+use shared::outbox::{Entry, Kind, Outbox, Status};
 use shared::secrets::Secret;
 use shared::store::StoreError;
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
 
-use self::fbe::FbeWorker;
+use self::backoff::Backoff;
+use self::braze::Braze;
+use self::dispatch::{Dispatcher, Workers};
+use self::fbe::{FbeWorker, FollowUpSettings};
 use self::messenger::sync::ContactWorker;
+use self::settle::Settler;
 use self::whatsapp::RelayWorker;
 use self::whatsapp::wake::{Queue, WakeUp, wake_ups};
 
@@ -45,58 +47,54 @@ const NOT_A_BATCH: &str = "the event has Records and is no batch of a DynamoDB s
 /// What the function reads from its environment.
 #[derive(Debug)]
 pub struct Settings {
-    lane: Lane,
     outbox_table: String,
-    retry: RetrySettings,
+    backoff: Backoff,
     braze_rest_endpoint: String,
     braze_secret_id: String,
     queue_url: Option<String>,
-    sync: Option<SyncSettings>,
-    relay: Option<RelayLane>,
+    lane: LaneSettings,
 }
 
 #[derive(Debug)]
-struct RelayLane {
-    relay_secret_id: String,
-    conversations_table: String,
-    relay: RelaySettings,
-}
-
-#[derive(Debug)]
-struct SyncSettings {
-    contacts_table: String,
-    contacts: MessengerSettings,
-    fbe: fbe::Settings,
+enum LaneSettings {
+    Sync {
+        contacts_table: String,
+        messenger: MessengerSettings,
+        fbe: FollowUpSettings,
+    },
+    Relay {
+        relay_secret_id: String,
+        conversations_table: String,
+        relay: RelaySettings,
+    },
 }
 
 impl Settings {
     /// Reads the environment; what is asked for depends on `LANE`.
     pub fn read(env: &mut Env<'_>) -> Self {
-        let lane = match env.required("LANE").as_str() {
-            "relay" => Lane::Relay,
-            "sync" | "" => Lane::Sync,
-            other => {
-                env.problem(format!("LANE is `{other}`, but expects `sync` or `relay`"));
-                Lane::Sync
-            }
-        };
+        let lane = env.required("LANE");
+        if !matches!(lane.as_str(), "relay" | "sync" | "") {
+            env.problem(format!("LANE is `{lane}`, but expects `sync` or `relay`"));
+        }
         Self {
-            lane,
             outbox_table: env.required("OUTBOX_TABLE"),
-            retry: RetrySettings::read(env),
+            backoff: Backoff::read(env),
             braze_rest_endpoint: env.url("BRAZE_REST_ENDPOINT", None),
             braze_secret_id: env.required("BRAZE_SECRET_ID"),
             queue_url: env.optional("RELAY_QUEUE_URL"),
-            sync: (lane == Lane::Sync).then(|| SyncSettings {
-                contacts_table: env.required("CONTACTS_TABLE"),
-                contacts: MessengerSettings::read(env),
-                fbe: fbe::Settings::read(env),
-            }),
-            relay: (lane == Lane::Relay).then(|| RelayLane {
-                relay_secret_id: env.required("RELAY_SECRET_ID"),
-                conversations_table: env.required("CONVERSATIONS_TABLE"),
-                relay: RelaySettings::read(env),
-            }),
+            lane: if lane == "relay" {
+                LaneSettings::Relay {
+                    relay_secret_id: env.required("RELAY_SECRET_ID"),
+                    conversations_table: env.required("CONVERSATIONS_TABLE"),
+                    relay: RelaySettings::read(env),
+                }
+            } else {
+                LaneSettings::Sync {
+                    contacts_table: env.required("CONTACTS_TABLE"),
+                    messenger: MessengerSettings::read(env),
+                    fbe: FollowUpSettings::read(env),
+                }
+            },
         }
     }
 }
@@ -114,8 +112,6 @@ pub struct App {
     dispatcher: Dispatcher,
     outbox: Outbox,
     queue: Option<Queue>,
-    lane: Lane,
-    fbe: Option<Arc<FbeWorker>>,
     clock: Clock,
 }
 
@@ -146,58 +142,43 @@ impl App {
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
-        let backoff = Backoff::new(settings.retry);
-        let mut workers: Vec<Arc<dyn Worker>> = Vec::new();
-        if let Some(lane) = settings.relay {
-            let conversations = Conversations::new(
-                dynamodb.clone(),
-                lane.conversations_table,
-                outbox.clone(),
+        let settler = Settler::new(outbox.clone(), settings.backoff, clock.clone());
+        let workers = match settings.lane {
+            LaneSettings::Sync {
+                contacts_table,
+                messenger,
+                fbe,
+            } => {
+                let contacts = Contacts::new(dynamodb.clone(), contacts_table, outbox.clone(), clock.clone());
+                let messenger = ContactWorker::new(contacts, outbox.clone(), braze.clone(), messenger);
+                let fbe = FbeWorker::new(fbe, secrets, dynamodb, outbox.clone(), braze, clock.clone());
+                Workers::Sync {
+                    messenger: Box::new(messenger),
+                    fbe: Box::new(fbe),
+                }
+            }
+            LaneSettings::Relay {
+                relay_secret_id,
+                conversations_table,
+                relay,
+            } => Workers::Relay(Box::new(RelayWorker::new(
+                Conversations::new(
+                    dynamodb.clone(),
+                    conversations_table,
+                    outbox.clone(),
+                    clock.clone(),
+                ),
+                (outbox.clone(), settler.clone()),
+                (braze, queue.clone()),
+                Secret::new(secrets.clone(), &relay_secret_id, clock.clone()),
+                relay,
                 clock.clone(),
-            );
-            let settler = Settler::new(outbox.clone(), backoff, clock.clone());
-            let secret = Secret::new(secrets.clone(), &lane.relay_secret_id, clock.clone());
-            let worker = RelayWorker::new(
-                conversations,
-                (outbox.clone(), settler),
-                (braze.clone(), queue.clone()),
-                secret,
-                lane.relay,
-                clock.clone(),
-            );
-            workers.push(Arc::new(worker));
-        }
-        let mut fbe = None;
-        if let Some(sync) = settings.sync {
-            let contacts = Contacts::new(
-                dynamodb.clone(),
-                sync.contacts_table,
-                outbox.clone(),
-                clock.clone(),
-            );
-            workers.push(Arc::new(ContactWorker::new(
-                contacts,
-                outbox.clone(),
-                braze.clone(),
-                sync.contacts,
-            )));
-            let worker = Arc::new(FbeWorker::new(
-                sync.fbe,
-                secrets,
-                dynamodb,
-                outbox.clone(),
-                braze,
-                clock.clone(),
-            ));
-            workers.push(worker.clone());
-            fbe = Some(worker);
-        }
+            ))),
+        };
         Self {
             outbox: outbox.clone(),
             queue,
-            lane: settings.lane,
-            dispatcher: Dispatcher::new(settings.lane, outbox, workers, backoff, clock.clone()),
-            fbe,
+            dispatcher: Dispatcher::new(workers, outbox, settler, clock.clone()),
             clock,
         }
     }
@@ -227,7 +208,8 @@ impl App {
             let event = serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?;
             return Box::pin(self.stream(event, until)).await;
         }
-        if let (Some("reconcile"), Some(fbe)) = (event.get("task").and_then(Value::as_str), &self.fbe) {
+        let task = event.get("task").and_then(Value::as_str);
+        if let (Some("reconcile"), Workers::Sync { fbe, .. }) = (task, &self.dispatcher.workers) {
             let planned = Box::pin(fbe.plan_comparisons(self.clock.now())).await?;
             return Ok(json!({"planned": planned}));
         }
@@ -264,57 +246,50 @@ impl App {
         entries.retain(|entry| entry.status == Status::Pending);
         if !entries.is_empty() {
             // What could not be written is pending still, and the schedule's.
-            self.dispatcher.dispatch(&entries, until).await;
+            self.dispatcher.dispatch(entries, until).await;
         }
         Ok(())
     }
 
-    /// Sends a wake-up for each conversation that has something new. Gives the places of the records for which that
-    /// failed.
-    async fn send_wake_ups(&self, entries: &[Entry]) -> Vec<usize> {
-        let Some(queue) = &self.queue else {
+    /// Sends a wake-up for each conversation that has something new. Gives the items for which that failed.
+    async fn send_wake_ups(&self, entries: Vec<Entry>) -> Vec<Entry> {
+        let Some(queue) = self.queue.as_ref().filter(|_| !entries.is_empty()) else {
             return Vec::new();
         };
-        let wake_ups = wake_ups(entries, self.clock.now());
-        let (messages, places): (Vec<_>, Vec<_>) = wake_ups
-            .into_iter()
-            .map(|(wake_up, delay, places)| ((wake_up, delay), places))
-            .unzip();
-        let Err(error) = queue.send(&messages).await else {
+        let Err(error) = queue.send(&wake_ups(&entries, self.clock.now())).await else {
             return Vec::new();
         };
         tracing::error!(%error, "conversations cannot be woken");
-        let failed = error.places.iter().filter_map(|place| places.get(*place));
-        failed.flatten().copied().collect()
+        let is_failed = |entry: &Entry| error.subjects.contains(&entry.subject);
+        entries.into_iter().filter(is_failed).collect()
     }
 
     async fn stream(&self, event: dynamodb::Event, until: Timestamp) -> Result<Value, Error> {
-        let (mut entries, mut sequence_numbers) = (Vec::new(), Vec::new());
-        let now = self.clock.now();
+        let (mut entries, mut sequence_numbers) = (Vec::new(), HashMap::new());
+        let (now, lane) = (self.clock.now(), self.dispatcher.workers.lane());
         for record in event.records {
             let change = record.change;
             match Entry::read(change.new_image.into()) {
                 // A catalog takes minutes, and the shard would wait with it: the schedule's.
                 Ok(entry) if entry.kind == Kind::FbeCatalogPush => {}
                 // What is not yet due is the schedule's, or the queue's, which delays it.
-                Ok(entry) if entry.lane == self.lane && entry.not_before().is_some_and(|at| at > now) => {}
+                Ok(entry) if entry.lane == lane && entry.not_before().is_some_and(|at| at > now) => {}
                 Ok(entry) => {
+                    sequence_numbers.insert(entry.key(), change.sequence_number);
                     entries.push(entry);
-                    sequence_numbers.push(change.sequence_number);
                 }
                 // Another version's: it stays due, and must not hold up the shard.
                 Err(error) => tracing::error!(%error, "a stream record is no outbox item"),
             }
         }
-        // One event source brings one lane's.
-        let unwritten = if entries.iter().all(|entry| entry.lane == self.lane) {
-            self.dispatcher.dispatch(&entries, until).await.unwritten
-        } else {
-            Box::pin(self.send_wake_ups(&entries)).await
-        };
+        // One event source brings the items of one lane. Those of the other are woken through the queue.
+        let (own, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.lane == lane);
+        let mut unwritten = self.dispatcher.dispatch(own, until).await.unwritten;
+        unwritten.extend(Box::pin(self.send_wake_ups(others)).await);
         let failures: Vec<Value> = unwritten
-            .into_iter()
-            .filter_map(|position| sequence_numbers.get(position)?.as_ref())
+            .iter()
+            .map(Entry::key)
+            .filter_map(|key| sequence_numbers.remove(&key))
             .map(|number| json!({"itemIdentifier": number}))
             .collect();
         Ok(json!({"batchItemFailures": failures}))

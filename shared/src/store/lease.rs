@@ -139,11 +139,10 @@ impl Table {
     pub(crate) async fn release(&self, lease: &Lease, update: Update) -> Result<Released, StoreError> {
         let update = update.remove(&[UNTIL]);
         match self.update_returning(ReturnValue::None, update).await? {
-            Updated::Made(_) => Ok(Released::Yes),
             Updated::Refused(item) if item.get(OWNER) != Some(&string(&lease.owner)) => Ok(Released::Lost),
             Updated::Refused(item) if item.contains_key(UNTIL) => Ok(Released::Refused),
-            // The answer to this very release was lost, and the SDK has sent it again.
-            Updated::Refused(_) => Ok(Released::Yes),
+            // Refused: the answer to this very release was lost, and the SDK has sent it again.
+            Updated::Made(_) | Updated::Refused(_) => Ok(Released::Yes),
             Updated::Conflict => Err(StoreError::conflict(CONFLICT)),
         }
     }

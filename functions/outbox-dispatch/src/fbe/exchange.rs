@@ -1,6 +1,6 @@
 //! A person's token becomes a system user's, which does not die with the person's password.
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use shared::clients::graph::GraphError;
@@ -8,18 +8,13 @@ use shared::fbe::plan::ExchangeToken;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::fbe::secrets::Expected;
 use shared::fbe::token::exchanged;
-use shared::outbox::Entry;
+use shared::store::Rounds;
 
 use super::access::{self, Access};
-use super::{ROUNDS, Visit, contended, secrets_unavailable};
+use super::{CONTENDED, Visit, contended, secrets_unavailable};
 
 impl Visit<'_> {
-    pub(super) async fn exchange(&mut self, entry: &Entry) -> Result<(), Outcome> {
-        let Ok(payload) = serde_json::from_value::<ExchangeToken>(entry.payload()) else {
-            return Err(Outcome::Dead {
-                reason: "payload_unreadable".to_owned(),
-            });
-        };
+    pub(super) async fn exchange(&mut self, payload: ExchangeToken) -> Result<(), Outcome> {
         let Some(manager) = self.stored.install.assets.business_manager_id.clone() else {
             // Graph may name one: the comparison plans the exchange anew.
             return Ok(());
@@ -121,7 +116,8 @@ impl Visit<'_> {
 
     /// Names the new version in the install, unless the business left or another token arrived.
     async fn take_over(&mut self, source: Option<&str>, version: &str) -> Result<(), Outcome> {
-        for _ in 0..ROUNDS {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
             let (install, settings) = (&self.stored.install, &self.worker.settings);
             let Some(plan) = exchanged(install, source, version, settings, self.now()) else {
                 if self.stored.install.token.is_none() {
@@ -132,7 +128,7 @@ impl Visit<'_> {
             if self.commit(plan).await? {
                 return Ok(());
             }
+            rounds.next().await.map_err(|error| contended(&error))?;
         }
-        Err(contended())
     }
 }

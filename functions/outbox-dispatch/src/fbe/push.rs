@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{ACCEPT, ETAG, HeaderMap, LAST_MODIFIED};
@@ -13,7 +13,6 @@ use jiff::SignedDuration;
 use shared::clients::graph::{Answer, BatchAccepted, BatchStatus, ErrorKind, GraphError};
 use shared::fbe::catalog::{Batch, Batcher, BrokenItem, FeedError, FeedItem, FeedReader};
 use shared::fbe::catalog_push::{PushProgress, feed_url};
-use shared::fbe::plan::CatalogPush;
 use shared::fbe::table::Push;
 use shared::outbox::Entry;
 use shared::store::Claim;
@@ -51,17 +50,12 @@ impl Run {
 }
 
 impl Visit<'_> {
-    pub(super) async fn push(&mut self, entry: &Entry) -> Result<(), Outcome> {
-        let Ok(CatalogPush { catalog_id }) = serde_json::from_value(entry.payload()) else {
-            return Err(Outcome::Dead {
-                reason: "payload_unreadable".to_owned(),
-            });
-        };
+    pub(super) async fn push(&mut self, entry: &Entry, catalog_id: &str) -> Result<(), Outcome> {
         let Some(url) = self.worker.settings.catalog_feed_url.clone() else {
             return Ok(());
         };
         // The catalog may be another by now, or nobody's; then another push was planned, or none.
-        if self.stored.install.assets.catalog_id.as_ref() != Some(&catalog_id) {
+        if self.stored.install.assets.catalog_id.as_deref() != Some(catalog_id) {
             return Ok(());
         }
         let push = match self.stored.push.clone() {
@@ -74,14 +68,12 @@ impl Visit<'_> {
             }
             _ => Push {
                 event_key: entry.event_key.clone(),
-                progress: PushProgress::new(&catalog_id, self.now()),
+                progress: PushProgress::new(catalog_id, self.now()),
                 finished_at: None,
             },
         };
-        let Some(url) = feed_url(&url, self.id(), &catalog_id) else {
-            return Err(Outcome::Dead {
-                reason: "catalog_feed_no_url".to_owned(),
-            });
+        let Some(url) = feed_url(&url, self.id(), catalog_id) else {
+            return Err(Outcome::dead("catalog_feed_no_url"));
         };
         let mut run = Run {
             push,
@@ -312,7 +304,7 @@ impl Visit<'_> {
             .installs
             .keep_push(&self.lease, &run.push, LEASE)
             .await;
-        let Claim::Leased((), lease) = kept.map_err(|error| Outcome::from(&error))? else {
+        let Claim::Leased((), lease) = kept.map_err(Outcome::from)? else {
             return Err(Outcome::retry("lease_lost"));
         };
         self.lease = lease;

@@ -1,18 +1,20 @@
 //! The webhook was a hint, Graph's answer is the truth.
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use shared::fbe::install::pixel_rivals;
 use shared::fbe::read;
 use shared::fbe::reconcile::{Verdict, reconcile};
 use shared::fbe::token::exchange_again;
 use shared::outbox::Kind;
+use shared::store::Rounds;
 use shared::telemetry;
 
-use super::{ROUNDS, Visit, contended};
+use super::{CONTENDED, Visit, contended};
 
 impl Visit<'_> {
     pub(super) async fn reconcile(&mut self) -> Result<(), Outcome> {
-        for _ in 0..ROUNDS {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
             if !self.stored.install.is_installed() {
                 // The deletion may have been cut off after the commit.
                 return self.delete_secret().await;
@@ -37,6 +39,7 @@ impl Visit<'_> {
             };
             // After a conflict Graph is asked again: its answer may be older than the webhook that won.
             if !self.token_was_taken().await? {
+                rounds.next().await.map_err(|error| contended(&error))?;
                 continue;
             }
             let granted = read::installs(&answer.value);
@@ -49,6 +52,7 @@ impl Visit<'_> {
             if let Some(plan) = found.plan
                 && !self.commit(plan).await?
             {
+                rounds.next().await.map_err(|error| contended(&error))?;
                 continue;
             }
             self.report(found.verdict, found.drift.len());
@@ -57,7 +61,6 @@ impl Visit<'_> {
             }
             return self.look_for_rivals().await;
         }
-        Err(contended())
     }
 
     /// Plans the exchange of the token anew if it was given up, or could not be made. Gives whether one is on its
@@ -69,11 +72,11 @@ impl Visit<'_> {
         };
         let outbox = &self.worker.outbox;
         let pending = outbox.pending_all(&item.subject).await;
-        let pending = pending.map_err(|error| Outcome::from(&error))?;
+        let pending = pending.map_err(Outcome::from)?;
         if pending.iter().any(|entry| entry.kind == Kind::FbeExchangeToken) {
             return Ok(true);
         }
-        outbox.add(&item).await.map_err(|error| Outcome::from(&error))
+        outbox.add(&item).await.map_err(Outcome::from)
     }
 
     fn report(&self, verdict: Verdict, drift: usize) {
@@ -107,7 +110,7 @@ impl Visit<'_> {
             return Ok(());
         };
         let found = self.worker.installs.by_pixel(pixel).await;
-        let found = found.map_err(|error| Outcome::from(&error))?;
+        let found = found.map_err(Outcome::from)?;
         let rivals = pixel_rivals(self.id(), pixel, &found);
         if !rivals.is_empty() {
             metrics::counter!(telemetry::PIXEL_CONFLICTS).increment(1);

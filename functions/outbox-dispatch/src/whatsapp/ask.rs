@@ -20,7 +20,7 @@ use super::failure::{Failure, decide_failure, in_time};
 use super::openai::chat::{Chat, Next};
 use super::pace::{FAILURES_TOGETHER, next_handover, wait_for_burst};
 use super::route::{ExternalSystem, external_system, is_asked};
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 
 impl Drain<'_> {
     /// Hands over the messages whose turn it is. `true` if something has changed: there may be replies to send,

@@ -13,7 +13,7 @@ use shared::whatsapp::reply::{SENDS, event_key};
 use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, Waiting, dead};
 use super::wake::WakeUp;
 use super::worker::Tools;
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 
 /// How often one drain looks for something new. Who never stops writing has to let others go on.
 const ROUNDS: u32 = 50;
@@ -48,7 +48,7 @@ pub(super) async fn drain(tools: &Tools, entries: Vec<Entry>, until: Timestamp) 
             };
             return all(entries, outcome);
         }
-        Err(error) => return all(entries, Outcome::from(&error)),
+        Err(error) => return all(entries, Outcome::from(error)),
     };
     let mut drain = Drain::new(tools, entries, claimed, until);
     let rest = match drain.run().await {
@@ -63,7 +63,7 @@ pub(super) async fn drain(tools: &Tools, entries: Vec<Entry>, until: Timestamp) 
         }
         Err(Stop::Store(error)) => {
             drain.let_go().await;
-            Outcome::from(&error)
+            Outcome::from(error)
         }
     };
     let given = drain.given.into_values();

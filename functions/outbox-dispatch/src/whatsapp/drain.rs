@@ -12,7 +12,7 @@ use shared::whatsapp::table::Stored;
 
 use super::pace::Learned;
 use super::worker::Tools;
-use crate::dispatch::{Moved, Outcome};
+use crate::settle::{Outcome, Settled};
 
 /// Braze is given 30 s for a request.
 pub(super) const BRAZE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -227,12 +227,12 @@ impl<'a> Drain<'a> {
     }
 
     /// Writes down at once what became of an item, whether we were given it or found it.
-    pub(super) async fn note(&mut self, entry: &Entry, outcome: Outcome) -> Result<Moved, Stop> {
+    pub(super) async fn note(&mut self, entry: &Entry, outcome: Outcome) -> Result<Settled, Stop> {
         let moved = match outcome {
             Outcome::Done => {
                 let outbox = &self.tools.outbox;
-                persist(move || outbox.done([entry.clone()])).await?;
-                Moved::Done
+                persist(move || outbox.done(std::slice::from_ref(entry))).await?;
+                Settled::Done
             }
             outcome => self.tools.settler.settle(entry, outcome).await?,
         };
@@ -241,9 +241,9 @@ impl<'a> Drain<'a> {
     }
 
     /// What became of an item is written down.
-    pub(super) fn noted(&mut self, event_key: &str, moved: Moved) {
+    pub(super) fn noted(&mut self, event_key: &str, moved: Settled) {
         if self.given.contains_key(event_key) {
-            self.became(event_key, Outcome::Noted(moved));
+            self.became(event_key, Outcome::Settled(moved));
         } else {
             count(moved);
         }
@@ -281,12 +281,12 @@ pub(super) fn signed(duration: Duration) -> SignedDuration {
 }
 
 // The dispatcher counts what it gave us.
-fn count(moved: Moved) {
+fn count(moved: Settled) {
     let name = match moved {
-        Moved::Done => telemetry::OUTBOX_DONE,
-        Moved::Retried => telemetry::OUTBOX_RETRIED,
-        Moved::Dead => telemetry::OUTBOX_DEAD,
-        Moved::Left => return,
+        Settled::Done => telemetry::OUTBOX_DONE,
+        Settled::Retried => telemetry::OUTBOX_RETRIED,
+        Settled::Dead => telemetry::OUTBOX_DEAD,
+        Settled::Left => return,
     };
     metrics::counter!(name).increment(1);
 }

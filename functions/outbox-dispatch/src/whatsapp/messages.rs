@@ -11,7 +11,7 @@ use shared::whatsapp::settle::MAX_HANDED_OVER;
 
 use super::drain::{Drain, Stop, Tried, dead, persist, signed};
 use super::pace::{Waiting, held_until};
-use crate::dispatch::{Moved, Outcome};
+use crate::settle::{Outcome, Settled};
 
 /// What the keys of the items begin with that wake us for a message.
 const MESSAGE: &str = "message#";
@@ -47,7 +47,7 @@ impl Drain<'_> {
             }
         }
         for key in settled {
-            self.became(&key, Outcome::Settled);
+            self.became(&key, Outcome::Settled(Settled::Done));
         }
         // A worker that gave an item up may have died before it could say so of the message.
         let is_dead = |turn: &&Turn| {
@@ -126,11 +126,11 @@ impl Drain<'_> {
             };
             let moved = match entry {
                 Some(entry) => self.note(&entry, outcome.clone()).await?,
-                None if matches!(outcome, Outcome::Dead { .. }) => Moved::Dead,
-                None => Moved::Retried,
+                None if matches!(outcome, Outcome::Dead { .. }) => Settled::Dead,
+                None => Settled::Retried,
             };
             self.tried.insert(message.id.clone(), tried);
-            if moved == Moved::Dead {
+            if moved == Settled::Dead {
                 given_up.push(message.clone());
             }
         }
@@ -189,7 +189,7 @@ impl Drain<'_> {
             }
             let key = entry.event_key.as_str();
             self.tools.outbox.postpone(self.subject(), key, until).await?;
-            self.became(key, Outcome::Noted(Moved::Retried));
+            self.became(key, Outcome::Settled(Settled::Retried));
         }
         Ok(())
     }

@@ -21,13 +21,10 @@ mod tests;
 pub(crate) mod wake;
 mod worker;
 
-use std::collections::BTreeMap;
-
-use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use shared::clock::Clock;
-use shared::outbox::{Entry, Kind, Outbox};
+use shared::outbox::{Entry, Outbox};
 use shared::secrets::{RelaySecret, Secret};
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
@@ -36,12 +33,13 @@ use self::external_system::ExternalSystemClient;
 use self::wake::Queue;
 use self::worker::Tools;
 use crate::braze::Braze;
-use crate::dispatch::{Outcome, Settler, Worker};
+use crate::effect::Group;
+use crate::settle::{Outcome, Settler};
 
 /// Conversations drained at once. Each has one request under way; a function has 1,024 file descriptors.
 const CONVERSATIONS_AT_ONCE: usize = 200;
 
-/// Settles [`Kind::RelayMessage`] and [`Kind::RelayReply`].
+/// Settles the items of conversations.
 #[derive(Debug)]
 pub struct RelayWorker(Tools);
 
@@ -70,30 +68,12 @@ impl RelayWorker {
         })
     }
 
-    /// Works on all `entries`, and says of each what became of it.
-    async fn drain(&self, entries: &[Entry], until: Timestamp) -> Vec<(Entry, Outcome)> {
-        let mut subjects: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
-        for entry in entries {
-            subjects.entry(&entry.subject).or_default().push(entry.clone());
-        }
-        let drained = stream::iter(subjects.into_values())
-            .map(|entries| Box::pin(conversation::drain(&self.0, entries, until)))
+    /// Drains all conversations, and says of each item what became of it.
+    pub(crate) async fn work(&self, groups: Vec<Group<()>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+        let entries = |group: Group<()>| group.tasks.into_iter().map(|task| task.entry).collect();
+        let drained = stream::iter(groups)
+            .map(|group| Box::pin(conversation::drain(&self.0, entries(group), until)))
             .buffer_unordered(CONVERSATIONS_AT_ONCE);
         drained.concat().await
-    }
-}
-
-#[async_trait]
-impl Worker for RelayWorker {
-    fn kinds(&self) -> &'static [Kind] {
-        &[Kind::RelayMessage, Kind::RelayReply]
-    }
-
-    async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
-        let drained = self.drain(entries, until).await.into_iter();
-        let mut drained: BTreeMap<(String, String), Outcome> =
-            drained.map(|(entry, outcome)| (entry.key(), outcome)).collect();
-        let outcome = |entry: &Entry| drained.remove(&entry.key()).unwrap_or(Outcome::Busy);
-        entries.iter().map(outcome).collect()
     }
 }

@@ -11,7 +11,7 @@ use shared::whatsapp::reply::ReplyPayload;
 use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, dead, persist, signed};
 use super::outgoing::{Send, decide_send, without_attributes};
 use crate::braze::{BrazeError, TrackBody};
-use crate::dispatch::{Moved, Outcome};
+use crate::settle::{Outcome, Settled};
 use crate::messenger::sync as contacts;
 
 /// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
@@ -38,7 +38,7 @@ impl Drain<'_> {
                 Claim::Busy => self.block(self.now() + signed(CLAIM)),
                 Claim::Missing => {
                     self.passed(&event_key);
-                    self.became(&event_key, Outcome::Settled);
+                    self.became(&event_key, Outcome::Settled(Settled::Done));
                 }
             }
         }
@@ -46,10 +46,13 @@ impl Drain<'_> {
     }
 
     async fn send(&mut self, entry: &Entry) -> Result<(), Stop> {
-        let Ok(reply) = serde_json::from_value::<ReplyPayload>(entry.payload()) else {
-            self.note(entry, dead("payload_unreadable")).await?;
-            self.passed(&entry.event_key);
-            return Ok(());
+        let reply: ReplyPayload = match entry.payload() {
+            Ok(reply) => reply,
+            Err(unreadable) => {
+                self.note(entry, unreadable.into()).await?;
+                self.passed(&entry.event_key);
+                return Ok(());
+            }
         };
         let conversation = &self.stored.conversation;
         let settings = &self.tools.settings;
@@ -118,7 +121,7 @@ impl Drain<'_> {
         persist(|| outbox.give_up_but(entry, reason, &rest, item)).await?;
         let subject = telemetry::pseudonym(self.subject());
         tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item is dead");
-        self.noted(&entry.event_key, Moved::Dead);
+        self.noted(&entry.event_key, Settled::Dead);
         self.replies.pop_front();
         self.replies.push_front(Waiting::new(attributes.event_key));
         Ok(())
@@ -128,7 +131,7 @@ impl Drain<'_> {
         if !self.tools.outbox.replace(entry, &pieces).await? {
             return Err(Stop::Lost);
         }
-        self.became(&entry.event_key, Outcome::Settled);
+        self.became(&entry.event_key, Outcome::Settled(Settled::Done));
         // Not all up to this one is settled: the pieces come behind it.
         self.replies.pop_front();
         for piece in pieces.into_iter().rev() {
@@ -167,7 +170,7 @@ impl Drain<'_> {
             moved.push(reply.event_key.clone());
         }
         for key in moved {
-            self.became(&key, Outcome::Noted(Moved::Retried));
+            self.became(&key, Outcome::Settled(Settled::Retried));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! A wake-up names a conversation and its items, and is never state: the tables say what is to be done, and the lease
 //! says by which worker. One that is lost costs a tick of the schedule, one that comes twice costs a read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ impl fmt::Debug for WakeUp {
 #[error("SQS SendMessageBatch failed: {reason}")]
 pub(crate) struct NotSent {
     reason: String,
-    /// Their places among those that were to be sent.
-    pub(crate) places: Vec<usize>,
+    /// The conversations that they would have woken.
+    pub(crate) subjects: BTreeSet<String>,
 }
 
 /// The queue of wake-ups.
@@ -59,22 +59,16 @@ impl Queue {
 
     /// Sends wake-ups, each to arrive after its delay.
     pub(crate) async fn send(&self, wake_ups: &[(WakeUp, Duration)]) -> Result<(), NotSent> {
-        let (mut places, mut reason) = (Vec::new(), String::new());
-        for (batch, wake_ups) in wake_ups.chunks(MAX_BATCH).enumerate() {
-            let place = |at: usize| batch * MAX_BATCH + at;
-            match self.send_batch(wake_ups).await {
-                Ok(failed) if failed.is_empty() => {}
-                Ok(failed) => {
-                    "some messages were refused".clone_into(&mut reason);
-                    places.extend(failed.into_iter().map(place));
-                }
-                Err(error) => {
-                    reason = error;
-                    places.extend((0..wake_ups.len()).map(place));
-                }
-            }
+        let (mut subjects, mut reason) = (BTreeSet::new(), String::new());
+        for wake_ups in wake_ups.chunks(MAX_BATCH) {
+            let failed = self.send_batch(wake_ups).await.unwrap_or_else(|error| {
+                reason = error;
+                (0..wake_ups.len()).collect()
+            });
+            let failed = failed.into_iter().filter_map(|place| wake_ups.get(place));
+            subjects.extend(failed.map(|(wake_up, _)| wake_up.subject.clone()));
         }
-        if places.is_empty() { Ok(()) } else { Err(NotSent { reason, places }) }
+        if subjects.is_empty() { Ok(()) } else { Err(NotSent { reason, subjects }) }
     }
 
     /// The places of those that SQS refuses.
@@ -98,27 +92,21 @@ impl Queue {
     }
 }
 
-/// The wake-ups for new items: one for each conversation, when the last of its items may be worked on. With the places
-/// of these items. What is too far off is the schedule's.
-pub(crate) fn wake_ups(entries: &[Entry], now: Timestamp) -> Vec<(WakeUp, Duration, Vec<usize>)> {
-    let mut by_subject: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (place, entry) in entries.iter().enumerate() {
-        by_subject.entry(&entry.subject).or_default().push(place);
+/// The wake-ups for new items: one for each conversation, when the last of its items may be worked on. What is too far
+/// off is the schedule's.
+pub(crate) fn wake_ups(entries: &[Entry], now: Timestamp) -> Vec<(WakeUp, Duration)> {
+    let mut by_subject: BTreeMap<&str, (Vec<String>, Duration)> = BTreeMap::new();
+    for entry in entries {
+        let (keys, delay) = by_subject.entry(&entry.subject).or_default();
+        let wait = entry.not_before().map(|at| at.duration_since(now));
+        let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
+        *delay = wait.max(*delay);
+        keys.push(entry.event_key.clone());
     }
-    let wake_up = |(subject, places): (&str, Vec<usize>)| {
-        let entries: Vec<&Entry> = places.iter().filter_map(|place| entries.get(*place)).collect();
-        let after = |entry: &&Entry| {
-            let wait = entry.not_before()?.duration_since(now);
-            Duration::try_from(wait).ok()
-        };
-        let delay = entries.iter().filter_map(after).max().unwrap_or_default();
-        let keys = entries.iter().map(|entry| entry.event_key.clone());
-        let wake_up = WakeUp {
-            subject: subject.to_owned(),
-            event_keys: keys.collect(),
-        };
-        (wake_up, delay, places)
+    by_subject.retain(|_, (_, delay)| *delay <= LONGEST_DELAY);
+    let wake_up = |(subject, (event_keys, delay)): (&str, _)| {
+        let subject = subject.to_owned();
+        (WakeUp { subject, event_keys }, delay)
     };
-    let all = by_subject.into_iter().map(wake_up);
-    all.filter(|(_, delay, _)| *delay <= LONGEST_DELAY).collect()
+    by_subject.into_iter().map(wake_up).collect()
 }

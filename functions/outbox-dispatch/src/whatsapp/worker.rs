@@ -8,7 +8,7 @@ use shared::whatsapp::table::Conversations;
 use super::external_system::ExternalSystemClient;
 use super::wake::Queue;
 use crate::braze::Braze;
-use crate::dispatch::Settler;
+use crate::settle::Settler;
 
 /// The tables, the systems outside, and the settings.
 #[derive(Debug)]
