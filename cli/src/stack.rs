@@ -163,7 +163,9 @@ impl LocalStack {
                 let url = queue_urls.get(&mapping.queue).context("an unknown queue")?;
                 let mut mapping = mapping.clone();
                 if let Some(limit) = settings.get(MAX_CONCURRENCY) {
-                    let limit = limit.parse().map_err(|_| usage(format!("{MAX_CONCURRENCY} is no number")))?;
+                    let limit = limit
+                        .parse()
+                        .map_err(|_| usage(format!("{MAX_CONCURRENCY} is no number")))?;
                     mapping.maximum_concurrency = Some(limit);
                 }
                 let source = QueueSource {

@@ -283,7 +283,8 @@ impl App {
             }
         }
         // One event source brings the items of one lane. Those of the other are woken through the queue.
-        let (own, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.lane == lane);
+        let (own, others): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| entry.lane == lane);
         let mut unwritten = self.dispatcher.dispatch(own, until).await.unwritten;
         unwritten.extend(Box::pin(self.send_wake_ups(others)).await);
         let failures: Vec<Value> = unwritten

@@ -47,7 +47,7 @@ impl App {
         let kept = Quarantined {
             source: "whatsapp",
             reason,
-            raw: body,
+            raw: body.into(),
         };
         let quarantined = self.outbox.quarantine(&[kept]).await;
         quarantined.map_err(|error| store_unavailable(&error))?;

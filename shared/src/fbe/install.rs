@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::asset::Assets;
-use super::event::{BusinessIntegrationEvent, InstallEvent, Stamp, UserId};
+use super::event::{BusinessIntegrationEvent, InstallEvent, Stamp};
 use super::features::{Feature, Gating, gate};
 use super::read::Granted;
 use super::reconcile::Drift;
 use super::secret::TokenType;
+use crate::personal::Personal;
 
 /// How many changes are remembered.
 const MAX_HISTORY: usize = 20;
@@ -141,7 +142,7 @@ pub struct Install {
     pub flow: Option<String>,
     /// `entry.uid` of the newest grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<UserId>,
+    pub uid: Option<Personal<String>>,
     /// The newest grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted: Option<Stamp>,

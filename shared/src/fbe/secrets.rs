@@ -1,7 +1,5 @@
 //! Each business's own secret, `<prefix>/<business>`: the only place where its tokens are.
 
-use std::fmt;
-
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::types::Tag;
@@ -19,18 +17,10 @@ const RECOVERY_DAYS: i64 = 7;
 const MAX_STEPS: usize = 6;
 
 /// The secrets of all businesses.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct BusinessSecrets {
     client: Client,
     settings: FbeSecretSettings,
-}
-
-impl fmt::Debug for BusinessSecrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BusinessSecrets")
-            .field("prefix", &self.settings.prefix)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What is expected to be there before a write. Only the number of calls depends on it, never the result.

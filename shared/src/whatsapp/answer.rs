@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::conversation::{Conversation, Mode, Role, Turn};
 use super::attributes::Reserved;
+use super::conversation::{Conversation, Mode, Role, Turn};
 use super::message::ConversationId;
 use super::split::TEXT_LIMIT;
 use crate::json;
@@ -328,12 +328,19 @@ fn reply(index: usize, value: &Value) -> Result<Option<AnswerReply>, AnswerError
         Some(_) => return Err(fault(field(".properties"), "must be an object")),
     };
     if !properties.is_empty() && bytes(&properties) + piece_bytes(text.as_deref()) > MAX_PROPERTIES_BYTES {
-        return Err(fault(field(".properties"), "must not be larger than 50 KB, with the text"));
+        return Err(fault(
+            field(".properties"),
+            "must not be larger than 50 KB, with the text",
+        ));
     }
     if text.is_none() && campaign.is_none() && canvas.is_none() {
         // What was meant to be blank is; what has no text at all is a spelling error.
         let is_blank = reply.contains_key("text");
-        return if is_blank { Ok(None) } else { Err(fault(field(".text"), "is missing")) };
+        return if is_blank {
+            Ok(None)
+        } else {
+            Err(fault(field(".text"), "is missing"))
+        };
     }
     Ok(Some(AnswerReply {
         text,
@@ -470,26 +477,32 @@ mod tests {
             ("{}", "`replies` is missing"),
             (r#"{"reply":"hi"}"#, "`replies` is missing"),
             (r#"{"replies":"hi"}"#, "`replies` must be a list"),
-            (
-                r#"{"replies":["hi"]}"#,
-                "`replies[0]` must be an object",
-            ),
+            (r#"{"replies":["hi"]}"#, "`replies[0]` must be an object"),
             (r#"{"replies":[{"text":"a"},{}]}"#, "`replies[1].text` is missing"),
             (
                 r#"{"replies":[{"text":5}]}"#,
                 "`replies[0].text` must be a string",
             ),
-            (r#"{"replies":[{"properties":{"a":1}}]}"#, "`replies[0].text` is missing"),
+            (
+                r#"{"replies":[{"properties":{"a":1}}]}"#,
+                "`replies[0].text` is missing",
+            ),
             (
                 r#"{"replies":[{"campaign":"c","canvas":"v"}]}"#,
                 "`replies[0].canvas` must not stand beside a campaign",
             ),
-            (r#"{"replies":[{"canvas":" "}]}"#, "`replies[0].canvas` must be a Canvas id"),
+            (
+                r#"{"replies":[{"canvas":" "}]}"#,
+                "`replies[0].canvas` must be a Canvas id",
+            ),
             (
                 r#"{"replies":[{"text":"a","properties":[]}]}"#,
                 "`replies[0].properties` must be an object",
             ),
-            (&large, "`replies[0].properties` must not be larger than 50 KB, with the text"),
+            (
+                &large,
+                "`replies[0].properties` must not be larger than 50 KB, with the text",
+            ),
             (&long, "`replies` must not be longer than 64,000 bytes together"),
             (&many, "`replies` must not be more than 20"),
             (
@@ -513,7 +526,8 @@ mod tests {
 
     #[test]
     fn blank_replies_are_left_out_and_cost_their_neighbours_nothing() {
-        let body = br#"{"replies":[{"text":""},{"text":null},{"text":" \n","properties":{"a":1}},{"text":"said"},
+        let body =
+            br#"{"replies":[{"text":""},{"text":null},{"text":" \n","properties":{"a":1}},{"text":"said"},
             {"text":" ","campaign":"menu","properties":{"rows":[1,2]}},{"canvas":"v"}]}"#;
         let replies = parse_answer(body).unwrap().replies;
         let texts: Vec<_> = replies.iter().map(|reply| reply.text.as_deref()).collect();
@@ -521,7 +535,10 @@ mod tests {
         assert_eq!(replies[1].campaign.as_deref(), Some("menu"));
         assert_eq!(replies[1].properties["rows"][1], 2);
         assert_eq!(replies[2].canvas.as_deref(), Some("v"));
-        assert_eq!(parse_answer(br#"{"replies":[{"text":""}]}"#).unwrap(), Answer::default());
+        assert_eq!(
+            parse_answer(br#"{"replies":[{"text":""}]}"#).unwrap(),
+            Answer::default()
+        );
     }
 
     #[test]
@@ -544,8 +561,17 @@ mod tests {
             outcome(200, br#"{"replies":[{"text":"a"}]}"#),
             Ok(Outcome::Now(Answer::of("a")))
         );
-        assert_eq!(outcome(200, br#"{"replies":[]}"#), Ok(Outcome::Now(Answer::default())));
-        for body in ["{}", "[]", "7", r#"{"reply":"hi"}"#, r#"{"message":"hi","reply":"hi"}"#] {
+        assert_eq!(
+            outcome(200, br#"{"replies":[]}"#),
+            Ok(Outcome::Now(Answer::default()))
+        );
+        for body in [
+            "{}",
+            "[]",
+            "7",
+            r#"{"reply":"hi"}"#,
+            r#"{"message":"hi","reply":"hi"}"#,
+        ] {
             assert!(outcome(200, body.as_bytes()).is_err(), "{body}");
         }
     }
@@ -555,7 +581,10 @@ mod tests {
         let body = br#"{"attributes":{"topic":"x","email":"a@b.c","messenger_id":"1","external_id":"2"}}"#;
         let mut answer = parse_answer(body).unwrap();
         let reserved = Env::from_pairs(&[]).finish(Reserved::read).unwrap();
-        assert_eq!(answer.take_reserved(&reserved), ["email", "external_id", "messenger_id"]);
+        assert_eq!(
+            answer.take_reserved(&reserved),
+            ["email", "external_id", "messenger_id"]
+        );
         assert_eq!(answer.attributes.keys().collect::<Vec<_>>(), ["topic"]);
         assert!(answer.take_reserved(&reserved).is_empty());
     }

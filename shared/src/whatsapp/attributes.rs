@@ -42,7 +42,11 @@ const OF_BRAZE: [&str; 31] = [
 ];
 
 /// What the bridge itself keeps, beside what its settings name.
-const OF_BRIDGE: [&str; 3] = [HUMAN_AGENT_ATTRIBUTE, "messenger_opted_out", "instagram_opted_out"];
+const OF_BRIDGE: [&str; 3] = [
+    HUMAN_AGENT_ATTRIBUTE,
+    "messenger_opted_out",
+    "instagram_opted_out",
+];
 
 /// Where a setting's name stands for one attribute of each account.
 const ACCOUNT: &str = "{account_id}";
@@ -119,7 +123,15 @@ mod tests {
         ] {
             assert!(reserved.includes(name), "{name}");
         }
-        for name in ["topic", "Email", "First_Name", "messenger_id", "psid_", "emails", ""] {
+        for name in [
+            "topic",
+            "Email",
+            "First_Name",
+            "messenger_id",
+            "psid_",
+            "emails",
+            "",
+        ] {
             assert!(!reserved.includes(name), "{name}");
         }
     }

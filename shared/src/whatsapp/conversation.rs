@@ -142,7 +142,10 @@ impl Conversation {
 
     /// Takes over what turns say that were stored beside the conversation.
     pub fn catch_up(&mut self, turns: &[Turn]) {
-        for turn in turns.iter().filter(|turn| turn.status == Some(TurnStatus::Pending)) {
+        for turn in turns
+            .iter()
+            .filter(|turn| turn.status == Some(TurnStatus::Pending))
+        {
             if let Some(news) = &turn.news {
                 self.person.update(&news.person);
                 news.route.iter().for_each(|route| self.take_route(route));

@@ -197,14 +197,22 @@ mod tests {
         assert!(plan.conversation.window_is_open(start.received_at));
         assert_eq!(plan.conversation.version, stored.version + 1);
         assert!(plan.turns.is_empty() && plan.outbox.is_empty() && plan.guards.is_empty());
-        assert_eq!(decide_keyword(None, &start, start.received_at).conversation.version, 1);
+        assert_eq!(
+            decide_keyword(None, &start, start.received_at)
+                .conversation
+                .version,
+            1
+        );
     }
 
     #[test]
     fn who_was_answered_repeats_nothing() {
         let mut stored = conversation();
         let first = decide(Some(&stored), &message("1"), &[]);
-        assert_eq!(decide(Some(&first.conversation), &message("1"), &[]).guards, first.guards);
+        assert_eq!(
+            decide(Some(&first.conversation), &message("1"), &[]).guards,
+            first.guards
+        );
         stored.answers = 1;
         assert_ne!(decide(Some(&stored), &message("1"), &[]).guards, first.guards);
     }

@@ -53,7 +53,11 @@ pub fn message_id(message: &InboundMessage, nonce: &str) -> String {
 /// "1" to the next question repeats nothing.
 #[must_use]
 pub fn guards(message: &InboundMessage, answers: u64) -> Vec<DuplicateGuard> {
-    let since = if answers == 0 { String::new() } else { answers.to_string() };
+    let since = if answers == 0 {
+        String::new()
+    } else {
+        answers.to_string()
+    };
     let guard = |kind: &str, detail: &str, hold: Duration| DuplicateGuard {
         key: format!("seen#{kind}#{}", digest(kind, message, detail)),
         expires_at: message.received_at.saturating_add(hold).unwrap_or(Timestamp::MAX),

@@ -89,7 +89,10 @@ impl Key {
 
     /// Whether the person writes the value, so that further entries may have been typed into it.
     fn is_written(self) -> bool {
-        matches!(self, Self::Message | Self::FirstName | Self::ProfileName | Self::FlowResponse)
+        matches!(
+            self,
+            Self::Message | Self::FirstName | Self::ProfileName | Self::FlowResponse
+        )
     }
 
     fn is_identity(self) -> bool {
@@ -249,7 +252,17 @@ fn text(fields: &Fields) -> Result<String, Unread> {
 fn is_nothing(text: &str) -> bool {
     let text = text.trim();
     let is_tag = text.starts_with("{{") && text.ends_with("}}");
-    let spelled = ["", "null", "nil", "undefined", "none", "[nil]", "[null]", "[]", "{}"];
+    let spelled = [
+        "",
+        "null",
+        "nil",
+        "undefined",
+        "none",
+        "[nil]",
+        "[null]",
+        "[]",
+        "{}",
+    ];
     is_tag || spelled.iter().any(|nothing| text.eq_ignore_ascii_case(nothing))
 }
 
@@ -463,7 +476,19 @@ mod tests {
 
     #[test]
     fn what_liquid_prints_for_nothing_is_nothing() {
-        for nothing in ["null", "nil", "NIL", "[nil]", "[null]", "[]", "{}", "undefined", "None", " ", "{{${user_id}}}"] {
+        for nothing in [
+            "null",
+            "nil",
+            "NIL",
+            "[nil]",
+            "[null]",
+            "[]",
+            "{}",
+            "undefined",
+            "None",
+            " ",
+            "{{${user_id}}}",
+        ] {
             let ids = format!(r#""user_id":"{nothing}","braze_id":"{nothing}","language":"{nothing}""#);
             let known = format!(r#"{{{ids},"phone_number":"+1555","message":"{nothing}"}}"#);
             let is_blank = nothing.trim().is_empty();
@@ -489,7 +514,10 @@ mod tests {
         assert_eq!(message_of(listed).content.media_urls, ["https://a/1"]);
         let named = r#"{"user_id":"42","first_name":"Null","profile_name":"null","message":"hi"}"#;
         let person = message_of(named).person;
-        assert_eq!((person.first_name.as_deref(), person.profile_name), (Some("Null"), None));
+        assert_eq!(
+            (person.first_name.as_deref(), person.profile_name),
+            (Some("Null"), None)
+        );
         let form = "user_id=null&phone_number=%2B1555&message=hi";
         assert_eq!(conversation_of(form), "phone:+1555");
         let broken = "{\"user_id\": \"null\", \"phone_number\": \"+1555\", \"message\": \"she said \"hi\"\"}";
@@ -514,9 +542,16 @@ mod tests {
     #[test]
     fn a_name_of_any_length_does_no_harm() {
         let long = "x".repeat(500_000);
-        let body = format!(r#"{{"user_id":"42","profile_name":"{long}","language":"{long}","message":"hi"}}"#);
+        let body =
+            format!(r#"{{"user_id":"42","profile_name":"{long}","language":"{long}","message":"hi"}}"#);
         let message = message_of(&body);
-        assert_eq!((message.content.text.as_str(), message.person.profile_name.unwrap().len()), ("hi", 256));
+        assert_eq!(
+            (
+                message.content.text.as_str(),
+                message.person.profile_name.unwrap().len()
+            ),
+            ("hi", 256)
+        );
     }
 
     #[test]

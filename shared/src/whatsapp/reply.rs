@@ -130,7 +130,13 @@ mod tests {
         let stored = r#"{"text":"hi","route":"orders","attributes":{"topic":"x"}}"#;
         let reply: ReplyPayload = serde_json::from_str(stored).unwrap();
         assert_eq!((reply.text.as_deref(), reply.canvas), (Some("hi"), None));
-        assert_eq!(json!({"text": "hi"}), json!(ReplyPayload { text: Some("hi".into()), ..ReplyPayload::default() }));
+        assert_eq!(
+            json!({"text": "hi"}),
+            json!(ReplyPayload {
+                text: Some("hi".into()),
+                ..ReplyPayload::default()
+            })
+        );
     }
 
     #[test]

@@ -349,7 +349,10 @@ mod tests {
         assert!(read(&[("OPENAI_TOOLS", "")]).unwrap().openai_tools.is_empty());
         let wrong = [("OPENAI_TOOLS", "hand_of"), ("OPENAI_ATTRIBUTES", "topic,email")];
         let error = read(&wrong).unwrap_err().to_string();
-        assert!(error.contains("`hand_of`") && error.contains("`email`"), "{error}");
+        assert!(
+            error.contains("`hand_of`") && error.contains("`email`"),
+            "{error}"
+        );
     }
 
     #[test]

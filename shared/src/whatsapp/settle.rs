@@ -56,7 +56,8 @@ pub fn decide_answer(
         conversation.answers += 1;
     }
     if stored.mode == Mode::Bot && !answer.replies.is_empty() {
-        plan.outbox.extend(disclosure(conversation, rules, &mut attributes, now));
+        plan.outbox
+            .extend(disclosure(conversation, rules, &mut attributes, now));
     }
     for reply in &answer.replies {
         // What a campaign says by itself is not known here.
@@ -324,10 +325,19 @@ mod tests {
         assert_eq!(unsendable(&stored, &answer, with_template, closed), None);
         // What is named is sent as it is named, whatever the window.
         for named in [
-            AnswerReply { campaign: Some("c".to_owned()), ..answer.replies[0].clone() },
-            AnswerReply { canvas: Some("v".to_owned()), ..answer.replies[0].clone() },
+            AnswerReply {
+                campaign: Some("c".to_owned()),
+                ..answer.replies[0].clone()
+            },
+            AnswerReply {
+                canvas: Some("v".to_owned()),
+                ..answer.replies[0].clone()
+            },
         ] {
-            let answer = Answer { replies: vec![named], ..Answer::default() };
+            let answer = Answer {
+                replies: vec![named],
+                ..Answer::default()
+            };
             assert_eq!(unsendable(&stored, &answer, NO_RULES, closed), None);
         }
         let silent = Answer {
@@ -356,7 +366,10 @@ mod tests {
         assert!(plan.turns.is_empty());
         assert_eq!(plan.conversation.answers, 1);
         let sent = payloads(&plan);
-        assert_eq!((sent[0].campaign.as_deref(), &sent[0].properties["rows"]), (Some("menu"), &3.into()));
+        assert_eq!(
+            (sent[0].campaign.as_deref(), &sent[0].properties["rows"]),
+            (Some("menu"), &3.into())
+        );
         assert_eq!((sent[1].canvas.as_deref(), sent.len()), (Some("v"), 2));
     }
 
@@ -367,7 +380,10 @@ mod tests {
 
     fn told(stored: &Conversation, answer: &Answer) -> (Conversation, Vec<String>) {
         let plan = decide_answer(stored, &[], answer, DISCLOSING, stored.last_activity_at);
-        let texts = payloads(&plan).into_iter().filter_map(|reply| reply.text).collect();
+        let texts = payloads(&plan)
+            .into_iter()
+            .filter_map(|reply| reply.text)
+            .collect();
         (plan.conversation, texts)
     }
 
@@ -392,7 +408,10 @@ mod tests {
         // These are still the human's words.
         let (bot, texts) = told(&human, &hand_off(false));
         assert_eq!(texts, ["ok"]);
-        assert_eq!(told(&bot, &Answer::of("Hi!")).1, ["You are talking to a machine.", "Hi!"]);
+        assert_eq!(
+            told(&bot, &Answer::of("Hi!")).1,
+            ["You are talking to a machine.", "Hi!"]
+        );
     }
 
     #[test]

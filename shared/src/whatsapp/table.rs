@@ -217,7 +217,10 @@ impl Conversations {
         if committed == Committed::Yes {
             let nudged = Update::new(key(&plan.conversation.id, CONVERSATION))
                 .set("nudge", string(uuid::Uuid::new_v4().to_string()))
-                .set("heard_at", number(plan.conversation.last_inbound_at.as_millisecond()))
+                .set(
+                    "heard_at",
+                    number(plan.conversation.last_inbound_at.as_millisecond()),
+                )
                 .when("attribute_exists(#facts)");
             if let Err(error) = self.table.update(nudged).await {
                 // The message is stored, and the schedule finds it.
@@ -350,7 +353,10 @@ fn key(id: &ConversationId, sort_key: &str) -> Item {
 fn unpack(item: Item) -> Result<Stored, StoreError> {
     let mut stored: Stored =
         serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("conversation read"))?;
-    if let Some(at) = stored.heard_at.and_then(|at| Timestamp::from_millisecond(at).ok()) {
+    if let Some(at) = stored
+        .heard_at
+        .and_then(|at| Timestamp::from_millisecond(at).ok())
+    {
         stored.conversation.heard(at);
     }
     Ok(stored)

@@ -406,7 +406,9 @@ async fn a_conversation_that_has_changed_is_not_released() {
     let lease = world.claimed().await;
     let conversations = &world.conversations;
     let stored = world.stored(0).await;
-    let released = conversations.release(&lease, &stored, Some("reply#1"), false).await;
+    let released = conversations
+        .release(&lease, &stored, Some("reply#1"), false)
+        .await;
     let released = released.unwrap();
     assert_eq!(released, Released::Refused);
     assert!(matches!(world.claim().await, Claim::Busy));

@@ -14,6 +14,7 @@ mod fbe_token;
 mod graph;
 mod lease;
 mod outbox;
+mod personal;
 mod stored_keys;
 
 use shared::clock::Clock;

@@ -97,7 +97,7 @@ async fn what_was_not_understood_is_kept_once() {
     let one = Quarantined {
         source: "messenger",
         reason: "not_json",
-        raw: "{".into(),
+        raw: bytes::Bytes::from("{").into(),
     };
     tables
         .outbox
@@ -128,7 +128,7 @@ async fn the_same_thing_twice_in_one_body_is_kept_once() {
     let one = Quarantined {
         source: "messenger",
         reason: "not_an_object",
-        raw: "7".into(),
+        raw: bytes::Bytes::from("7").into(),
     };
     tables.outbox.quarantine(&[one.clone(), one]).await.unwrap();
     let scan = tables

@@ -80,7 +80,9 @@ async fn read(client: Client, source: Arc<QueueSource>, stop: CancellationToken)
             }
         };
         for batch in received.chunks(source.mapping.batch_size.max(1)) {
-            let Ok(slot) = slots.clone().acquire_owned().await else { break };
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                break;
+            };
             let (client, source, batch) = (client.clone(), source.clone(), batch.to_vec());
             invocations.spawn(async move {
                 deliver(&client, &source, batch).await;
@@ -108,7 +110,10 @@ async fn deliver(client: &Client, source: &QueueSource, batch: Vec<Message>) {
         let (Some(handle), false) = (message.receipt_handle, is_failed) else {
             continue;
         };
-        let deleted = client.delete_message().queue_url(&source.url).receipt_handle(handle);
+        let deleted = client
+            .delete_message()
+            .queue_url(&source.url)
+            .receipt_handle(handle);
         if let Err(error) = deleted.send().await {
             tracing::warn!(error = %DisplayErrorContext(error), "a message is not deleted");
         }
@@ -117,7 +122,10 @@ async fn deliver(client: &Client, source: &QueueSource, batch: Vec<Message>) {
 
 fn failures(answer: &Value) -> BTreeSet<String> {
     let failures = answer.get("batchItemFailures").and_then(Value::as_array);
-    let ids = failures.into_iter().flatten().filter_map(|failure| failure.get("itemIdentifier")?.as_str());
+    let ids = failures
+        .into_iter()
+        .flatten()
+        .filter_map(|failure| failure.get("itemIdentifier")?.as_str());
     ids.map(str::to_owned).collect()
 }
 

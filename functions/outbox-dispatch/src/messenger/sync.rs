@@ -101,7 +101,7 @@ impl ContactWorker {
             }
         };
         let mut user = track::User {
-            attributes: plan.attributes.clone(),
+            attributes: plan.attributes.0.clone(),
             events: Vec::new(),
         };
         let target = sync::event_target(&stored.contact, &plan.after);
@@ -343,9 +343,9 @@ fn missing(group: Group<MessengerEffect>) -> Vec<(Entry, Outcome)> {
 
 fn alias(identify: &Identify) -> AliasToIdentify {
     AliasToIdentify {
-        external_id: identify.external_id.clone(),
+        external_id: identify.external_id.0.clone(),
         user_alias: UserAlias {
-            alias_name: identify.alias_name.clone(),
+            alias_name: identify.alias_name.0.clone(),
             alias_label: identify.alias_label.clone(),
         },
     }

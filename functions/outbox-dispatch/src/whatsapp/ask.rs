@@ -62,7 +62,8 @@ impl Drain<'_> {
                         Answer::default()
                     }
                 };
-                self.take(&answer, &messages, (mode, asked_at), system.kind).await?;
+                self.take(&answer, &messages, (mode, asked_at), system.kind)
+                    .await?;
             }
             Err(error) => {
                 self.asked = error.may_have_arrived();
@@ -76,7 +77,10 @@ impl Drain<'_> {
     fn without_reserved(&self, mut answer: Answer) -> Answer {
         for attribute in answer.take_reserved(&self.tools.settings.reserved) {
             metrics::counter!(telemetry::ATTRIBUTES_REFUSED).increment(1);
-            tracing::warn!(attribute, "an answer tries to write an attribute that is not its own");
+            tracing::warn!(
+                attribute,
+                "an answer tries to write an attribute that is not its own"
+            );
         }
         answer
     }

@@ -27,7 +27,9 @@ pub(super) async fn drain(tools: &Tools, entries: Vec<Entry>, until: Timestamp) 
         let entries = entries.into_iter();
         entries.map(|entry| (entry, outcome.clone())).collect()
     };
-    let id = entries.first().and_then(|entry| ConversationId::parse(&entry.subject));
+    let id = entries
+        .first()
+        .and_then(|entry| ConversationId::parse(&entry.subject));
     let Some(id) = id else {
         return all(entries, dead("unknown_conversation"));
     };

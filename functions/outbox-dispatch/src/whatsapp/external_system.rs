@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use crate::braze::rate_limit;
 use super::route::ExternalSystem;
+use crate::braze::rate_limit;
 use shared::clock::Clock;
 use shared::secrets::{RelaySecret, Secret};
 use shared::webhook::standard;
@@ -70,7 +70,6 @@ const TIMEOUT: &str = "external_system_timeout";
 const CONNECTION_LOST: &str = "external_system_connection_lost";
 
 /// What an external system answered, whatever its status.
-#[derive(Debug)]
 pub(super) struct Received {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -217,7 +216,9 @@ fn bytes(body: &impl Serialize) -> Result<Vec<u8>, ExternalSystemError> {
 /// The address of the completions under a base: the path is appended, a query stays behind it.
 fn completions(base: &str) -> String {
     const PATH: &str = "/chat/completions";
-    let (path, query) = base.split_once('?').map_or((base, None), |(path, query)| (path, Some(query)));
+    let (path, query) = base
+        .split_once('?')
+        .map_or((base, None), |(path, query)| (path, Some(query)));
     let path = path.trim_end_matches('/');
     let path = path.strip_suffix(PATH).unwrap_or(path);
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();

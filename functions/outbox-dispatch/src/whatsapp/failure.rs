@@ -17,7 +17,12 @@ const FAILURES_BEFORE_FALLBACK: u32 = 3;
 /// An answer as it counts once it is there, if it was asked for in mode `asked_in`. A human may have taken the
 /// conversation over meanwhile: then it does not give it back to the bot, and a chatbot without a server of its
 /// own, which cannot know, is not heard.
-pub(super) fn in_time(answer: &Answer, asked_in: Mode, kind: ExternalSystemKind, stored: &Conversation) -> Answer {
+pub(super) fn in_time(
+    answer: &Answer,
+    asked_in: Mode,
+    kind: ExternalSystemKind,
+    stored: &Conversation,
+) -> Answer {
     if asked_in == Mode::Human || stored.mode == Mode::Bot {
         return answer.clone();
     }
@@ -71,7 +76,8 @@ pub(super) fn decide_failure(
             text: Some(text.to_owned()),
             ..AnswerReply::default()
         };
-        plan.outbox.extend(sends(&mut plan.conversation, &reply, &mut attributes));
+        plan.outbox
+            .extend(sends(&mut plan.conversation, &reply, &mut attributes));
     }
     let changed = text.is_some() || plan.conversation.ask_not_before != stored.ask_not_before;
     changed.then_some(plan)
@@ -108,7 +114,13 @@ mod tests {
         assert!(plan.turns.is_empty() && plan.handed_over.is_empty());
         assert_eq!(failed(&plan.conversation, 3), None);
         let rules = ReplyRules::from(&settings);
-        let unasked = decide_answer(&plan.conversation, &[], &Answer::of("Our shop opens at nine."), rules, now);
+        let unasked = decide_answer(
+            &plan.conversation,
+            &[],
+            &Answer::of("Our shop opens at nine."),
+            rules,
+            now,
+        );
         assert_eq!(failed(&unasked.conversation, 3), None);
         let answer = Answer::of("Here I am.");
         let answered = decide_answer(&unasked.conversation, &[turn("a")], &answer, rules, now);
@@ -157,7 +169,10 @@ mod tests {
 
     #[test]
     fn a_fallback_that_is_the_first_word_is_disclosed() {
-        let settings = relay_settings(&[("FALLBACK_TEXT", "One moment."), ("DISCLOSURE_TEXT", "A machine answers.")]);
+        let settings = relay_settings(&[
+            ("FALLBACK_TEXT", "One moment."),
+            ("DISCLOSURE_TEXT", "A machine answers."),
+        ]);
         let failure = Failure {
             failures: 3,
             given_up: false,
@@ -165,7 +180,11 @@ mod tests {
         };
         let stored = conversation();
         let plan = decide_failure(&stored, failure, &settings, stored.last_inbound_at).unwrap();
-        let texts: Vec<_> = plan.outbox.iter().map(|item| item.payload["text"].clone()).collect();
+        let texts: Vec<_> = plan
+            .outbox
+            .iter()
+            .map(|item| item.payload["text"].clone())
+            .collect();
         assert_eq!(texts, ["A machine answers.", "One moment."]);
         assert!(plan.conversation.disclosed);
     }

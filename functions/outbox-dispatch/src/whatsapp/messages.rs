@@ -29,7 +29,10 @@ impl Drain<'_> {
         let said = self.tools.conversations.turns(id, &wanted).await?;
         (self.turns, self.later, self.unreadable) = (said.turns, said.later, said.unreadable);
         self.stored.conversation.catch_up(&self.turns);
-        let pending = self.turns.iter().filter(|turn| turn.status == Some(TurnStatus::Pending));
+        let pending = self
+            .turns
+            .iter()
+            .filter(|turn| turn.status == Some(TurnStatus::Pending));
         let mut keys: Vec<String> = pending.map(Self::message_key).collect();
         keys.retain(|key| !self.given.contains_key(key));
         keys.extend(open.iter().cloned());
@@ -221,7 +224,10 @@ impl Drain<'_> {
 
     /// A message's item is only a wake-up: its turn says whether it still waits.
     pub(super) fn settle_messages(&mut self) {
-        let open: Vec<(String, Kind)> = self.open().map(|(key, entry)| (key.clone(), entry.kind)).collect();
+        let open: Vec<(String, Kind)> = self
+            .open()
+            .map(|(key, entry)| (key.clone(), entry.kind))
+            .collect();
         for (key, kind) in open {
             let Some(id) = key.strip_prefix(MESSAGE).filter(|_| kind == Kind::RelayMessage) else {
                 continue;

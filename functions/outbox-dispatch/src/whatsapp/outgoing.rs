@@ -133,7 +133,8 @@ impl Message<'_> {
             properties.insert(self.property.to_owned(), text.into());
         }
         if !properties.is_empty() {
-            self.recipient.insert(properties_key.to_owned(), properties.into());
+            self.recipient
+                .insert(properties_key.to_owned(), properties.into());
         }
         if !self.reply.attributes.is_empty() {
             self.recipient
@@ -430,7 +431,9 @@ mod tests {
     fn what_is_named_is_sent_as_it_is_named_whatever_the_window() {
         let mut named = payload("Hello,\nAna");
         named.campaign = Some("9f-step-2".to_owned());
-        named.properties.insert("external_system_msg_body".to_owned(), "not this".into());
+        named
+            .properties
+            .insert("external_system_msg_body".to_owned(), "not this".into());
         named.properties.insert("rows".to_owned(), json!([1, 2]));
         let template = [("TEMPLATE_CAMPAIGN_ID", "t")];
         for late in [false, true] {
@@ -440,13 +443,19 @@ mod tests {
             assert_eq!(body["campaign_id"], "9f-step-2");
             let properties = &body["recipients"][0]["trigger_properties"];
             // The text wins, and keeps its form.
-            assert_eq!(*properties, json!({"external_system_msg_body": "Hello,\nAna", "rows": [1, 2]}));
+            assert_eq!(
+                *properties,
+                json!({"external_system_msg_body": "Hello,\nAna", "rows": [1, 2]})
+            );
         }
         named.text = None;
         let Send::Trigger(body) = sent(&named, &conversation(), &[], true) else {
             panic!("not sent");
         };
-        assert_eq!(body["recipients"][0]["trigger_properties"]["external_system_msg_body"], "not this");
+        assert_eq!(
+            body["recipients"][0]["trigger_properties"]["external_system_msg_body"],
+            "not this"
+        );
     }
 
     #[test]
@@ -483,6 +492,9 @@ mod tests {
                 other => format!("{other:?}"),
             }
         };
-        assert_eq!((by(61), by(60), by(1)), ("c".to_owned(), "t".to_owned(), "t".to_owned()));
+        assert_eq!(
+            (by(61), by(60), by(1)),
+            ("c".to_owned(), "t".to_owned(), "t".to_owned())
+        );
     }
 }

@@ -78,8 +78,14 @@ mod tests {
         };
         assert_eq!(system(None), of_settings);
         assert_eq!(system(Some("gone")), of_settings);
-        assert_eq!((system(Some("order")).url, system(Some("order")).route), (of_settings.url, Some("order")));
-        assert_eq!((system(Some("help")).url, system(Some("help")).kind), ("https://help", ExternalSystemKind::Openai));
+        assert_eq!(
+            (system(Some("order")).url, system(Some("order")).route),
+            (of_settings.url, Some("order"))
+        );
+        assert_eq!(
+            (system(Some("help")).url, system(Some("help")).kind),
+            ("https://help", ExternalSystemKind::Openai)
+        );
     }
 
     #[test]

@@ -11,8 +11,8 @@ use shared::whatsapp::reply::ReplyPayload;
 use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, dead, persist, signed};
 use super::outgoing::{Send, decide_send, without_attributes};
 use crate::braze::{BrazeError, TrackBody};
-use crate::settle::{Outcome, Settled};
 use crate::messenger::sync as contacts;
+use crate::settle::{Outcome, Settled};
 
 /// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
 const CLAIM: std::time::Duration = std::time::Duration::from_mins(1);
@@ -76,7 +76,9 @@ impl Drain<'_> {
                 .map_or(Outcome::Done, |reason| Outcome::Dead { reason }),
             // A campaign that our settings name has to be mended there, and the replies wait for it.
             Err(BrazeError::Rejected { reason, .. })
-                if reply.campaign.is_none() && reply.canvas.is_none() && reason.contains("Invalid Campaign ID") =>
+                if reply.campaign.is_none()
+                    && reply.canvas.is_none()
+                    && reason.contains("Invalid Campaign ID") =>
             {
                 Outcome::Misconfigured {
                     reason: reason.clone(),

@@ -1,9 +1,9 @@
 //! Conversations, turns and settings for the unit tests of this folder.
 
 use jiff::Timestamp;
-use shared::whatsapp::conversation::{Role, Turn, TurnStatus};
 use shared::config::Env;
 use shared::whatsapp::conversation::Conversation;
+use shared::whatsapp::conversation::{Role, Turn, TurnStatus};
 use shared::whatsapp::message::{Content, ConversationId, InboundMessage, Person};
 use shared::whatsapp::settings::RelaySettings;
 

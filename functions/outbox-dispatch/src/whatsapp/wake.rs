@@ -68,7 +68,11 @@ impl Queue {
             let failed = failed.into_iter().filter_map(|place| wake_ups.get(place));
             subjects.extend(failed.map(|(wake_up, _)| wake_up.subject.clone()));
         }
-        if subjects.is_empty() { Ok(()) } else { Err(NotSent { reason, subjects }) }
+        if subjects.is_empty() {
+            Ok(())
+        } else {
+            Err(NotSent { reason, subjects })
+        }
     }
 
     /// The places of those that SQS refuses.
@@ -87,7 +91,10 @@ impl Queue {
         }
         let answer = Box::pin(request.send()).await;
         let answer = answer.map_err(|error| DisplayErrorContext(error).to_string())?;
-        let failed = answer.failed().iter().filter_map(|failed| failed.id().parse().ok());
+        let failed = answer
+            .failed()
+            .iter()
+            .filter_map(|failed| failed.id().parse().ok());
         Ok(failed.collect())
     }
 }
@@ -99,7 +106,9 @@ pub(crate) fn wake_ups(entries: &[Entry], now: Timestamp) -> Vec<(WakeUp, Durati
     for entry in entries {
         let (keys, delay) = by_subject.entry(&entry.subject).or_default();
         let wait = entry.not_before().map(|at| at.duration_since(now));
-        let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
+        let wait = wait
+            .and_then(|wait| Duration::try_from(wait).ok())
+            .unwrap_or_default();
         *delay = wait.max(*delay);
         keys.push(entry.event_key.clone());
     }

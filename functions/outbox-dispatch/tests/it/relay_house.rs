@@ -82,7 +82,9 @@ impl RelayHouse {
             handler: invoked(house.dispatch.clone(), house.clock.clone()),
             timeout: None,
         };
-        house.queues.push(QueueDriver::start(house.aws.sqs(), source, stop.clone()));
+        house
+            .queues
+            .push(QueueDriver::start(house.aws.sqs(), source, stop.clone()));
         house.drivers = Some(stop.drop_guard());
         house
     }
@@ -106,7 +108,12 @@ impl RelayHouse {
         let aws = Arc::new(EmbeddedAws::in_memory().await.unwrap());
         let template = Template::parse(include_str!("../../../../template.yaml")).unwrap();
         aws.create_tables(&template).await.unwrap();
-        let queue_url = aws.create_queues(&template).await.unwrap().remove("RelayQueue").unwrap();
+        let queue_url = aws
+            .create_queues(&template)
+            .await
+            .unwrap()
+            .remove("RelayQueue")
+            .unwrap();
         aws.put_secret("relay", &relay_secret(TOKEN, None)).await.unwrap();
         aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
         let braze = FakeBraze::start(Options::new("key")).await.unwrap();
@@ -347,7 +354,10 @@ impl RelayHouse {
         for mut item in found.send().await.unwrap().items.unwrap() {
             for name in ["facts", "role"] {
                 if item.contains_key(name) {
-                    item.insert(name.to_owned(), AttributeValue::S("of another version".to_owned()));
+                    item.insert(
+                        name.to_owned(),
+                        AttributeValue::S("of another version".to_owned()),
+                    );
                 }
             }
             let put = dynamodb.put_item().table_name(table).set_item(Some(item));
@@ -364,8 +374,7 @@ impl RelayHouse {
         use shared::whatsapp::table::{Committed, Conversations};
 
         let table = self.template.table("ConversationsTable").unwrap().name.clone();
-        let conversations =
-            Conversations::new(self.aws.dynamodb(), table, self.outbox(), self.clock.clone());
+        let conversations = Conversations::new(self.aws.dynamodb(), table, self.outbox(), self.clock.clone());
         let id = ConversationId::parse(conversation).unwrap();
         let user = conversation.strip_prefix("user:").unwrap();
         self.says(user, "message 0").await;
@@ -400,7 +409,12 @@ impl RelayHouse {
 
     /// A message of the queue that names all that waits of a conversation.
     pub(crate) async fn wakes(&self, conversation: &str) -> Value {
-        let pending: Vec<String> = self.rows("pending").await.into_iter().map(|(key, _)| key).collect();
+        let pending: Vec<String> = self
+            .rows("pending")
+            .await
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
         let body = json!({"subject": conversation, "event_keys": pending}).to_string();
         let event = json!({"Records": [{"messageId": "1", "body": body, "eventSource": "aws:sqs"}]});
         self.dispatch.handle_until(event, self.until()).await.unwrap()

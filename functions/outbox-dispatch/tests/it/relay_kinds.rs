@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use testkit::external_system::Behaviour;
-use testkit::braze::faults::{RateLimit, rate_limited};
 use testkit::braze::Endpoint;
+use testkit::braze::faults::{RateLimit, rate_limited};
+use testkit::external_system::Behaviour;
 use testkit::fault::Fault;
 
 use super::relay_house::{EXTERNAL_TOKEN, RelayHouse, TOKEN, body};
@@ -53,7 +53,10 @@ async fn an_ignored_keyword_opens_the_window() {
     let later = reply("42", "back in stock");
     assert_eq!(house.answers(&later, &bearer(EXTERNAL_TOKEN)).await.0, 409);
     let (_, answer) = house.forwards("42", "START", "d-start").await;
-    assert_eq!((&answer["status"], &answer["reason"]), (&json!("ignored"), &json!("keyword")));
+    assert_eq!(
+        (&answer["status"], &answer["reason"]),
+        (&json!("ignored"), &json!("keyword"))
+    );
     assert_eq!(house.answers(&later, &bearer(EXTERNAL_TOKEN)).await.0, 202);
     house.drain().await;
     assert_eq!(house.got("42"), ["You said: hi", "back in stock"]);
@@ -99,7 +102,10 @@ async fn a_vendor_opens_only_the_conversations_on_its_route() {
     let identity = json!({"conversation_id": "user:2", "attributes": {"topic": "x", "email": "a@b.c"}});
     let (status, answer) = house.answers(&identity, &bearer("vendor-b")).await;
     assert_eq!(status, 400);
-    assert!(answer["message"].as_str().unwrap().contains("`attributes.email`"), "{answer}");
+    assert!(
+        answer["message"].as_str().unwrap().contains("`attributes.email`"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -110,7 +116,9 @@ async fn a_hundred_messages_at_the_same_moment_are_all_taken() {
         let house = &house;
         async move {
             let text = format!("message {number}");
-            house.inbound(&body("42", &text, &format!("d{number}")), Some(TOKEN)).await
+            house
+                .inbound(&body("42", &text, &format!("d{number}")), Some(TOKEN))
+                .await
         }
     });
     for (status, answer) in join_all(sent).await {
@@ -139,7 +147,9 @@ async fn a_conversation_that_is_older_than_its_outbox_goes_on() {
     house.drain().await;
     assert_eq!(house.got("42").last().unwrap(), "You said: still there?");
     assert_eq!(house.system.handover_count(), asked + 1);
-    let (status, answer) = house.answers(&reply("42", "by the way"), &bearer(EXTERNAL_TOKEN)).await;
+    let (status, answer) = house
+        .answers(&reply("42", "by the way"), &bearer(EXTERNAL_TOKEN))
+        .await;
     assert_eq!((status, &answer["status"]), (202, &json!("accepted")));
     house.drain().await;
     assert_eq!(house.got("42").last().unwrap(), "by the way");
@@ -154,7 +164,11 @@ async fn what_cannot_be_read_harms_only_itself() {
     }
     house.spoils("user:1", "conversation").await;
     let (status, answer) = house.forwards("1", "hello?", "d-spoilt").await;
-    assert_eq!((status, &answer["status"]), (202, &json!("quarantined")), "{answer}");
+    assert_eq!(
+        (status, &answer["status"]),
+        (202, &json!("quarantined")),
+        "{answer}"
+    );
     let (status, _) = house.answers(&reply("1", "x"), &bearer(EXTERNAL_TOKEN)).await;
     assert_eq!(status, 202);
     house.tick().await;
@@ -189,7 +203,11 @@ async fn pieces_keep_their_order_when_one_has_to_wait() {
     house.later(SignedDuration::from_hours(30));
     assert_eq!(house.answers(&both, &bearer(EXTERNAL_TOKEN)).await.0, 202);
     // The second piece of the long one is refused for a while.
-    for fault in [Fault::Late(Duration::ZERO), Fault::Late(Duration::ZERO), rate_limited(RateLimit::RetryAfter(20))] {
+    for fault in [
+        Fault::Late(Duration::ZERO),
+        Fault::Late(Duration::ZERO),
+        rate_limited(RateLimit::RetryAfter(20)),
+    ] {
         house.braze.script(Endpoint::TriggerSend, fault);
     }
     house.tick().await;
@@ -197,7 +215,11 @@ async fn pieces_keep_their_order_when_one_has_to_wait() {
     house.later(SignedDuration::from_secs(-25));
     house.says("42", "are you there?").await;
     house.wakes("user:42").await;
-    assert_eq!(house.got("42").len(), before, "nothing overtakes the piece that waits");
+    assert_eq!(
+        house.got("42").len(),
+        before,
+        "nothing overtakes the piece that waits"
+    );
     house.drain().await;
     let got = house.got("42");
     let pieces: String = got[2..got.len() - 1].join(" ");
@@ -214,7 +236,10 @@ async fn the_disclosure_comes_once_and_before_the_first_words() {
         house.says("42", text).await;
         house.drain().await;
     }
-    assert_eq!(house.got("42"), ["A machine answers.", "You said: hi", "You said: and?"]);
+    assert_eq!(
+        house.got("42"),
+        ["A machine answers.", "You said: hi", "You said: and?"]
+    );
 }
 
 #[tokio::test]
@@ -229,7 +254,9 @@ async fn an_answer_that_comes_meanwhile_settles_what_is_asked() {
             .system
             .until(testkit::time::PATIENCE, |system| system.handover_count() == 1);
         assert!(asked.await);
-        house.answers(&reply("42", "Hello!"), &bearer(EXTERNAL_TOKEN)).await
+        house
+            .answers(&reply("42", "Hello!"), &bearer(EXTERNAL_TOKEN))
+            .await
     };
     let (_, (status, _)) = tokio::join!(tick, answered);
     assert_eq!(status, 202);

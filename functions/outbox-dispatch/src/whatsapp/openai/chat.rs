@@ -110,7 +110,10 @@ impl<'a> Chat<'a> {
         }
         if is_called_again || results.is_empty() || self.calls >= MAX_CALLS {
             let problem = "is missing, and no tool has said anything";
-            return Err(ExternalSystemError::Malformed(fault("choices[0].message.content", problem)));
+            return Err(ExternalSystemError::Malformed(fault(
+                "choices[0].message.content",
+                problem,
+            )));
         }
         self.called = Some((completion.message, results));
         Ok(Next::Ask)
@@ -122,12 +125,27 @@ impl<'a> Chat<'a> {
             return Err(refused.error);
         };
         let less = match about {
-            About::Tools if self.with.tools => With { tools: false, ..self.with },
-            About::Images if self.with.images => With { images: false, ..self.with },
-            About::History if self.with.history => With { history: false, ..self.with },
+            About::Tools if self.with.tools => With {
+                tools: false,
+                ..self.with
+            },
+            About::Images if self.with.images => With {
+                images: false,
+                ..self.with
+            },
+            About::History if self.with.history => With {
+                history: false,
+                ..self.with
+            },
             // An address or model that does not exist is no question of form.
-            _ if matches!(refused.error, ExternalSystemError::Configuration { .. }) && !self.with.tools => self.with,
-            _ => With { tools: false, images: false, history: false },
+            _ if matches!(refused.error, ExternalSystemError::Configuration { .. }) && !self.with.tools => {
+                self.with
+            }
+            _ => With {
+                tools: false,
+                images: false,
+                history: false,
+            },
         };
         if less == self.with {
             return Err(refused.error);
@@ -182,7 +200,10 @@ mod tests {
                     "function": {"name": name, "arguments": arguments.to_string()}})
             })
             .collect();
-        received(200, &json!({"choices": [{"message": {"role": "assistant", "content": content, "tool_calls": calls}}]}))
+        received(
+            200,
+            &json!({"choices": [{"message": {"role": "assistant", "content": content, "tool_calls": calls}}]}),
+        )
     }
 
     fn answer(next: Result<Next, ExternalSystemError>) -> Answer {
@@ -197,17 +218,29 @@ mod tests {
         let names = |pairs: &[(&str, &str)]| {
             let settings = relay_settings(pairs);
             let tools = Tools::new(&settings).declared();
-            let names = tools.iter().map(|tool| tool["function"]["name"].as_str().unwrap().to_owned());
+            let names = tools
+                .iter()
+                .map(|tool| tool["function"]["name"].as_str().unwrap().to_owned());
             names.collect::<Vec<_>>()
         };
         assert_eq!(names(&[]), ["hand_off"]);
-        assert_eq!(names(&[("OPENAI_TOOLS", "set_attributes,send_campaign")]), [""; 0]);
+        assert_eq!(
+            names(&[("OPENAI_TOOLS", "set_attributes,send_campaign")]),
+            [""; 0]
+        );
         let messages = [turn("hi")];
         let plain = relay_settings(&[("OPENAI_TOOLS", "")]);
-        assert!(json!(Chat::new(&plain, &messages, &[]).request()).get("tools").is_none());
+        assert!(
+            json!(Chat::new(&plain, &messages, &[]).request())
+                .get("tools")
+                .is_none()
+        );
         let all = settings();
         let request = json!(Chat::new(&all, &messages, &[]).request());
-        assert_eq!(request["tools"][2]["function"]["parameters"]["properties"]["campaign"]["enum"], json!(["menu"]));
+        assert_eq!(
+            request["tools"][2]["function"]["parameters"]["properties"]["campaign"]["enum"],
+            json!(["menu"])
+        );
     }
 
     #[test]
@@ -216,10 +249,17 @@ mod tests {
         let mut chat = Chat::new(&settings, &messages, &[]);
         let calls = [
             ("send_campaign", json!({"campaign": "menu", "text": "Sizes"})),
-            ("set_attributes", json!({"attributes": {"topic": "shoes", "email": "a@b.c"}})),
+            (
+                "set_attributes",
+                json!({"attributes": {"topic": "shoes", "email": "a@b.c"}}),
+            ),
         ];
         let answer = answer(chat.next(calling(&json!("Have a look."), &calls), Timestamp::UNIX_EPOCH));
-        let texts: Vec<_> = answer.replies.iter().map(|reply| reply.text.as_deref().unwrap()).collect();
+        let texts: Vec<_> = answer
+            .replies
+            .iter()
+            .map(|reply| reply.text.as_deref().unwrap())
+            .collect();
         assert_eq!(texts, ["Have a look.", "Sizes"]);
         assert_eq!(answer.replies[1].campaign.as_deref(), Some("menu"));
         assert_eq!(Value::from(answer.attributes), json!({"topic": "shoes"}));
@@ -242,11 +282,17 @@ mod tests {
             ("set_attributes", json!({"attributes": {"size": "L"}})),
             ("send_campaign", json!({"campaign": "9f-foreign"})),
         ];
-        assert_eq!(chat.next(calling(&Value::Null, &calls), Timestamp::UNIX_EPOCH), Ok(Next::Ask));
+        assert_eq!(
+            chat.next(calling(&Value::Null, &calls), Timestamp::UNIX_EPOCH),
+            Ok(Next::Ask)
+        );
         let request = json!(chat.request());
         let asked = request["messages"].as_array().unwrap();
         assert_eq!(asked[2]["tool_calls"][0]["id"], "call0");
-        assert_eq!(asked[3], json!({"role": "tool", "tool_call_id": "call0", "content": "ok"}));
+        assert_eq!(
+            asked[3],
+            json!({"role": "tool", "tool_call_id": "call0", "content": "ok"})
+        );
         assert_eq!(asked[4]["content"], "error: campaigns are menu");
         let said = json!({"choices": [{"message": {"content": "Noted."}}]});
         let answer = answer(chat.next(received(200, &said), Timestamp::UNIX_EPOCH));
@@ -254,9 +300,15 @@ mod tests {
         assert_eq!(answer.attributes["size"], "L");
 
         let mut silent = Chat::new(&settings, &messages, &[]);
-        assert_eq!(silent.next(calling(&Value::Null, &calls), Timestamp::UNIX_EPOCH), Ok(Next::Ask));
+        assert_eq!(
+            silent.next(calling(&Value::Null, &calls), Timestamp::UNIX_EPOCH),
+            Ok(Next::Ask)
+        );
         let again = silent.next(calling(&Value::Null, &calls), Timestamp::UNIX_EPOCH);
-        assert!(matches!(again, Err(ExternalSystemError::Malformed(_))), "{again:?}");
+        assert!(
+            matches!(again, Err(ExternalSystemError::Malformed(_))),
+            "{again:?}"
+        );
     }
 
     #[test]
@@ -271,22 +323,43 @@ mod tests {
             let request = json!(chat.request());
             let messages = request["messages"].as_array().unwrap();
             let last = messages.last().unwrap();
-            (request.get("tools").is_some(), last["content"].is_array(), messages.len() > 2)
+            (
+                request.get("tools").is_some(),
+                last["content"].is_array(),
+                messages.len() > 2,
+            )
         };
         assert_eq!(parts(&chat), (true, true, true));
         for (status, message, left) in [
-            (404, "No endpoints found that support tool use", (false, true, true)),
+            (
+                404,
+                "No endpoints found that support tool use",
+                (false, true, true),
+            ),
             (400, "image_url is not supported", (false, false, true)),
-            (400, "This model's maximum context length is 4096", (false, false, false)),
+            (
+                400,
+                "This model's maximum context length is 4096",
+                (false, false, false),
+            ),
         ] {
-            assert_eq!(chat.next(refusal(status, message), Timestamp::UNIX_EPOCH), Ok(Next::Ask));
+            assert_eq!(
+                chat.next(refusal(status, message), Timestamp::UNIX_EPOCH),
+                Ok(Next::Ask)
+            );
             assert_eq!(parts(&chat), left);
         }
         let end = chat.next(refusal(400, "no"), Timestamp::UNIX_EPOCH);
-        assert!(matches!(end, Err(ExternalSystemError::Rejected { .. })), "{end:?}");
+        assert!(
+            matches!(end, Err(ExternalSystemError::Rejected { .. })),
+            "{end:?}"
+        );
 
         let mut unsaid = Chat::new(&settings, &messages, &history);
-        assert_eq!(unsaid.next(refusal(422, "no"), Timestamp::UNIX_EPOCH), Ok(Next::Ask));
+        assert_eq!(
+            unsaid.next(refusal(422, "no"), Timestamp::UNIX_EPOCH),
+            Ok(Next::Ask)
+        );
         assert_eq!(parts(&unsaid), (false, false, false));
         // Waiting helps here, not asking for less.
         let mut busy = Chat::new(&settings, &messages, &history);
@@ -298,8 +371,14 @@ mod tests {
         let (settings, messages) = (relay_settings(&[("OPENAI_TOOLS", "")]), [turn("hi")]);
         let mut chat = Chat::new(&settings, &messages, &[]);
         let calls = [("hand_off", json!({}))];
-        assert_eq!(chat.next(calling(&Value::Null, &calls), Timestamp::UNIX_EPOCH), Ok(Next::Ask));
+        assert_eq!(
+            chat.next(calling(&Value::Null, &calls), Timestamp::UNIX_EPOCH),
+            Ok(Next::Ask)
+        );
         let again = chat.next(calling(&Value::Null, &calls), Timestamp::UNIX_EPOCH);
-        assert!(matches!(again, Err(ExternalSystemError::Malformed(_))), "{again:?}");
+        assert!(
+            matches!(again, Err(ExternalSystemError::Malformed(_))),
+            "{again:?}"
+        );
     }
 }

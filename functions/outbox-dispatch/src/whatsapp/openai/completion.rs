@@ -3,6 +3,7 @@
 //! Such servers report errors inside a 200, stream though they were told not to, cut answers off, think aloud and wrap
 //! errors in many ways. Half an answer is none, and an error counts as what it says, wherever it stands.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -17,7 +18,7 @@ use super::stream;
 use crate::whatsapp::external_system::{ExternalSystemError, Received, failed, wait};
 
 /// What a model says and wants done.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Default, PartialEq)]
 pub(super) struct Completion {
     /// Its text, never blank.
     pub(super) text: Option<String>,
@@ -27,8 +28,15 @@ pub(super) struct Completion {
     pub(super) message: Value,
 }
 
+// It holds what is said to a person.
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Completion({} calls)", self.calls.len())
+    }
+}
+
 /// A call of a tool.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct ToolCall {
     pub(super) id: String,
     pub(super) name: String,
@@ -67,7 +75,12 @@ pub(super) fn read(received: &Received, now: Timestamp) -> Result<Completion, Re
         return Err(refused(status, error, received, now));
     }
     if !status.is_success() {
-        return Err(refused(status, body.as_ref().unwrap_or(&Value::Null), received, now));
+        return Err(refused(
+            status,
+            body.as_ref().unwrap_or(&Value::Null),
+            received,
+            now,
+        ));
     }
     let body = body.ok_or_else(|| malformed("body", "is not JSON"))?;
     let choice = body
@@ -160,7 +173,9 @@ fn code(error: &Value, words: &str) -> Option<StatusCode> {
             ("server_error", 500),
             ("timed out", 504),
         ];
-        let (_, code) = spelled.into_iter().find(|(spelling, _)| words.contains(spelling))?;
+        let (_, code) = spelled
+            .into_iter()
+            .find(|(spelling, _)| words.contains(spelling))?;
         StatusCode::from_u16(code).ok()
     };
     let code = of("code").or_else(|| of("status")).or_else(|| of("statusCode"));
@@ -172,7 +187,10 @@ fn headers_in(error: &Value) -> Option<HeaderMap> {
     let headers = error.pointer("/metadata/headers")?.as_object()?;
     let headers = headers.iter().filter_map(|(name, value)| {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
+        Some((
+            HeaderName::try_from(name).ok()?,
+            HeaderValue::try_from(value).ok()?,
+        ))
     });
     Some(headers.collect())
 }
@@ -191,7 +209,10 @@ fn completion(choice: &Value) -> Result<Completion, Refused> {
     let reason = |name: &str| choice.get(name).and_then(Value::as_str).unwrap_or_default();
     let finish = reason("finish_reason").to_lowercase();
     // What was said until then is half an answer.
-    if matches!(finish.as_str(), "error" | "insufficient_system_resource" | "abort" | "aborted") {
+    if matches!(
+        finish.as_str(),
+        "error" | "insufficient_system_resource" | "abort" | "aborted"
+    ) {
         return Err(ExternalSystemError::Transient {
             reason: "external_system_broke_off".to_owned(),
             wait: None,
@@ -213,7 +234,10 @@ fn completion(choice: &Value) -> Result<Completion, Refused> {
     };
     let refusal = message.get("refusal").and_then(Value::as_str);
     if refusal.is_some_and(|refusal| !refusal.trim().is_empty()) {
-        return Err(malformed("choices[0].message.refusal", "says that the model refused"));
+        return Err(malformed(
+            "choices[0].message.refusal",
+            "says that the model refused",
+        ));
     }
     let calls = calls(message);
     let text = text_of(message.get("content"));
@@ -275,7 +299,11 @@ fn calls(message: &Value) -> Vec<ToolCall> {
             None => Value::Null,
         };
         Some(ToolCall {
-            id: call.get("id").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            id: call
+                .get("id")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
             name: function.get("name")?.as_str()?.to_owned(),
             arguments,
         })
@@ -340,7 +368,8 @@ mod tests {
         assert_eq!(text(&content(&parts)), "Hi!?");
         assert_eq!(text(&content(&json!("<think>hm</think>Hi!"))), "Hi!");
         assert_eq!(text(r#"{"choices":[{"text":"Hi!"}]}"#), "Hi!");
-        let hidden = r#"{"choices":[{"message":{"content":"Hi!","reasoning_content":"hm","reasoning":"hm"}}]}"#;
+        let hidden =
+            r#"{"choices":[{"message":{"content":"Hi!","reasoning_content":"hm","reasoning":"hm"}}]}"#;
         assert_eq!(text(hidden), "Hi!");
         let long = r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":"length"}]}"#;
         assert_eq!(text(long), "Hi");
@@ -355,7 +384,10 @@ mod tests {
         for (body, expected) in [
             ("", "malformed `body` is not JSON"),
             ("OK", "malformed `body` is not JSON"),
-            (r#"{"message":"Workflow was started"}"#, "malformed `choices` must have at least one"),
+            (
+                r#"{"message":"Workflow was started"}"#,
+                "malformed `choices` must have at least one",
+            ),
             (r#"{"choices":[]}"#, "malformed `choices` must have at least one"),
             (r#"{"choices":[{}]}"#, "malformed `choices[0].message` is missing"),
             (
@@ -382,8 +414,14 @@ mod tests {
     #[test]
     fn half_an_answer_is_none() {
         for reason in ["error", "insufficient_system_resource", "aborted"] {
-            let body = format!(r#"{{"choices":[{{"message":{{"content":"Your order num"}},"finish_reason":"{reason}"}}]}}"#);
-            assert_eq!(class(200, &body), "transient external_system_broke_off None", "{reason}");
+            let body = format!(
+                r#"{{"choices":[{{"message":{{"content":"Your order num"}},"finish_reason":"{reason}"}}]}}"#
+            );
+            assert_eq!(
+                class(200, &body),
+                "transient external_system_broke_off None",
+                "{reason}"
+            );
         }
         let network = r#"{"choices":[{"message":{"content":""},"finish_reason":"stop","native_finish_reason":"network_error"}]}"#;
         assert_eq!(class(200, network), "transient external_system_broke_off None");
@@ -395,24 +433,80 @@ mod tests {
     fn an_error_counts_as_what_it_says_wherever_it_stands() {
         let reset = r#"{"error":{"message":"x","code":429,"metadata":{"headers":{"X-RateLimit-Reset":"1743292800000"}}}}"#;
         for (status, body, expected) in [
-            (200, r#"{"error":{"code":429}}"#, "transient external_system_429 None"),
-            (200, r#"{"error":{"code":"503","message":"x"}}"#, "transient external_system_503 None"),
-            (200, r#"{"error":{"code":401}}"#, "configuration external_system_401 None"),
-            (200, r#"[{"error":{"code":400,"message":"x"}}]"#, "rejected external_system_400 Some(Something)"),
-            (200, r#"{"error":"model is loading"}"#, "transient external_system_503 None"),
-            (200, r#"{"error":{"message":"odd"}}"#, "malformed `error` was answered instead of a completion"),
-            (200, r#"{"choices":[{"message":{"error":{"code":429}}}]}"#, "transient external_system_429 None"),
+            (
+                200,
+                r#"{"error":{"code":429}}"#,
+                "transient external_system_429 None",
+            ),
+            (
+                200,
+                r#"{"error":{"code":"503","message":"x"}}"#,
+                "transient external_system_503 None",
+            ),
+            (
+                200,
+                r#"{"error":{"code":401}}"#,
+                "configuration external_system_401 None",
+            ),
+            (
+                200,
+                r#"[{"error":{"code":400,"message":"x"}}]"#,
+                "rejected external_system_400 Some(Something)",
+            ),
+            (
+                200,
+                r#"{"error":"model is loading"}"#,
+                "transient external_system_503 None",
+            ),
+            (
+                200,
+                r#"{"error":{"message":"odd"}}"#,
+                "malformed `error` was answered instead of a completion",
+            ),
+            (
+                200,
+                r#"{"choices":[{"message":{"error":{"code":429}}}]}"#,
+                "transient external_system_429 None",
+            ),
             (200, reset, "transient external_system_429 Some(100s)"),
-            (429, r#"{"error":{"code":"insufficient_quota"}}"#, "configuration external_system_402 None"),
-            (402, r#"{"error":{"code":402}}"#, "configuration external_system_402 None"),
-            (403, r#"{"error":{"code":403,"metadata":{"reasons":["x"]}}}"#, "rejected external_system_403 None"),
+            (
+                429,
+                r#"{"error":{"code":"insufficient_quota"}}"#,
+                "configuration external_system_402 None",
+            ),
+            (
+                402,
+                r#"{"error":{"code":402}}"#,
+                "configuration external_system_402 None",
+            ),
+            (
+                403,
+                r#"{"error":{"code":403,"metadata":{"reasons":["x"]}}}"#,
+                "rejected external_system_403 None",
+            ),
             (403, "", "configuration external_system_403 None"),
             (409, "", "transient external_system_409 None"),
             (529, "<html>", "transient external_system_529 None"),
-            (404, r#"{"error":{"message":"No endpoints that support tool use"}}"#, "configuration external_system_404 Some(Tools)"),
-            (400, r#"{"error":{"message":"image_url is not supported"}}"#, "rejected external_system_400 Some(Images)"),
-            (400, r#"{"error":{"code":"context_length_exceeded"}}"#, "rejected external_system_400 Some(History)"),
-            (422, r#"{"detail":[{"loc":["body"],"msg":"x"}]}"#, "rejected external_system_422 Some(Something)"),
+            (
+                404,
+                r#"{"error":{"message":"No endpoints that support tool use"}}"#,
+                "configuration external_system_404 Some(Tools)",
+            ),
+            (
+                400,
+                r#"{"error":{"message":"image_url is not supported"}}"#,
+                "rejected external_system_400 Some(Images)",
+            ),
+            (
+                400,
+                r#"{"error":{"code":"context_length_exceeded"}}"#,
+                "rejected external_system_400 Some(History)",
+            ),
+            (
+                422,
+                r#"{"detail":[{"loc":["body"],"msg":"x"}]}"#,
+                "rejected external_system_422 Some(Something)",
+            ),
             (
                 429,
                 r#"{"error":{"code":429,"details":[{"retryDelay":"37s"}]}}"#,
@@ -436,7 +530,8 @@ mod tests {
         assert_eq!(text(whole), "Hi!");
         let cut = "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n";
         assert_eq!(class(200, cut), "malformed `body` is not JSON");
-        let error = "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: {\"error\":{\"code\":502}}\n\n";
+        let error =
+            "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: {\"error\":{\"code\":502}}\n\n";
         assert_eq!(class(200, error), "transient external_system_502 None");
         let called = concat!(
             "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":\"hand_off\",\"arguments\":\"{\"}}]}}]}\n",
@@ -444,6 +539,9 @@ mod tests {
             "data: [DONE]\n",
         );
         let calls = of(200, called).unwrap().calls;
-        assert_eq!((calls[0].name.as_str(), &calls[0].arguments), ("hand_off", &json!({})));
+        assert_eq!(
+            (calls[0].name.as_str(), &calls[0].arguments),
+            ("hand_off", &json!({}))
+        );
     }
 }

@@ -20,14 +20,18 @@ const FINAL: &str = "<|channel|>final<|message|>";
 pub(super) fn without_leading(text: &str) -> &str {
     let mut rest = text.trim();
     if starts_with(rest, "<|channel|>") || starts_with(rest, "<|start|>") {
-        let Some((at, end)) = find(rest, FINAL) else { return "" };
+        let Some((at, end)) = find(rest, FINAL) else {
+            return "";
+        };
         debug_assert!(at <= end, "a match ends behind its start");
         rest = rest.get(end..).unwrap_or_default();
         return rest.split("<|").next().unwrap_or_default().trim();
     }
     while let Some((open, close)) = TAGS.iter().find(|(open, _)| starts_with(rest, open)) {
         let inside = rest.get(open.len()..).unwrap_or_default();
-        let Some((_, end)) = find(inside, close) else { return "" };
+        let Some((_, end)) = find(inside, close) else {
+            return "";
+        };
         rest = inside.get(end..).unwrap_or_default().trim();
     }
     // The opening tag was a part of the prompt: the closing one stands alone on its line.

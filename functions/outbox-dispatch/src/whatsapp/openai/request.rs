@@ -16,8 +16,8 @@ const MAX_HISTORY_BYTES: usize = 24_000;
 
 /// What media are no pictures, by the ends of their addresses.
 const NO_PICTURES: [&str; 22] = [
-    "aac", "amr", "m4a", "mp3", "oga", "ogg", "opus", "wav", "3gp", "avi", "mov", "mp4", "mpeg", "mpg", "webm",
-    "csv", "doc", "docx", "pdf", "ppt", "txt", "xls",
+    "aac", "amr", "m4a", "mp3", "oga", "ogg", "opus", "wav", "3gp", "avi", "mov", "mp4", "mpeg", "mpg",
+    "webm", "csv", "doc", "docx", "pdf", "ppt", "txt", "xls",
 ];
 
 /// What may be left out of a request.
@@ -29,7 +29,7 @@ pub(super) struct With {
 }
 
 /// The body of a request.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Serialize)]
 pub(in crate::whatsapp) struct ChatRequest<'a> {
     model: &'a str,
     messages: Vec<Value>,
@@ -57,7 +57,11 @@ impl<'a> ChatRequest<'a> {
         tools: Vec<Value>,
         with: With,
     ) -> Self {
-        let before = if with.history { remembered(history) } else { Vec::new() };
+        let before = if with.history {
+            remembered(history)
+        } else {
+            Vec::new()
+        };
         let new = messages.iter().map(|turn| said(turn, with.images));
         let mut all: Vec<Said> = Vec::new();
         for one in before.into_iter().chain(new) {
@@ -70,7 +74,9 @@ impl<'a> ChatRequest<'a> {
         let system = json!({"role": "system", "content": system_prompt});
         Self {
             model,
-            messages: std::iter::once(system).chain(all.into_iter().map(Said::message)).collect(),
+            messages: std::iter::once(system)
+                .chain(all.into_iter().map(Said::message))
+                .collect(),
             stream: false,
             tools: if with.tools { tools } else { Vec::new() },
         }
@@ -176,12 +182,21 @@ mod tests {
     };
 
     fn request(messages: &[Turn], history: &[Turn], with: With) -> Value {
-        json!(ChatRequest::new("gpt-x", "Be kind.", messages, history, Vec::new(), with))
+        json!(ChatRequest::new(
+            "gpt-x",
+            "Be kind.",
+            messages,
+            history,
+            Vec::new(),
+            with
+        ))
     }
 
     fn roles(request: &Value) -> Vec<&str> {
         let messages = request["messages"].as_array().unwrap().iter();
-        messages.map(|message| message["role"].as_str().unwrap()).collect()
+        messages
+            .map(|message| message["role"].as_str().unwrap())
+            .collect()
     }
 
     #[test]
@@ -190,7 +205,12 @@ mod tests {
         media.content.media_urls = vec!["https://media/1.pdf".to_owned()];
         let mut form = turn("");
         form.content.flow_response = Some("{\"size\":\"L\"}".to_owned());
-        let history = [assistant("Welcome!"), turn("hello"), assistant("Hi!"), assistant("Anything?")];
+        let history = [
+            assistant("Welcome!"),
+            turn("hello"),
+            assistant("Hi!"),
+            assistant("Anything?"),
+        ];
         let expected = json!({
             "model": "gpt-x",
             "messages": [
@@ -211,14 +231,23 @@ mod tests {
         let cut = request(&[turn("and?")], &history, ALL);
         assert_eq!(roles(&cut), ["system", "user"]);
         assert!(cut["messages"][1]["content"].as_str().unwrap().len() > long.len());
-        let without = With { history: false, ..ALL };
-        assert_eq!(request(&[turn("and?")], &history, without)["messages"][1]["content"], "and?");
+        let without = With {
+            history: false,
+            ..ALL
+        };
+        assert_eq!(
+            request(&[turn("and?")], &history, without)["messages"][1]["content"],
+            "and?"
+        );
     }
 
     #[test]
     fn pictures_go_along_only_where_there_are_some() {
         let mut photo = turn("what is this?");
-        photo.content.media_urls = vec!["https://media/1?sig=a.pdf".to_owned(), "https://media/2.OGG".to_owned()];
+        photo.content.media_urls = vec![
+            "https://media/1?sig=a.pdf".to_owned(),
+            "https://media/2.OGG".to_owned(),
+        ];
         let messages = [photo];
         let with = request(&messages, &[], ALL);
         let parts = json!([

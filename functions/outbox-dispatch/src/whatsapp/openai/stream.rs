@@ -59,8 +59,14 @@ impl Whole {
             self.message = Some(message.clone());
         }
         let Some(delta) = choice.get("delta") else { return };
-        self.content.push_str(&super::completion::text_of(delta.get("content")));
-        for call in delta.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
+        self.content
+            .push_str(&super::completion::text_of(delta.get("content")));
+        for call in delta
+            .get("tool_calls")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             self.add_call(call);
         }
     }
@@ -68,7 +74,9 @@ impl Whole {
     fn add_call(&mut self, delta: &Value) {
         let text = |path: &str| delta.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let at = delta.get("index").and_then(Value::as_u64);
-        let at = at.and_then(|at| usize::try_from(at).ok()).unwrap_or(self.calls.len());
+        let at = at
+            .and_then(|at| usize::try_from(at).ok())
+            .unwrap_or(self.calls.len());
         // More than any model asks for at once.
         if at >= 32 {
             return;

@@ -107,7 +107,9 @@ impl<'a> Tools<'a> {
             return format!("error: campaigns are {}", self.campaigns.join(", "));
         };
         answer.replies.push(AnswerReply {
-            text: text("text").filter(|text| !text.trim().is_empty()).map(str::to_owned),
+            text: text("text")
+                .filter(|text| !text.trim().is_empty())
+                .map(str::to_owned),
             campaign: Some(campaign.to_owned()),
             ..AnswerReply::default()
         });
