@@ -2,7 +2,8 @@
 
 use crate::config::Env;
 
-use super::reply::HUMAN_AGENT_ATTRIBUTE;
+/// The boolean attribute that says that a human has the conversation.
+pub const HUMAN_AGENT_ATTRIBUTE: &str = "whatsapp_human_agent";
 
 /// Names that Braze does not take for custom attributes: they say who it is, or what may be sent to them. Exactly as
 /// spelled here; any other spelling is a custom attribute.

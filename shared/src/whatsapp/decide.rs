@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::attributes::HUMAN_AGENT_ATTRIBUTE;
 use super::conversation::{Conversation, Mode, News, Role, Turn, TurnStatus};
 use super::duplicate::guards;
 use super::message::InboundMessage;
 use super::plan::Plan;
-use super::reply::{HUMAN_AGENT_ATTRIBUTE, profile_item};
+use super::reply::profile_item;
 use super::route::RouteTable;
 use crate::outbox::{Kind, OutboxItem};
 use crate::whatsapp::settings::InboundSettings;

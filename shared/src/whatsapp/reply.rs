@@ -11,9 +11,6 @@ use super::conversation::Conversation;
 use super::route::ReplyRules;
 use crate::outbox::{Kind, OutboxItem};
 
-/// The boolean attribute that says that a human has the conversation.
-pub const HUMAN_AGENT_ATTRIBUTE: &str = "whatsapp_human_agent";
-
 /// The payload of [`Kind::RelayReply`]: one message, or attributes alone.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplyPayload {

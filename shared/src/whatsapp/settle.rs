@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, AnswerReply};
+use super::attributes::HUMAN_AGENT_ATTRIBUTE;
 use super::conversation::{Conversation, Mode, Role, Turn};
 use super::message::Content;
 use super::plan::Plan;
-use super::reply::{HUMAN_AGENT_ATTRIBUTE, ReplyPayload, can_be_sent, event_key, profile_item};
+use super::reply::{ReplyPayload, can_be_sent, event_key, profile_item};
 use super::route::ReplyRules;
 use super::split::{TEXT_LIMIT, split};
 use crate::outbox::OutboxItem;

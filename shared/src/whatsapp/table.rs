@@ -31,6 +31,7 @@ use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, number, 
 use crate::telemetry;
 
 pub use turns::Said;
+use turns::{Turns, key};
 
 /// The sort key of the conversation itself.
 const CONVERSATION: &str = "conversation";
@@ -312,6 +313,13 @@ impl Conversations {
         update.in_transaction(&self.table.name)
     }
 
+    /// What the next handovers need to know: the history, the oldest messages that wait, and the turns with the ids
+    /// `wanted`, as far as there are any.
+    pub async fn turns(&self, id: &ConversationId, wanted: &[&str]) -> Result<Said, StoreError> {
+        let table = &self.table;
+        Turns { table, id }.read(wanted).await
+    }
+
     /// Notes that nobody will take these turns, so that later messages go without them. Some of them may be
     /// noted and others not if it fails.
     pub async fn give_up(&self, id: &ConversationId, turns: &[Turn]) -> Result<(), StoreError> {
@@ -341,13 +349,6 @@ fn committed(refused: &[Part]) -> Committed {
         Some(Part::Send) => Committed::Behind,
         Some(Part::Guard | Part::Message | Part::NewTurn) => Committed::Duplicate,
     }
-}
-
-fn key(id: &ConversationId, sort_key: &str) -> Item {
-    Item::from([
-        ("conversation_id".to_owned(), string(id.as_str())),
-        ("sort_key".to_owned(), string(sort_key)),
-    ])
 }
 
 fn unpack(item: Item) -> Result<Stored, StoreError> {

@@ -267,7 +267,7 @@ impl Braze {
             }
             StatusCode::PAYLOAD_TOO_LARGE => Err(BrazeError::TooLarge),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-                let wait = rate_limit::wait(headers, self.clock.now());
+                let wait = rate_limit::wait(status, headers, self.clock.now());
                 Err(BrazeError::Transient {
                     reason: reason(),
                     wait,

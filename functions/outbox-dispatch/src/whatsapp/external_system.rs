@@ -251,8 +251,8 @@ pub(super) fn failed(status: StatusCode, wait: Option<Duration>) -> ExternalSyst
 }
 
 /// How long an answer of `status` asks us to wait.
-pub(super) fn wait(_status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    rate_limit::wait(headers, now)
+pub(super) fn wait(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    rate_limit::wait(status, headers, now)
 }
 
 async fn read(mut answer: reqwest::Response) -> Result<Vec<u8>, ExternalSystemError> {

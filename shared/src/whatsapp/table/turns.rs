@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Conversations, key};
+use crate::store::table::Table;
 use crate::store::{Item, StoreError, string};
 use crate::telemetry;
 use crate::whatsapp::answer::HISTORY_TURNS;
@@ -34,10 +34,24 @@ struct Place {
     waits: bool,
 }
 
-impl Conversations {
+/// The key of an item of a conversation.
+pub(super) fn key(id: &ConversationId, sort_key: &str) -> Item {
+    Item::from([
+        ("conversation_id".to_owned(), string(id.as_str())),
+        ("sort_key".to_owned(), string(sort_key)),
+    ])
+}
+
+/// The turns of a conversation in its table.
+pub(super) struct Turns<'a> {
+    pub(super) table: &'a Table,
+    pub(super) id: &'a ConversationId,
+}
+
+impl Turns<'_> {
     /// What the next handovers need to know: the history, the oldest messages that wait, and the turns with the ids
     /// `wanted`, as far as there are any.
-    pub async fn turns(&self, id: &ConversationId, wanted: &[&str]) -> Result<Said, StoreError> {
+    pub(super) async fn read(&self, wanted: &[&str]) -> Result<Said, StoreError> {
         let mut missing: HashSet<&str> = wanted.iter().copied().collect();
         let mut places: Vec<Place> = Vec::new();
         let mut read: BTreeMap<String, Item> = BTreeMap::new();
@@ -48,7 +62,7 @@ impl Conversations {
                 .table
                 .query()
                 .key_condition_expression("conversation_id = :id AND begins_with(sort_key, :turn)")
-                .expression_attribute_values(":id", string(id.as_str()))
+                .expression_attribute_values(":id", string(self.id.as_str()))
                 .expression_attribute_values(":turn", string(Turn::SORT_KEY_PREFIX))
                 .scan_index_forward(false)
                 .consistent_read(true)
@@ -81,13 +95,12 @@ impl Conversations {
             }
         }
         places.reverse();
-        self.said(id, places, wanted, read).await
+        self.said(places, wanted, read).await
     }
 
     /// The part of `places` that matters, with its content.
     async fn said(
         &self,
-        id: &ConversationId,
         places: Vec<Place>,
         wanted: &[&str],
         mut read: BTreeMap<String, Item>,
@@ -106,7 +119,7 @@ impl Conversations {
             }
         }
         let unread = kept.iter().filter(|place| !read.contains_key(&place.sort_key));
-        let unread: Vec<Item> = unread.map(|place| key(id, &place.sort_key)).collect();
+        let unread: Vec<Item> = unread.map(|place| key(self.id, &place.sort_key)).collect();
         if !unread.is_empty() {
             for item in self.table.get_all(&unread).await? {
                 if let Some(place) = place(&item) {
@@ -127,7 +140,7 @@ impl Conversations {
             metrics::counter!(telemetry::UNREADABLE_ITEMS).increment(said.unreadable.len() as u64);
             tracing::error!(
                 items = said.unreadable.len(),
-                conversation = telemetry::pseudonym(id.as_str()),
+                conversation = telemetry::pseudonym(self.id.as_str()),
                 "turns of a conversation cannot be read by this version"
             );
         }

@@ -114,7 +114,14 @@ fn error_in(body: &Value) -> Option<&Value> {
 
 fn refused(status: StatusCode, error: &Value, received: &Received, now: Timestamp) -> Refused {
     let words = words(error);
-    let code = code(error, &words).unwrap_or(status);
+    let code = if status.is_success() {
+        code(error, &words).unwrap_or(status)
+    } else if words.contains("insufficient_quota") {
+        // Waiting does not help.
+        StatusCode::PAYMENT_REQUIRED
+    } else {
+        status
+    };
     let headers = headers_in(error);
     let wait = wait(code, headers.as_ref().unwrap_or(&received.headers), now)
         .or_else(|| wait(code, &received.headers, now))
