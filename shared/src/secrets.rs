@@ -5,6 +5,7 @@
 //! into every function, and it cannot limit how often a forced refresh happens.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
@@ -232,15 +234,33 @@ pub struct MetaSecret {
     /// The same for `/fbe/webhook`, if it differs.
     pub fbe_verify_token: Option<SecretString>,
     /// FBE's app, if it is another one.
-    pub fbe: Option<FbeApp>,
+    pub fbe: Option<MetaApp>,
+    /// The app of Instagram Login, which signs with a secret of its own.
+    pub instagram: Option<MetaApp>,
+    /// Access tokens by page id or Instagram account id.
+    #[serde(default, deserialize_with = "tokens")]
+    pub page_access_tokens: HashMap<String, SecretString>,
     /// For the on-behalf-of token exchange.
     pub partner_system_user_token: Option<SecretString>,
 }
 
-/// The app that owns the FBE subscription.
+/// Of a field that webhooks can do without nothing may stop them: whatever is no token is left out.
+fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, SecretString>, D::Error> {
+    let tokens = match Value::deserialize(deserializer)? {
+        Value::Object(tokens) => tokens,
+        _ => Map::new(),
+    };
+    let filled = tokens.into_iter().filter_map(|(account_id, token)| match token {
+        Value::String(token) if !token.is_empty() => Some((account_id, token.into())),
+        _ => None,
+    });
+    Ok(filled.collect())
+}
+
+/// An app beside the one that receives Messenger's webhooks.
 #[derive(Debug, Deserialize)]
-pub struct FbeApp {
-    /// The Meta app.
+pub struct MetaApp {
+    /// The app.
     pub app_id: String,
     /// Signs webhooks and `appsecret_proof`.
     pub app_secret: SecretString,
@@ -252,8 +272,12 @@ impl MetaSecret {
     /// The secrets that may sign `/messenger/webhook`.
     #[must_use]
     pub fn messenger_app_secrets(&self) -> Vec<&SecretString> {
+        let instagram = self.instagram.iter();
+        let instagram =
+            instagram.flat_map(|app| std::iter::once(&app.app_secret).chain(&app.previous_app_secret));
         std::iter::once(&self.app_secret)
             .chain(&self.previous_app_secret)
+            .chain(instagram)
             .collect()
     }
 
@@ -405,6 +429,24 @@ mod tests {
         assert_eq!((of(Some("c")), of(Some("d"))), (of(None), of(None)));
         assert_eq!(secret.all_credentials().count(), 3);
         assert!(!format!("{secret:?}").contains("whsec_b"));
+    }
+
+    #[test]
+    fn page_access_tokens_are_read_and_never_stop_the_rest() {
+        let read = |tokens: &str| {
+            let json = format!(
+                r#"{{"app_id":"1","app_secret":"a","verify_token":"v","page_access_tokens":{tokens}}}"#
+            );
+            serde_json::from_str::<MetaSecret>(&json)
+                .unwrap()
+                .page_access_tokens
+        };
+        let tokens = read(r#"{"101":"token","102":"","103":7}"#);
+        assert_eq!(tokens.keys().collect::<Vec<_>>(), ["101"]);
+        assert_eq!(tokens["101"].expose_secret(), "token");
+        for odd in ["{}", "null", "[]", "\"\"", "7"] {
+            assert!(read(odd).is_empty(), "{odd}");
+        }
     }
 
     #[test]

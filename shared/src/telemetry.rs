@@ -30,6 +30,8 @@ pub const QUARANTINED: &str = "Quarantined";
 pub const LINKS: &str = "Links";
 /// A link token that did not link: expired, foreign, malformed.
 pub const LINK_FAILURES: &str = "LinkFailures";
+/// Samples that the app dashboard sent.
+pub const DASHBOARD_TESTS: &str = "DashboardTests";
 /// Contacts seen for the first time.
 pub const CONTACTS_CREATED: &str = "ContactsCreated";
 /// Outbox items that were settled.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::entry::{Entry, KEEP_DEAD, KEEP_DONE, Status, due_shard, to_item};
-use super::{Lane, OutboxItem};
+use super::{Lane, OutboxItem, Reason};
 use crate::clock::Clock;
 use crate::store::table::Table;
 use crate::store::transact::transact;
@@ -76,16 +76,17 @@ impl Outbox {
         Ok(last.and_then(|item| item.get("event_key")?.as_s().ok().cloned()))
     }
 
-    /// Writes `state` and the effects that follow from it, wholly or not at all. `false` if the condition of `state`
+    /// Writes `states` and the effects that follow from them, wholly or not at all. `false` if the condition of a state
     /// does not hold. An effect that is there already is a redelivery's: it is taken care of, and stops nothing.
     pub(crate) async fn commit(
         &self,
-        state: Option<TransactWriteItem>,
+        states: impl IntoIterator<Item = TransactWriteItem>,
         effects: &[OutboxItem],
     ) -> Result<bool, StoreError> {
+        let states: Vec<_> = states.into_iter().map(|state| (None, state)).collect();
         let mut effects: Vec<&OutboxItem> = effects.iter().collect();
         loop {
-            let mut writes: Vec<_> = state.clone().map(|state| (None, state)).into_iter().collect();
+            let mut writes = states.clone();
             for effect in &effects {
                 writes.push((Some(*effect), self.put(effect)?));
             }
@@ -282,7 +283,7 @@ impl Outbox {
 
     /// Makes items of `subject` that wait for `reason` due at once, with all their attempts before them. Gives
     /// how many.
-    pub async fn wake(&self, subject: &str, reason: &str) -> Result<usize, StoreError> {
+    pub async fn wake(&self, subject: &str, reason: Reason) -> Result<usize, StoreError> {
         let now = number(self.table.now().as_millisecond());
         let query = self
             .table

@@ -53,6 +53,7 @@ impl World {
                         version: 1,
                         ..Contact::new(key, world.now())
                     })),
+                    claims: vec![],
                     outbox: vec![],
                 };
                 assert_eq!(world.tables.contacts.write(vec![((), unit)]).await.unwrap(), []);

@@ -11,6 +11,7 @@ mod contacts;
 mod fbe;
 mod fbe_order;
 mod fbe_token;
+mod fbe_view;
 mod graph;
 mod lease;
 mod outbox;

@@ -22,8 +22,7 @@ use self::configuration::{Configuration, read_change};
 use self::show::{list, show};
 use self::uninstall::uninstall;
 use crate::output::{self, usage};
-use crate::secrets::{stack_outputs, stack_parameter};
-use crate::stack::STACK_NAME;
+use crate::secrets::{STACK_NAME, stack_outputs, stack_parameter};
 
 /// Look after businesses that installed the app: what they granted, what is on, their feature configuration
 #[derive(Debug, clap::Args)]
@@ -163,7 +162,7 @@ struct GraphArgs {
     #[arg(
         long,
         value_name = "VERSION",
-        default_value = "v25.0",
+        default_value = shared::clients::graph::DEFAULT_VERSION,
         env = "GRAPH_API_VERSION"
     )]
     graph_version: String,

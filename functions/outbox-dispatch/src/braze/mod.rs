@@ -3,25 +3,32 @@
 //! * [`Braze`]: one request, one answer, one [`BrazeError`] that says what to do about it.
 //! * [`track`]: many users' objects in as few requests as Braze's limits allow, with each object's fate.
 //! * [`identify`]: the same for aliases that become known users.
+//! * [`bulk`]: what the two have in common.
+//! * [`refusals`]: whether a refusal is about the content or about the caller.
 //!
 //! The status codes are read as Braze's API error page describes them
 //! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
 
+mod bulk;
 mod gate;
 pub mod identify;
 pub(crate) mod rate_limit;
 mod refusal;
+mod refusals;
 pub mod track;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 
 pub use self::refusal::{Array, ObjectError};
+use self::refusals::{Permit, Refusals};
 use shared::clock::Clock;
 use shared::json;
 use shared::secrets::{BrazeSecret, Secret};
@@ -43,6 +50,8 @@ pub struct Braze {
     endpoint: String,
     secret: Secret<BrazeSecret>,
     clock: Clock,
+    track_refusals: Arc<Refusals>,
+    identify_refusals: Arc<Refusals>,
 }
 
 /// Why a request did not succeed, sorted by what to do.
@@ -55,8 +64,8 @@ pub enum BrazeError {
         /// What Braze's headers ask for.
         wait: Option<Duration>,
     },
-    /// Key, permission, instance or URL is wrong (401, 403, 404, a redirect), or the key cannot be read. Somebody must
-    /// act; until then the item waits.
+    /// Key, permission, instance or URL is wrong (401, 403, 404, a redirect), the key cannot be read, or everything is
+    /// refused alike. An operator has to act; until then the item waits.
     Configuration {
         /// Short code for the log and the item.
         reason: String,
@@ -98,41 +107,6 @@ impl fmt::Debug for TrackBody {
     }
 }
 
-/// An alias-only profile that is to become a known user.
-#[derive(Clone, PartialEq, Eq, Serialize)]
-pub struct AliasToIdentify {
-    /// The brand's own user id.
-    pub external_id: String,
-    /// The alias.
-    pub user_alias: UserAlias,
-}
-
-impl fmt::Debug for AliasToIdentify {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AliasToIdentify")
-            .field("user_alias", &self.user_alias)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A Braze user alias.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct UserAlias {
-    /// Unique together with the label.
-    pub alias_name: String,
-    /// Kind of alias.
-    pub alias_label: String,
-}
-
-// The name is a person's id at Meta.
-impl fmt::Debug for UserAlias {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserAlias")
-            .field("alias_label", &self.alias_label)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What a taken request answered.
 #[derive(Default)]
 pub struct Taken {
@@ -147,7 +121,8 @@ impl Taken {
     /// Why the only object of a request was not taken, as a short code; `None` if it was.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
-        self.errors.first().map(|error| error.reason(track::REJECTED))
+        let rejected = Endpoint::Track.rejected();
+        self.errors.first().map(|error| error.reason(rejected))
     }
 }
 
@@ -179,6 +154,76 @@ enum Key {
     Trigger,
 }
 
+/// An endpoint that takes many objects at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Track,
+    Identify,
+}
+
+impl Endpoint {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Track => "/users/track",
+            Self::Identify => "/users/identify",
+        }
+    }
+
+    /// In one request.
+    fn most_objects(self) -> usize {
+        match self {
+            Self::Track => MAX_TRACK_OBJECTS,
+            Self::Identify => MAX_IDENTIFY,
+        }
+    }
+
+    /// Requests under way at once. Limits are counted per company, and that of identify is shared with other
+    /// endpoints.
+    fn concurrency(self) -> usize {
+        match self {
+            Self::Track => 8,
+            Self::Identify => 4,
+        }
+    }
+
+    /// What an object's refusal is called.
+    fn rejected(self) -> &'static str {
+        match self {
+            Self::Track => "braze_object_rejected",
+            Self::Identify => "braze_identify_rejected",
+        }
+    }
+
+    fn body<'a>(self, objects: &[(Array, &'a Value)]) -> Body<'a> {
+        let of = |array: Array| {
+            let objects = objects.iter().filter(|(in_array, _)| *in_array == array);
+            objects.map(|(_, object)| *object).collect()
+        };
+        match self {
+            Self::Track => Body {
+                attributes: of(Array::Attributes),
+                events: of(Array::Events),
+                ..Body::default()
+            },
+            Self::Identify => Body {
+                aliases_to_identify: of(Array::Attributes),
+                ..Body::default()
+            },
+        }
+    }
+}
+
+/// The body of a request with many objects.
+#[derive(Default, Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attributes: Vec<&'a Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<&'a Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    aliases_to_identify: Vec<&'a Value>,
+}
+
 impl Braze {
     /// `endpoint` is the REST endpoint without a trailing slash, as the dashboard shows it.
     #[must_use]
@@ -188,22 +233,45 @@ impl Braze {
             endpoint,
             secret,
             clock,
+            track_refusals: Arc::default(),
+            identify_refusals: Arc::default(),
         }
     }
 
-    /// `POST /users/track`: at most [`MAX_TRACK_OBJECTS`] objects and 4 MB. [`track::send`] sees to both.
+    /// `POST /users/track` with objects of one profile. [`track::send`] is for many.
     pub async fn track(&self, body: &TrackBody) -> Result<Taken, BrazeError> {
-        self.post("/users/track", &Key::Users, body).await
+        let refusals = self.refusals(Endpoint::Track);
+        let (Permit::Any | Permit::Probe(_)) = refusals.permit(self.now())?;
+        let mut objects = body.attributes.iter().chain(&body.events);
+        match self.post(Endpoint::Track.path(), &Key::Users, body).await {
+            Ok(taken) => {
+                refusals.took(objects);
+                Ok(taken)
+            }
+            Err(refusal @ BrazeError::Rejected { .. }) if refusal.is_unnamed() => {
+                let object = objects.next().unwrap_or(&Value::Null);
+                Err(refusals.refused_alone(object, None, refusal, self.now()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// `POST /users/identify`: at most [`MAX_IDENTIFY`] aliases. Success does not say that one was found.
-    pub async fn identify(&self, aliases: &[AliasToIdentify]) -> Result<Taken, BrazeError> {
-        self.post(
-            "/users/identify",
-            &Key::Users,
-            &serde_json::json!({"aliases_to_identify": aliases}),
-        )
-        .await
+    /// One request of several: what it means if it is refused, [`bulk`] finds out. Success of identify does not say
+    /// that an alias was found.
+    async fn ask(&self, endpoint: Endpoint, objects: &[(Array, &Value)]) -> Result<Taken, BrazeError> {
+        let body = endpoint.body(objects);
+        self.post(endpoint.path(), &Key::Users, &body).await
+    }
+
+    fn refusals(&self, endpoint: Endpoint) -> &Refusals {
+        match endpoint {
+            Endpoint::Track => &self.track_refusals,
+            Endpoint::Identify => &self.identify_refusals,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// `POST /campaigns/trigger/send`. Not idempotent: after an unknown outcome, trying again may send twice.
@@ -266,11 +334,15 @@ impl Braze {
                 Ok(taken)
             }
             StatusCode::PAYLOAD_TOO_LARGE => Err(BrazeError::TooLarge),
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-                let wait = rate_limit::wait(status, headers, self.clock.now());
+            _ if status.is_server_error()
+                || matches!(
+                    status,
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY
+                ) =>
+            {
                 Err(BrazeError::Transient {
                     reason: reason(),
-                    wait,
+                    wait: rate_limit::wait(status, headers, self.now()),
                 })
             }
             // Seen with 400 and with 401: objects are named, so it is about the content and not the key.
@@ -286,10 +358,6 @@ impl Braze {
             }
             // Nothing of the REST API redirects: it is another host.
             status if status.is_redirection() => Err(BrazeError::Configuration { reason: reason() }),
-            status if status.is_server_error() => Err(BrazeError::Transient {
-                reason: reason(),
-                wait: None,
-            }),
             _ => Err(BrazeError::Rejected {
                 reason: known_reason(&taken.message).unwrap_or_else(reason),
                 errors: taken.errors,
@@ -353,6 +421,22 @@ impl BrazeError {
         }
     }
 
+    /// Whether trying again cannot help.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Rejected { .. } | Self::TooLarge)
+    }
+
+    /// Whether it is a refusal that may be about anything: no object is named, and Braze's words for a bad object are
+    /// not there. (`Max Input Length Exceeded` is about the request.)
+    fn is_unnamed(&self) -> bool {
+        match self {
+            Self::Rejected { reason, errors } => {
+                errors.is_empty() && (!reason.contains(": ") || reason.contains("Max Input Length"))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it is certain that Braze has done nothing of what was asked. Of a lost connection or a 5xx it is not,
     /// and a refusal may be about a part.
     #[must_use]
@@ -387,6 +471,8 @@ impl std::error::Error for BrazeError {}
 mod tests {
     use serde_json::json;
 
+    use shared::messenger::sync::{Identify, UserAlias};
+
     use super::*;
 
     #[test]
@@ -395,10 +481,10 @@ mod tests {
             attributes: vec![json!({"external_id": "user-7"})],
             events: Vec::new(),
         };
-        let alias = AliasToIdentify {
-            external_id: "user-7".to_owned(),
+        let alias = Identify {
+            external_id: "user-7".to_owned().into(),
             user_alias: UserAlias {
-                alias_name: "7001".to_owned(),
+                alias_name: "7001".to_owned().into(),
                 alias_label: "messenger:1".to_owned(),
             },
         };

@@ -5,8 +5,8 @@ use crate::settle::Outcome;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use shared::fbe::plan::Notice;
-use shared::outbox::Entry;
 use shared::outbox::Kind;
+use shared::outbox::{Entry, Reason};
 use shared::store::Claim;
 
 use super::{LEASE, Visit};
@@ -58,7 +58,7 @@ impl Visit<'_> {
         };
         let wait = due.duration_since(self.now()).max(SHORTEST_WAIT);
         Err(Outcome::Waiting {
-            reason: "older_notice".to_owned(),
+            reason: Reason::OlderNotice.into(),
             wait: wait.try_into().unwrap_or_default(),
         })
     }

@@ -14,7 +14,7 @@ use shared::clients::graph::{Answer, BatchAccepted, BatchStatus, ErrorKind, Grap
 use shared::fbe::catalog::{Batch, Batcher, BrokenItem, FeedError, FeedItem, FeedReader};
 use shared::fbe::catalog_push::{PushProgress, feed_url};
 use shared::fbe::table::Push;
-use shared::outbox::Entry;
+use shared::outbox::{Entry, Reason};
 use shared::store::Claim;
 use shared::telemetry;
 
@@ -30,9 +30,6 @@ const STANDSTILL: SignedDuration = SignedDuration::from_hours(24);
 
 /// How long a push that was getting on waits after a failure that names no time.
 const GO_ON_AFTER: Duration = Duration::from_mins(5);
-
-/// What a push that ran out of time says.
-const CONTINUES: &str = "catalog_push_continues";
 
 /// One push under way.
 struct Run {
@@ -73,7 +70,7 @@ impl Visit<'_> {
             },
         };
         let Some(url) = feed_url(&url, self.id(), catalog_id) else {
-            return Err(Outcome::dead("catalog_feed_no_url"));
+            return Err(Outcome::dead(Reason::CatalogFeedNoUrl));
         };
         let mut run = Run {
             push,
@@ -134,7 +131,7 @@ impl Visit<'_> {
             .header(ACCEPT, "application/x-ndjson, application/json")
             .timeout(left.try_into().unwrap_or_default());
         // No error is shown: it would quote the URL, which may hold a credential.
-        let unreachable = |_| Outcome::retry("catalog_feed_unreachable");
+        let unreachable = |_| Outcome::retry(Reason::CatalogFeedUnreachable);
         let response = request.send().await.map_err(unreachable)?;
         refuse(response.status())?;
         run.progress().feed_opened(version(response.headers()).as_deref());
@@ -143,7 +140,7 @@ impl Visit<'_> {
         let mut batcher = Batcher::new(run.push.progress.batch_limit);
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|_| Outcome::retry("catalog_feed_cut_off"))?;
+            let chunk = chunk.map_err(|_| Outcome::retry(Reason::CatalogFeedCutOff))?;
             reader.push(&chunk, &mut items).map_err(unreadable)?;
             self.hand_over(run, &mut batcher, &mut items).await?;
             if self.is_late() {
@@ -161,7 +158,7 @@ impl Visit<'_> {
                 broken = run.broken,
                 "a catalog feed has not one item that can be read"
             );
-            return Err(Outcome::retry("catalog_feed_unreadable"));
+            return Err(Outcome::retry(Reason::CatalogFeedUnreadable));
         }
         run.progress().feed_done = true;
         self.keep(run).await
@@ -305,7 +302,7 @@ impl Visit<'_> {
             .keep_push(&self.lease, &run.push, LEASE)
             .await;
         let Claim::Leased((), lease) = kept.map_err(Outcome::from)? else {
-            return Err(Outcome::retry("lease_lost"));
+            return Err(Outcome::retry(Reason::LeaseLost));
         };
         self.lease = lease;
         self.stored.push = Some(run.push.clone());
@@ -315,14 +312,14 @@ impl Visit<'_> {
 
 fn processing() -> Outcome {
     Outcome::Retry {
-        reason: "catalog_push_processing".to_owned(),
+        reason: Reason::CatalogPushProcessing.into(),
         wait: Some(POLL_AGAIN),
     }
 }
 
 fn continues() -> Outcome {
     Outcome::Retry {
-        reason: CONTINUES.to_owned(),
+        reason: Reason::CatalogPushContinues.into(),
         wait: Some(Duration::from_secs(1)),
     }
 }
@@ -330,7 +327,7 @@ fn continues() -> Outcome {
 fn unreadable(error: FeedError) -> Outcome {
     // An error page may stand in for the feed, so it is worth trying again.
     tracing::warn!(%error, "a catalog feed cannot be read");
-    Outcome::retry("catalog_feed_unreadable")
+    Outcome::retry(Reason::CatalogFeedUnreadable)
 }
 
 fn refuse(status: StatusCode) -> Result<(), Outcome> {

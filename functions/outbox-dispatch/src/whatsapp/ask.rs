@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use shared::outbox::Reason;
 use shared::store::Rounds;
 use shared::telemetry;
 use shared::whatsapp::answer::{Answer, ExternalRequest, Outcome as Answered};
@@ -38,7 +39,7 @@ impl Drain<'_> {
         }
         let route = self.stored.conversation.route.clone();
         let Some(system) = external_system(route.as_deref(), &self.tools.settings) else {
-            self.wait_for_settings("no_external_system".to_owned(), &messages)
+            self.wait_for_settings(Reason::NoExternalSystem.into(), &messages)
                 .await?;
             return Ok(true);
         };

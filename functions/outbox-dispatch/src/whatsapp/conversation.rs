@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use shared::outbox::{Entry, Kind};
+use shared::outbox::{Entry, Kind, Reason};
 use shared::store::{Claim, Released, StoreError};
 use shared::telemetry;
 use shared::whatsapp::message::ConversationId;
 use shared::whatsapp::reply::{SENDS, event_key};
 
-use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, Waiting, dead};
+use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, Waiting};
 use super::wake::WakeUp;
 use super::worker::Tools;
 use crate::settle::Outcome;
@@ -31,7 +31,7 @@ pub(super) async fn drain(tools: &Tools, entries: Vec<Entry>, until: Timestamp) 
         .first()
         .and_then(|entry| ConversationId::parse(&entry.subject));
     let Some(id) = id else {
-        return all(entries, dead("unknown_conversation"));
+        return all(entries, Outcome::dead(Reason::UnknownConversation));
     };
     if tools.clock.now() >= until {
         return all(entries, Outcome::Busy);
@@ -40,12 +40,12 @@ pub(super) async fn drain(tools: &Tools, entries: Vec<Entry>, until: Timestamp) 
     let claimed = match tools.conversations.claim(&id, lease).await {
         Ok(Claim::Leased(stored, lease)) => (stored, lease),
         Ok(Claim::Busy) => return all(entries, Outcome::Busy),
-        Ok(Claim::Missing) => return all(entries, dead("unknown_conversation")),
+        Ok(Claim::Missing) => return all(entries, Outcome::dead(Reason::UnknownConversation)),
         // Another version's, which reads it: it is left alone, and holds up no other.
         Err(error) if error.is_unreadable() => {
             telemetry::unreadable("conversation", &error);
             let outcome = Outcome::Waiting {
-                reason: "conversation_unreadable".to_owned(),
+                reason: Reason::ConversationUnreadable.into(),
                 wait: UNREADABLE,
             };
             return all(entries, outcome);

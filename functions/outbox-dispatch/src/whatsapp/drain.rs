@@ -270,12 +270,6 @@ where
     }
 }
 
-pub(super) fn dead(reason: &str) -> Outcome {
-    Outcome::Dead {
-        reason: reason.to_owned(),
-    }
-}
-
 pub(super) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }

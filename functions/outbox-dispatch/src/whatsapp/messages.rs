@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use shared::outbox::{Entry, Kind, Status};
+use shared::outbox::{Entry, Kind, Reason, Status};
 use shared::store::StoreError;
 use shared::whatsapp::conversation::{Turn, TurnStatus};
 use shared::whatsapp::settle::MAX_HANDED_OVER;
 
-use super::drain::{Drain, Stop, Tried, dead, persist, signed};
+use super::drain::{Drain, Stop, Tried, persist, signed};
 use super::pace::{Waiting, held_until};
 use crate::settle::{Outcome, Settled};
 
@@ -186,7 +186,7 @@ impl Drain<'_> {
         }
         for (turn, entry, until) in postponed {
             if let Some(turn) = turn.filter(|_| self.tools.settler.gives_up(&entry)) {
-                let outcome = dead("external_system_down_for_too_long");
+                let outcome = Outcome::dead(Reason::ExternalSystemDownForTooLong);
                 self.note_messages(&[turn], &outcome, Duration::ZERO).await?;
                 continue;
             }
@@ -238,10 +238,10 @@ impl Drain<'_> {
                 Some(_) => continue,
                 None if self.later.contains(id) => continue,
                 None if self.unreadable.contains(id) => Outcome::Waiting {
-                    reason: "turn_unreadable".to_owned(),
+                    reason: Reason::TurnUnreadable.into(),
                     wait: UNREADABLE,
                 },
-                None => dead("turn_expired"),
+                None => Outcome::dead(Reason::TurnExpired),
             };
             self.became(&key, outcome);
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use shared::outbox::OutboxItem;
+use shared::outbox::{OutboxItem, Reason};
 use shared::whatsapp::conversation::Conversation;
 use shared::whatsapp::message::Person;
 use shared::whatsapp::reply::ReplyPayload;
@@ -27,10 +27,10 @@ pub(super) enum Send {
     /// Too long for the template it must go by now: settle the item and put these in its place, in one
     /// transaction.
     Replace(Vec<OutboxItem>),
-    /// It can be sent once a setting is mended; the reason is a fixed code: `no_campaign`.
-    Misconfigured(&'static str),
-    /// It can never be sent; the reason is a fixed code: `window_closed`, `no_recipient` or `blank`.
-    Dead(&'static str),
+    /// It can be sent once a setting is mended; for this reason.
+    Misconfigured(Reason),
+    /// It can never be sent; for this reason.
+    Dead(Reason),
 }
 
 // The bodies hold the text and say whom it is for.
@@ -41,8 +41,8 @@ impl fmt::Debug for Send {
             Self::Canvas(_) => f.write_str("Canvas(…)"),
             Self::Track(_) => f.write_str("Track(…)"),
             Self::Replace(items) => write!(f, "Replace({} items)", items.len()),
-            Self::Misconfigured(reason) => write!(f, "Misconfigured({reason})"),
-            Self::Dead(reason) => write!(f, "Dead({reason})"),
+            Self::Misconfigured(reason) => write!(f, "Misconfigured({})", reason.as_str()),
+            Self::Dead(reason) => write!(f, "Dead({})", reason.as_str()),
         }
     }
 }
@@ -57,10 +57,10 @@ pub(super) fn decide_send(
 ) -> Send {
     let person = &conversation.person;
     if !reply.says_something() {
-        return track(person, &reply.attributes).map_or(Send::Dead("no_recipient"), Send::Track);
+        return track(person, &reply.attributes).map_or(Send::Dead(Reason::NoRecipient), Send::Track);
     }
     let Some(recipient) = recipient(person) else {
-        return Send::Dead("no_recipient");
+        return Send::Dead(Reason::NoRecipient);
     };
     let message = Message {
         reply,
@@ -82,11 +82,11 @@ pub(super) fn decide_send(
         Some(campaign) => campaign,
         None if by_template => match rules.template_campaign(named, route) {
             Some(campaign) => campaign,
-            None => return Send::Dead("window_closed"),
+            None => return Send::Dead(Reason::WindowClosed),
         },
         None => match reply_campaign(named, route, settings) {
             Some(campaign) => campaign,
-            None => return Send::Misconfigured("no_campaign"),
+            None => return Send::Misconfigured(Reason::NoCampaign),
         },
     };
     let Some(text) = &reply.text else {
@@ -102,7 +102,7 @@ pub(super) fn decide_send(
     }
     // Braze drops a message whose property is blank, and says 201.
     if text.trim().is_empty() {
-        return Send::Dead("blank");
+        return Send::Dead(Reason::Blank);
     }
     Send::Trigger(message.campaign(campaign, Some(&text)))
 }
@@ -304,7 +304,7 @@ mod tests {
         let text = "Hello,\n\n\tAna     !";
         assert_eq!(
             sent(&payload(text), &conversation(), &[], true),
-            Send::Dead("window_closed")
+            Send::Dead(Reason::WindowClosed)
         );
         let template = [("TEMPLATE_CAMPAIGN_ID", "t")];
         let Send::Trigger(body) = sent(&payload(text), &conversation(), &template, true) else {
@@ -397,14 +397,14 @@ mod tests {
             &settings,
             stored.last_inbound_at,
         );
-        assert_eq!(sent, Send::Misconfigured("no_campaign"));
+        assert_eq!(sent, Send::Misconfigured(Reason::NoCampaign));
     }
 
     #[test]
     fn nothing_blank_is_sent() {
         assert_eq!(
             sent(&payload(" \n"), &conversation(), &[], false),
-            Send::Dead("blank")
+            Send::Dead(Reason::Blank)
         );
     }
 

@@ -8,7 +8,7 @@ use shared::store::Claim;
 use shared::telemetry;
 use shared::whatsapp::reply::ReplyPayload;
 
-use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, dead, persist, signed};
+use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
 use super::outgoing::{Send, decide_send, without_attributes};
 use crate::braze::{BrazeError, TrackBody};
 use crate::messenger::sync as contacts;
@@ -60,10 +60,10 @@ impl Drain<'_> {
             Send::Trigger(body) => self.tools.braze.trigger_send(&body).await,
             Send::Canvas(body) => self.tools.braze.canvas_send(&body).await,
             Send::Track(body) => self.tools.braze.track(&track_body(body)).await,
-            Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason).await,
+            Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason.as_str()).await,
             Send::Misconfigured(reason) => {
                 let outcome = Outcome::Misconfigured {
-                    reason: reason.to_owned(),
+                    reason: reason.into(),
                     wait: None,
                 };
                 return self.try_again(entry, outcome).await;
@@ -114,7 +114,7 @@ impl Drain<'_> {
     async fn give_up_reply(&mut self, entry: &Entry, reply: &ReplyPayload, reason: &str) -> Result<(), Stop> {
         let Some((rest, attributes)) = without_attributes(&entry.event_key, reply, &self.stored.conversation)
         else {
-            self.note(entry, dead(reason)).await?;
+            self.note(entry, Outcome::dead(reason)).await?;
             self.passed(&entry.event_key);
             return Ok(());
         };

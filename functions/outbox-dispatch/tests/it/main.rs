@@ -13,6 +13,7 @@ mod journey;
 mod load;
 mod moves;
 mod objects;
+mod refused;
 mod relay;
 mod relay_burst;
 mod relay_faults;

@@ -22,7 +22,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::{Identify, Others, Profile, SyncPlan, Synced, alias_fields, alias_label, user_fields, wanted};
+use super::{
+    Identify, Others, Profile, SyncPlan, Synced, UserAlias, alias_fields, alias_label, unwanted, user_fields,
+    wanted,
+};
 use crate::messenger::contact::Contact;
 use crate::messenger::settings::MessengerSettings;
 use crate::personal::Personal;
@@ -62,13 +65,21 @@ pub(super) fn plan(
     if let Some(user_id) = target {
         let mut object = user_fields(user_id);
         object.extend(wanted.clone());
+        // The alias's own come along with it, and others' would stand beside the id of this contact.
+        let comes_along = |name: &String| {
+            others.are_on(user_id) || (to_identify.is_some() && synced.attributes.contains_key(name))
+        };
+        let gone = unwanted(contact, settings).filter(comes_along);
+        object.extend(gone.map(|name| (name, Value::Null)));
         attributes.push(Value::Object(object));
     }
     SyncPlan {
         identify: to_identify.map(|user_id| Identify {
             external_id: user_id.into(),
-            alias_label: alias_label(&contact.key),
-            alias_name: contact.key.scoped_id.clone(),
+            user_alias: UserAlias {
+                alias_label: alias_label(&contact.key),
+                alias_name: contact.key.scoped_id.clone(),
+            },
         }),
         attributes: attributes.into(),
         before: unsure,

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::contact::{Link, LinkedVia, Stamped};
+use super::super::Stamped;
+use super::super::contact::{Link, LinkedVia};
 use super::super::sync::{Others, Profile, SyncPlan, Synced, plan, users_at_stake};
 use super::super::{Channel, Contact, ContactKey, Stored};
 use super::{at, settings};
@@ -262,7 +263,10 @@ impl Braze {
 
     fn take(&mut self, plan: &SyncPlan, fate: Fate) {
         if let (Some(identify), true) = (&plan.identify, fate.upto >= Upto::Identified) {
-            let alias = (identify.alias_label.clone(), identify.alias_name.0.clone());
+            let alias = (
+                identify.user_alias.alias_label.clone(),
+                identify.user_alias.alias_name.0.clone(),
+            );
             self.identify(&identify.external_id, alias);
         }
         if fate.upto >= Upto::Tracked {
