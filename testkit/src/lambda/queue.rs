@@ -143,7 +143,7 @@ fn record(message: &Message) -> Value {
         "messageAttributes": {},
         "md5OfBody": message.md5_of_body(),
         "eventSource": "aws:sqs",
-        "eventSourceARN": format!("arn:aws:sqs:{}:123456789012:queue", crate::aws::REGION),
-        "awsRegion": crate::aws::REGION,
+        "eventSourceARN": format!("arn:aws:sqs:{}:123456789012:queue", crate::template::REGION),
+        "awsRegion": crate::template::REGION,
     })
 }

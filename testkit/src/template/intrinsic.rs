@@ -223,7 +223,7 @@ impl<'a> Resolver<'a> {
             }
             (Some("AWS::SQS::Queue"), "Arn") => {
                 let name = self.physical_name(resource, "QueueName")?;
-                format!("arn:aws:sqs:{}:{ACCOUNT}:{name}", crate::aws::REGION)
+                format!("arn:aws:sqs:{}:{ACCOUNT}:{name}", crate::template::REGION)
             }
             _ => format!("{}-{resource}-{attribute}", self.deployment.stack_name),
         })
