@@ -222,11 +222,11 @@ pub fn outcome(status: u16, body: &[u8]) -> Result<Outcome, AnswerError> {
         return Ok(Outcome::Later);
     }
     match json::read(body).ok() {
-        None => Ok(Outcome::Later),
-        Some(Value::Object(object)) if acknowledges(&object) => Ok(Outcome::Later),
-        Some(Value::Object(object)) => answer(&object).map(Outcome::Now),
+        Some(Value::Object(object)) if !acknowledges(&object) => answer(&object).map(Outcome::Now),
         // `"ok"` and `true` say as much as `ok`.
-        Some(Value::String(_) | Value::Bool(true) | Value::Null) => Ok(Outcome::Later),
+        None | Some(Value::Object(_) | Value::String(_) | Value::Bool(true) | Value::Null) => {
+            Ok(Outcome::Later)
+        }
         Some(_) => Err(fault("body", "must be a JSON object")),
     }
 }

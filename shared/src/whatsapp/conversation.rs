@@ -13,7 +13,7 @@ pub const WINDOW: Duration = Duration::from_hours(24);
 
 /// The window ends this much earlier for us: what is sent in its last moments arrives when it is closed, is lost, and
 /// Braze says 201.
-const MARGIN: Duration = Duration::from_secs(60);
+const MARGIN: Duration = Duration::from_mins(1);
 
 /// A hand-off to a human ends after this long without a word from either side.
 pub const HAND_OFF_SILENCE: Duration = Duration::from_hours(24);
