@@ -114,7 +114,7 @@ impl House {
 
     /// The function in another process.
     pub(crate) fn rival(house: &Self) -> App {
-        app(&house.house)
+        app(&house.shared)
     }
 }
 
