@@ -205,7 +205,7 @@ fn contact(change: &Change<'_>) -> String {
             None => "no longer linked".to_owned(),
         });
     }
-    let contact = inspect::contact(&change.item);
+    let contact = inspect::contact(change.item);
     if let Some(closes) = contact.and_then(|contact| contact.window_closes_at()) {
         said.push(format!("window until {closes}"));
     }

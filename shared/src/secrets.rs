@@ -4,6 +4,7 @@
 //! AWS's own caching crate is not used: it asks for the SDK's default features, which link a second TLS stack
 //! into every function, and it cannot limit how often a forced refresh happens.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -335,9 +336,56 @@ pub struct RelaySecret {
     pub signing_secret: SecretString,
     /// For an external system of kind `openai`.
     pub openai_api_key: Option<SecretString>,
+    /// Credentials of routes, by their names.
+    #[serde(default)]
+    pub routes: Option<BTreeMap<String, RouteSecret>>,
+}
+
+/// What a route has of its own; what it leaves out comes from the relay's secret.
+#[derive(Debug, Default, Deserialize)]
+pub struct RouteSecret {
+    /// Standard Webhooks key, `whsec_…`.
+    pub signing_secret: Option<SecretString>,
+    /// The bearer token to and from the external system.
+    pub external_system_token: Option<SecretString>,
+    /// For an external system of kind `openai`.
+    pub openai_api_key: Option<SecretString>,
+}
+
+/// What an external system and we know each other by.
+#[derive(Debug, Clone, Copy)]
+pub struct RelayCredentials<'a> {
+    /// Standard Webhooks key, `whsec_…`.
+    pub signing_secret: &'a SecretString,
+    /// The bearer token to and from the external system.
+    pub external_system_token: Option<&'a SecretString>,
+    /// For an external system of kind `openai`.
+    pub openai_api_key: Option<&'a SecretString>,
 }
 
 impl RelaySecret {
+    /// The credentials of the conversations on `route`.
+    #[must_use]
+    pub fn credentials(&self, route: Option<&str>) -> RelayCredentials<'_> {
+        let own = route.and_then(|route| self.routes.as_ref()?.get(route));
+        let token = own.and_then(|own| own.external_system_token.as_ref());
+        let key = own.and_then(|own| own.openai_api_key.as_ref());
+        RelayCredentials {
+            signing_secret: own
+                .and_then(|own| own.signing_secret.as_ref())
+                .unwrap_or(&self.signing_secret),
+            external_system_token: token.or(self.external_system_token.as_ref()),
+            openai_api_key: key.or(self.openai_api_key.as_ref()),
+        }
+    }
+
+    /// The credentials of every route, and those of the conversations on none.
+    pub fn all_credentials(&self) -> impl Iterator<Item = RelayCredentials<'_>> {
+        let routes = self.routes.iter().flat_map(BTreeMap::keys);
+        let routes = routes.map(|route| self.credentials(Some(route)));
+        std::iter::once(self.credentials(None)).chain(routes)
+    }
+
     /// The tokens that open `/whatsapp/inbound`.
     pub fn inbound_tokens(&self) -> impl Iterator<Item = &SecretString> {
         std::iter::once(&self.inbound_token).chain(&self.previous_inbound_token)
@@ -358,6 +406,30 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
+
+    #[test]
+    fn a_routes_credentials_take_the_place_of_the_common_ones() {
+        let secret: RelaySecret = serde_json::from_str(
+            r#"{"inbound_token":"i","signing_secret":"whsec_a","external_system_token":"a","openai_api_key":"k",
+                "routes":{"b":{"signing_secret":"whsec_b","external_system_token":"b"},"c":{}}}"#,
+        )
+        .unwrap();
+        let of = |route| {
+            let credentials = secret.credentials(route);
+            let text = |secret: &SecretString| secret.expose_secret().to_owned();
+            (
+                text(credentials.signing_secret),
+                credentials.external_system_token.map(text).unwrap(),
+                credentials.openai_api_key.map(text).unwrap(),
+            )
+        };
+        let expected = |signing: &str, token: &str| (signing.to_owned(), token.to_owned(), "k".to_owned());
+        assert_eq!(of(None), expected("whsec_a", "a"));
+        assert_eq!(of(Some("b")), expected("whsec_b", "b"));
+        assert_eq!((of(Some("c")), of(Some("d"))), (of(None), of(None)));
+        assert_eq!(secret.all_credentials().count(), 3);
+        assert!(!format!("{secret:?}").contains("whsec_b"));
+    }
 
     #[test]
     fn page_access_tokens_are_read_and_never_stop_the_rest() {

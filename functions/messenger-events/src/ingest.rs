@@ -66,7 +66,7 @@ pub(crate) async fn events(
             settings,
             is_first,
         };
-        (open, left_out) = round.write(open, known.take()).await?;
+        (open, left_out) = Box::pin(round.write(open, known.take())).await?;
         if left_out {
             ingested = Ingested::AllButUnreadable;
         }

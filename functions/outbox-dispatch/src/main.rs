@@ -15,7 +15,8 @@ async fn main() -> Result<(), Error> {
         aws_sdk_secretsmanager::Client::new(&config),
         aws_sdk_dynamodb::Client::new(&config),
     );
-    let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
+    let queue = settings.has_queue().then(|| aws_sdk_sqs::Client::new(&config));
+    let app = &App::with_queue(settings, &secrets, &dynamodb, queue, Clock::system());
     run(service_fn(async |event: LambdaEvent<Value>| {
         // Boxed: the workers' futures nest deeper than the compiler lays out at once.
         telemetry::measured(Box::pin(app.handle(event))).await

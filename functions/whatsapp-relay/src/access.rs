@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use lambda_http::http::HeaderMap;
-use shared::secrets::RelaySecret;
+use shared::secrets::{RelayCredentials, RelaySecret};
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, bearer, standard};
 
@@ -20,18 +20,22 @@ pub(crate) enum Verdict {
 
 impl App {
     /// Judges a request by the secret; one that is refused is judged once more by a fresh one, for it may have
-    /// been rotated.
-    pub(crate) async fn admit(&self, judge: impl Fn(&RelaySecret) -> Verdict) -> Result<(), Answer> {
+    /// been rotated. Gives the secret that let it in.
+    pub(crate) async fn admit(
+        &self,
+        judge: impl Fn(&RelaySecret) -> Verdict,
+    ) -> Result<Arc<RelaySecret>, Answer> {
         let unavailable = |error| telemetry::secrets_unavailable(&error);
-        let current: Arc<RelaySecret> = self.secret.get().await.map_err(unavailable)?;
-        let mut verdict = judge(&current);
+        let mut secret: Arc<RelaySecret> = self.secret.get().await.map_err(unavailable)?;
+        let mut verdict = judge(&secret);
         if !matches!(verdict, Verdict::Enters)
             && let Some(fresh) = self.secret.refresh().await.map_err(unavailable)?
         {
             verdict = judge(&fresh);
+            secret = fresh;
         }
         match verdict {
-            Verdict::Enters => Ok(()),
+            Verdict::Enters => Ok(secret),
             Verdict::Refused => {
                 metrics::counter!(telemetry::TOKEN_FAILURES).increment(1);
                 tracing::warn!("a request to the relay was refused: its token or signature is wrong");
@@ -56,12 +60,35 @@ pub(crate) fn inbound(headers: &HeaderMap, secret: &RelaySecret) -> Verdict {
     }
 }
 
-/// The external system: its signature over these bytes, or its token.
+/// An external system: its signature over these bytes, or its token. Which one it is decides on the conversations that
+/// it may write into ([`opens`]).
 pub(crate) fn reply(headers: &HeaderMap, body: &[u8], secret: &RelaySecret, now: Timestamp) -> Verdict {
-    if bearer::matches(headers, &secret.external_system_token) {
+    // All are tried, so that the time does not tell which one was close.
+    let verdicts = secret
+        .all_credentials()
+        .map(|credentials| judge(headers, body, credentials, now));
+    verdicts.fold(Verdict::Refused, |best, verdict| match (best, verdict) {
+        (Verdict::Enters, _) | (_, Verdict::Enters) => Verdict::Enters,
+        (Verdict::NotFilledIn, _) | (_, Verdict::NotFilledIn) => Verdict::NotFilledIn,
+        (Verdict::Refused, Verdict::Refused) => Verdict::Refused,
+    })
+}
+
+/// Whether what let a request in are these credentials.
+pub(crate) fn opens(
+    headers: &HeaderMap,
+    body: &[u8],
+    credentials: RelayCredentials<'_>,
+    now: Timestamp,
+) -> bool {
+    matches!(judge(headers, body, credentials, now), Verdict::Enters)
+}
+
+fn judge(headers: &HeaderMap, body: &[u8], credentials: RelayCredentials<'_>, now: Timestamp) -> Verdict {
+    if bearer::matches(headers, credentials.external_system_token) {
         return Verdict::Enters;
     }
-    match standard::verify(&secret.signing_secret, headers, body, now) {
+    match standard::verify(credentials.signing_secret, headers, body, now) {
         Ok(true) => Verdict::Enters,
         Err(_) if standard::is_signed(headers) => Verdict::NotFilledIn,
         _ => Verdict::Refused,

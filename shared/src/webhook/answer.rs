@@ -30,6 +30,8 @@ pub enum ErrorCode {
     BodyTooLarge,
     /// 404: nobody with this conversation id has written.
     ConversationUnknown,
+    /// 403: the conversation is on a route with credentials of its own, and these are others.
+    ConversationForeign,
     /// 409: the 24-hour window is closed, and there is no template campaign.
     WindowClosed,
     /// 503: a secret cannot be read or is not filled in.
@@ -68,6 +70,11 @@ impl ErrorCode {
                 StatusCode::NOT_FOUND,
                 "conversation_unknown",
                 "send the conversation_id of a message that was handed to you",
+            ),
+            Self::ConversationForeign => (
+                StatusCode::FORBIDDEN,
+                "conversation_foreign",
+                "sign, or send the token, with the credentials of the route that the conversation is on",
             ),
             Self::WindowClosed => (
                 StatusCode::CONFLICT,

@@ -221,6 +221,10 @@ impl<'a> Resolver<'a> {
                 };
                 format!("arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{name}{stream}")
             }
+            (Some("AWS::SQS::Queue"), "Arn") => {
+                let name = self.physical_name(resource, "QueueName")?;
+                format!("arn:aws:sqs:{}:{ACCOUNT}:{name}", crate::template::REGION)
+            }
             _ => format!("{}-{resource}-{attribute}", self.deployment.stack_name),
         })
     }

@@ -279,6 +279,11 @@ impl Braze {
         self.post("/campaigns/trigger/send", &Key::Trigger, body).await
     }
 
+    /// `POST /canvas/trigger/send`. No more idempotent than [`Braze::trigger_send`].
+    pub async fn canvas_send(&self, body: &Value) -> Result<Taken, BrazeError> {
+        self.post("/canvas/trigger/send", &Key::Trigger, body).await
+    }
+
     async fn post(&self, path: &str, key: &Key, body: &impl Serialize) -> Result<Taken, BrazeError> {
         let unreadable = |error: shared::secrets::SecretError| BrazeError::Configuration {
             reason: error.to_string(),
@@ -465,8 +470,6 @@ impl std::error::Error for BrazeError {}
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use shared::messenger::sync::Identify;
-
     use shared::messenger::sync::{Identify, UserAlias};
 
     use super::*;

@@ -18,6 +18,7 @@ mod relay;
 mod relay_burst;
 mod relay_faults;
 mod relay_house;
+mod relay_kinds;
 mod relay_meanwhile;
 mod relay_pace;
 mod relay_replies;

@@ -32,6 +32,7 @@ fn events(minutes: i64, mut item: Value) -> Vec<Event> {
 }
 
 /// Every row of Meta's list of what opens the window, and of what does not, but for standby.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn rows() -> Vec<(Act, bool, Value)> {
     let message = |more: Value| {
         let mut message = json!({ "mid": "m", "text": "hi" });
