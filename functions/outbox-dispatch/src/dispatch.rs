@@ -102,16 +102,19 @@ impl Dispatcher {
             // Each is settled at once: a slow worker must not hold back what another has finished.
             Workers::Sync { messenger, fbe } => {
                 let messenger = async {
-                    self.settle(messenger.work(Group::all_of(work.messenger), until).await)
+                    self.settle(Box::pin(messenger.work(Group::all_of(work.messenger), until)).await)
                         .await
                 };
-                let fbe = async { self.settle(fbe.work(Group::all_of(work.fbe), until).await).await };
+                let fbe = async {
+                    self.settle(Box::pin(fbe.work(Group::all_of(work.fbe), until)).await)
+                        .await
+                };
                 let (messenger, fbe) = futures_util::join!(messenger, fbe);
                 report.add(messenger);
                 report.add(fbe);
             }
             Workers::Relay(relay) => {
-                let outcomes = relay.work(Group::all_of(work.whatsapp), until).await;
+                let outcomes = Box::pin(relay.work(Group::all_of(work.whatsapp), until)).await;
                 report.add(self.settle(outcomes).await);
             }
         }
