@@ -325,7 +325,10 @@ fn message(psid: &str, at: Timestamp) -> Vec<u8> {
 /// Somebody proves by a link token that they are `user_id`.
 fn referral(psid: &str, user_id: &str, at: Timestamp) -> Vec<u8> {
     let key = "development-link-signing-key-000000".into();
-    let token = link::mint(&key, user_id, SignedDuration::from_mins(15), at).unwrap();
+    // A token links one contact, so each gets one of its own: they differ by when they expire.
+    let own = psid.bytes().map(i64::from).sum();
+    let ttl = SignedDuration::from_mins(15) + SignedDuration::from_secs(own);
+    let token = link::mint(&key, user_id, ttl, at).unwrap();
     let at = at.as_millisecond();
     let body = json!({"object": "page", "entry": [{"id": "1001", "time": at, "messaging": [{
         "sender": {"id": psid}, "recipient": {"id": "1001"}, "timestamp": at,
