@@ -6,6 +6,7 @@ use lambda_http::http::header::CONTENT_TYPE;
 use shared::outbox::Quarantined;
 use shared::store::StoreError;
 use shared::webhook::Answer;
+use shared::webhook::access::admit;
 use shared::whatsapp::decide::decide_inbound;
 use shared::whatsapp::duplicate::message_id;
 use shared::whatsapp::table::{Changes, Committed};
@@ -16,7 +17,7 @@ use crate::{App, ROUNDS, accepted, access, pause, store_unavailable};
 impl App {
     /// Whatever the body is, it is answered 202 once it is kept: Braze does not repeat what gets a 4xx.
     pub(crate) async fn inbound(&self, headers: &HeaderMap, body: Bytes) -> Result<Answer, Answer> {
-        self.admit(|secret| access::inbound(headers, secret)).await?;
+        admit(&self.secret, |secret| access::inbound(headers, secret)).await?;
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         match parse(&body, content_type, self.clock.now()) {
             Inbound::Message(message) if message.is_keyword(&self.settings.ignored_keywords) => {

@@ -3,6 +3,7 @@
 use lambda_http::http::{HeaderMap, StatusCode};
 use serde_json::json;
 use shared::store::StoreError;
+use shared::webhook::access::admit;
 use shared::webhook::{Answer, ErrorCode, answer, standard};
 use shared::whatsapp::answer::parse_reply;
 use shared::whatsapp::duplicate::reply_guard;
@@ -15,7 +16,7 @@ use crate::{App, ROUNDS, access, pause, store_unavailable};
 impl App {
     /// An answer is taken once: `webhook-id` tells a repetition, which is answered as such.
     pub(crate) async fn reply(&self, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Answer> {
-        self.admit(|secret| access::reply(headers, body, secret)).await?;
+        admit(&self.secret, |secret| access::reply(headers, body, secret)).await?;
         let (id, reply) =
             parse_reply(body).map_err(|error| answer::field_invalid(&error.field, error.problem))?;
         let rules = ReplyRules::from(&self.settings);

@@ -3,13 +3,11 @@
 use std::fmt;
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
-use secrecy::SecretString;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::install::Install;
 use super::read::Granted;
-use super::secret::{TokenType, digest};
+use super::secret::Token;
 
 /// When something happened, and which of two things at the same time counts as the later one. The digest
 /// decides ties: any order will do, as long as it is always the same.
@@ -59,28 +57,6 @@ pub struct InstallEvent {
     pub change: InstallChange,
 }
 
-impl InstallEvent {
-    /// The removal of all that `install` holds, known from elsewhere than a webhook.
-    #[must_use]
-    pub fn removal(install: &Install, now: Timestamp) -> Self {
-        let granted = install.granted.as_ref().map(|granted| granted.at);
-        let newest = granted.max(install.token.as_ref().map(|token| token.at));
-        // At equal times the grant would count, and Meta's clock may be ahead.
-        let at = newest.map_or(now, |newest| now.max(newest + SignedDuration::from_millis(1)));
-        Self {
-            business_id: install.business_id.clone(),
-            business_manager_id: install.assets.business_manager_id.clone(),
-            stamp: Stamp {
-                at,
-                digest: digest(&["removal", &install.business_id, &at.to_string()]),
-            },
-            uid: None,
-            flow: None,
-            change: InstallChange::Uninstalled,
-        }
-    }
-}
-
 /// What a business did.
 #[derive(Debug, Clone)]
 pub enum InstallChange {
@@ -93,15 +69,6 @@ pub enum InstallChange {
     },
     /// Removed.
     Uninstalled,
-}
-
-/// A token and its type.
-#[derive(Debug, Clone)]
-pub struct Token {
-    /// The token; its `Debug` shows nothing.
-    pub value: SecretString,
-    /// `token_type`
-    pub token_type: TokenType,
 }
 
 /// `business_integration_install`, `…_update`, `…_uninstall`: brings no token and names no business of ours.

@@ -9,10 +9,9 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::event::{
-    BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Quarantined, Stamp, Token,
-    UserId,
+    BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Quarantined, Stamp, UserId,
 };
-use super::secret::{self, TokenType};
+use super::secret::{self, Token, TokenType};
 use super::{read, redact};
 use crate::webhook::Verified;
 

@@ -42,6 +42,10 @@ pub enum Kind {
     FbeReconcile,
     /// Tell the business what changed. Subject: the business.
     FbeNotify,
+    /// Post a notice to the partner's platform. Subject: the business.
+    FbePartnerNotify,
+    /// Compare every install of a Business Manager with Graph. Subject: the record of its integration events.
+    FbeReconcileManager,
     /// Push the catalog. Subject: the business.
     FbeCatalogPush,
     /// Hand messages to the external system. Subject: the conversation.
@@ -60,6 +64,8 @@ impl Kind {
             | Self::FbeExchangeToken
             | Self::FbeReconcile
             | Self::FbeNotify
+            | Self::FbePartnerNotify
+            | Self::FbeReconcileManager
             | Self::FbeCatalogPush => Lane::Sync,
             Self::RelayMessage | Self::RelayReply => Lane::Relay,
         }
