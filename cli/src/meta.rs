@@ -11,8 +11,8 @@ use testkit::lambda::{Handler, handler};
 
 /// The function, with a Graph behind it that knows what the accepted webhooks told of installs.
 pub(crate) fn learning(function: Handler, graph: Arc<FakeGraph>) -> Handler {
-    // When each business was last told of; an older webhook that comes late is no news.
-    let told: Arc<Mutex<HashMap<String, i64>>> = Arc::default();
+    // When each install was last told of; an older webhook that comes late is no news.
+    let told: Arc<Mutex<HashMap<(String, Option<String>), i64>>> = Arc::default();
     handler(move |event: Value| {
         let (function, graph, told) = (function.clone(), graph.clone(), told.clone());
         async move {
@@ -22,15 +22,18 @@ pub(crate) fn learning(function: Handler, graph: Arc<FakeGraph>) -> Handler {
                 let business = value.get("business_id").and_then(Value::as_str);
                 let Some(business) = business else { continue };
                 let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                let last = told.entry(business.to_owned()).or_insert(time);
+                let manager = value.get("business_manager_id").and_then(Value::as_str);
+                let install = (business.to_owned(), manager.map(str::to_owned));
+                let last = told.entry(install).or_insert(time);
                 if time < *last {
                     continue;
                 }
                 *last = time;
                 drop(told);
-                match Install::from_webhook(&value) {
-                    Some(install) => graph.set_install(install),
-                    None => graph.change_install(business, None),
+                match (Install::from_webhook(&value), manager) {
+                    (Some(install), _) => graph.set_install(install),
+                    (None, Some(manager)) => graph.remove_install(business, manager),
+                    (None, None) => graph.change_install(business, None),
                 }
             }
             function(event).await

@@ -13,9 +13,8 @@ use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::backoff::Backoff;
-use super::{Kind, Lane};
 use shared::clock::Clock;
-use shared::outbox::{Entry, Outbox, Status};
+use shared::outbox::{Entry, Kind, Lane, Outbox, Status};
 use shared::store::StoreError;
 use shared::telemetry;
 

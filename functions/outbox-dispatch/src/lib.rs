@@ -5,7 +5,7 @@
 pub mod backoff;
 pub mod braze;
 pub mod dispatch;
-mod fbe;
+pub mod fbe;
 pub mod messenger;
 pub mod whatsapp;
 
@@ -24,7 +24,7 @@ use shared::config::Env;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::Contacts;
 use shared::outbox::{Entry, Outbox};
-use shared::outbox::{Kind, Lane};
+use shared::outbox::Lane;
 use shared::secrets::Secret;
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
@@ -150,6 +150,7 @@ impl App {
                 braze.clone(),
                 sync.contacts,
             )));
+            workers.push(Arc::new(sync.fbe.partner(secrets, outbox.clone(), clock.clone())));
             let worker = Arc::new(FbeWorker::new(
                 sync.fbe,
                 secrets,
@@ -208,8 +209,8 @@ impl App {
         for record in event.records {
             let change = record.change;
             match Entry::read(change.new_image.into()) {
-                // A catalog takes minutes, and the shard would wait with it: the schedule's.
-                Ok(entry) if entry.kind == Kind::FbeCatalogPush => {}
+                // The shard would wait with it: the schedule's.
+                Ok(entry) if !entry.kind.is_quick() => {}
                 // What is not yet due is the schedule's, except where the worker waits for the rest of a burst.
                 Ok(entry)
                     if entry

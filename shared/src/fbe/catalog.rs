@@ -5,9 +5,10 @@
 //! wrong, an array that is cut off or out of balance ends the feed with an error.
 //! (<https://developers.facebook.com/docs/marketing-api/catalog-batch>)
 
+use std::collections::HashSet;
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde::ser::SerializeStruct;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -26,6 +27,10 @@ const REQUEST_BYTES: usize = r#"{"method":"UPDATE","data":},"#.len();
 pub struct FeedItem {
     /// Position in the feed, from 0; broken items are counted too.
     pub index: u64,
+    /// Bytes of the feed up to the next item.
+    pub end: u64,
+    /// Digest of the items up to this one, if whoever reads the feed makes one.
+    pub content: String,
     /// `id`: the retailer's own.
     pub id: String,
     /// The item as it stands in the feed.
@@ -55,10 +60,15 @@ pub enum FeedError {
     CutOff,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+/// How a feed is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// Nothing was read yet.
     Unknown,
+    /// JSON Lines.
     Lines,
+    /// One JSON array.
     Array,
     /// After the closing bracket of the array.
     Ended,
@@ -68,6 +78,8 @@ enum Form {
 #[derive(Debug)]
 pub struct FeedReader {
     form: Form,
+    /// Bytes of the feed before those that are being read.
+    offset: u64,
     /// The start of an item whose end has not arrived.
     pending: Vec<u8>,
     is_too_large: bool,
@@ -87,15 +99,28 @@ impl FeedReader {
     /// A reader at the start of a feed.
     #[must_use]
     pub fn new() -> Self {
+        Self::resumed(Form::Unknown, 0, 0)
+    }
+
+    /// A reader in the middle of a feed of this form: at the item `index`, which begins `offset` bytes in.
+    #[must_use]
+    pub fn resumed(form: Form, index: u64, offset: u64) -> Self {
         Self {
-            form: Form::Unknown,
+            form,
+            offset,
             pending: Vec::new(),
             is_too_large: false,
             depth: 0,
             in_string: false,
             is_escaped: false,
-            next_index: 0,
+            next_index: index,
         }
+    }
+
+    /// How the feed is written, as far as that is known.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Takes the next bytes, and adds the items that they complete to `items`.
@@ -113,6 +138,7 @@ impl FeedReader {
             // A byte order mark may lead.
             let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0xEF | 0xBB | 0xBF);
             let Some(start) = chunk.iter().position(|byte| !blank(byte)) else {
+                self.offset += chunk.len() as u64;
                 return Ok(());
             };
             at = start;
@@ -125,15 +151,18 @@ impl FeedReader {
                 _ => return Err(FeedError::NotAFeed),
             };
         }
+        self.offset += at as u64;
         let rest = chunk.get(at..).unwrap_or_default();
-        match self.form {
+        let read = match self.form {
             Form::Lines => {
                 self.lines(rest, items);
                 Ok(())
             }
             Form::Array => self.array(rest, items),
             Form::Ended | Form::Unknown => only_blanks(rest),
-        }
+        };
+        self.offset += rest.len() as u64;
+        read
     }
 
     /// The feed has ended: adds the last item of JSON Lines without a line end.
@@ -144,7 +173,7 @@ impl FeedReader {
     pub fn finish(mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) -> Result<(), FeedError> {
         match self.form {
             Form::Lines => {
-                self.complete(items);
+                self.complete(0, items);
                 Ok(())
             }
             Form::Array => Err(FeedError::CutOff),
@@ -153,11 +182,12 @@ impl FeedReader {
     }
 
     fn lines(&mut self, chunk: &[u8], items: &mut Vec<Result<FeedItem, BrokenItem>>) {
-        let mut lines = chunk.split(|byte| *byte == b'\n').peekable();
-        while let Some(line) = lines.next() {
-            self.keep(line);
-            if lines.peek().is_some() {
-                self.complete(items);
+        let mut read = 0;
+        for line in chunk.split_inclusive(|byte| *byte == b'\n') {
+            read += line.len();
+            self.keep(line.strip_suffix(b"\n").unwrap_or(line));
+            if line.ends_with(b"\n") {
+                self.complete(read, items);
             }
         }
     }
@@ -184,12 +214,13 @@ impl FeedReader {
                 b'{' | b'[' => self.depth += 1,
                 b',' if self.depth == 0 => {
                     self.keep(slice(start..at));
-                    self.complete(items);
+                    self.complete(at + 1, items);
                     start = at + 1;
                 }
                 b']' if self.depth == 0 => {
                     self.keep(slice(start..at));
-                    self.complete(items);
+                    // From here on only the bracket is left.
+                    self.complete(at, items);
                     self.form = Form::Ended;
                     return only_blanks(slice(at + 1..chunk.len()));
                 }
@@ -210,8 +241,8 @@ impl FeedReader {
         }
     }
 
-    /// The pending bytes are a whole item; blanks are none.
-    fn complete(&mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) {
+    /// The pending bytes are a whole item; blanks are none. It ends `read` bytes into those that are being read.
+    fn complete(&mut self, read: usize, items: &mut Vec<Result<FeedItem, BrokenItem>>) {
         let bytes = self.pending.trim_ascii();
         if bytes.is_empty() && !self.is_too_large {
             self.pending.clear();
@@ -221,7 +252,10 @@ impl FeedReader {
         let item = if self.is_too_large {
             Err("larger than 512 KiB")
         } else {
-            item(index, bytes)
+            item(index, bytes).map(|item| FeedItem {
+                end: self.offset + read as u64,
+                ..item
+            })
         };
         items.push(item.map_err(|problem| BrokenItem { index, problem }));
         self.next_index += 1;
@@ -251,7 +285,7 @@ fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
     let head: Head = serde_json::from_str(data.get()).map_err(|_| "not valid JSON")?;
     // A retailer may well call a product "0".
     match head.id {
-        Some(Value::String(id)) if !id.trim().is_empty() => Ok(FeedItem { index, id, data }),
+        Some(Value::String(id)) if !id.trim().is_empty() => Ok(FeedItem::new(index, id, data)),
         Some(Value::Number(number)) => {
             // Meta takes ids as text only.
             let mut item: serde_json::Map<String, Value> =
@@ -259,9 +293,27 @@ fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
             let id = number.to_string();
             item.insert("id".to_owned(), Value::from(id.as_str()));
             let data = serde_json::value::to_raw_value(&item).map_err(|_| "not valid JSON")?;
-            Ok(FeedItem { index, id, data })
+            Ok(FeedItem::new(index, id, data))
         }
         _ => Err("without an `id`"),
+    }
+}
+
+impl FeedItem {
+    fn new(index: u64, id: String, data: Box<RawValue>) -> Self {
+        Self {
+            index,
+            end: 0,
+            content: String::new(),
+            id,
+            data,
+        }
+    }
+
+    /// Meta takes ids for the same that differ in case, blanks or characters without a width.
+    fn key(&self) -> String {
+        let visible = self.id.chars().filter(|c| !c.is_whitespace() && !matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}'));
+        visible.flat_map(char::to_lowercase).collect()
     }
 }
 
@@ -283,6 +335,23 @@ impl Batch {
     #[must_use]
     pub fn next_index(&self) -> u64 {
         self.items.last().map_or(0, |item| item.index + 1)
+    }
+
+    /// The last item.
+    #[must_use]
+    pub fn last(&self) -> Option<&FeedItem> {
+        self.items.last()
+    }
+
+    /// Leaves out all but the last of several items with one id: Meta refuses the second in the same call.
+    fn without_doubles(mut self) -> Self {
+        let mut seen = HashSet::with_capacity(self.items.len());
+        let mut keep: Vec<bool> = self.items.iter().rev().map(|item| seen.insert(item.key())).collect();
+        if seen.len() < self.items.len() {
+            self.items.retain(|_| keep.pop().unwrap_or(true));
+            self.bytes = self.items.iter().map(|item| item.data.get().len()).sum();
+        }
+        self
     }
 
     /// How many bytes it takes in the body of a call.
@@ -351,17 +420,17 @@ impl Batcher {
             let full = std::mem::take(&mut self.batch);
             self.batch.bytes = bytes;
             self.batch.items.push(item);
-            return Some(full);
+            return Some(full.without_doubles());
         }
         self.batch.bytes += bytes;
         self.batch.items.push(item);
-        (self.batch.items.len() >= self.limit).then(|| std::mem::take(&mut self.batch))
+        (self.batch.items.len() >= self.limit).then(|| std::mem::take(&mut self.batch).without_doubles())
     }
 
     /// What is left at the end.
     #[must_use]
     pub fn finish(self) -> Option<Batch> {
-        Some(self.batch).filter(|batch| !batch.items.is_empty())
+        Some(self.batch.without_doubles()).filter(|batch| !batch.items.is_empty())
     }
 }
 

@@ -102,6 +102,12 @@ pub fn integration_record_id(business_manager_id: &str) -> String {
     format!("business_integration#{business_manager_id}")
 }
 
+/// The Business Manager of such a record; the reverse of [`integration_record_id`].
+#[must_use]
+pub fn business_manager_of(record_id: &str) -> Option<&str> {
+    record_id.strip_prefix("business_integration#")
+}
+
 /// What a business did to an integration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

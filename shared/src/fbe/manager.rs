@@ -248,6 +248,20 @@ impl Install {
         true
     }
 
+    /// Graph has named the Business Manager of the install.
+    pub fn name_owner(&mut self, business_manager_id: Option<&str>) {
+        let Some(id) = business_manager_id.filter(|id| self.owner() != Some(id)) else {
+            return;
+        };
+        let named = Some(id.to_owned());
+        if let Some(owner) = self.managers.first_mut() {
+            owner.business_manager_id.clone_from(&named);
+        }
+        if let Some(token) = &mut self.token {
+            token.business_manager_id = named;
+        }
+    }
+
     /// Now, or just after the newest grant if that is later.
     #[must_use]
     pub fn after_all(&self, now: Timestamp) -> Timestamp {

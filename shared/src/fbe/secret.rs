@@ -221,7 +221,8 @@ pub fn fits(business_id: &str) -> bool {
 }
 
 /// SHA-256 over the parts, each with its length, as 64 hexadecimal digits.
-pub(super) fn digest(parts: &[&str]) -> String {
+#[must_use]
+pub fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.len().to_be_bytes());

@@ -52,6 +52,9 @@ pub struct Push {
     /// When it was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+    /// When its feed was last looked at since, and had not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchanged_at: Option<Timestamp>,
 }
 
 /// A business as stored.
@@ -265,6 +268,28 @@ impl Installs {
         Ok(readable(items, KEY, |item| Ok(unpack(item)?.install)))
     }
 
+    /// The businesses that belong to a Business Manager and have the app installed.
+    pub async fn by_manager(&self, business_manager_id: &str) -> Result<Vec<String>, StoreError> {
+        let items: Vec<Item> = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name("by_manager")
+            .key_condition_expression("business_manager_id = :manager")
+            .expression_attribute_values(":manager", string(business_manager_id))
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<_, _>>()
+            .await
+            .map_err(|error| StoreError::sdk("Query", &error))?;
+        let ids = items.into_iter().filter_map(|mut item| match item.remove(KEY) {
+            Some(AttributeValue::S(id)) => Some(id),
+            _ => None,
+        });
+        Ok(ids.collect())
+    }
+
     /// One page of all installs, or of those that are in place alone, with a working token or not.
     pub async fn scan(&self, installed_only: bool, from: Option<Cursor>) -> Result<Page, StoreError> {
         let mut scan = self
@@ -351,6 +376,13 @@ impl Installs {
                 values.insert(":pixel".to_owned(), string(pixel_id));
             }
             None => remove.push("pixel_id"),
+        }
+        match install.assets.business_manager_id.as_ref().filter(|_| install.is_installed()) {
+            Some(manager) => {
+                set.push("business_manager_id = :manager");
+                values.insert(":manager".to_owned(), string(manager));
+            }
+            None => remove.push("business_manager_id"),
         }
         if install.is_trace() && install.integrations.is_empty() {
             let expires = (self.clock.now() + KEEP_TRACE).as_second();

@@ -70,6 +70,13 @@ impl Kind {
             Self::RelayMessage | Self::RelayReply => Lane::Relay,
         }
     }
+
+    /// Whether the stream's batch may wait for it. A catalog takes minutes, and the partner's platform may; they are
+    /// left to the schedule.
+    #[must_use]
+    pub fn is_quick(self) -> bool {
+        !matches!(self, Self::FbeCatalogPush | Self::FbePartnerNotify)
+    }
 }
 
 /// One effect that is still to leave, as a decider plans it.

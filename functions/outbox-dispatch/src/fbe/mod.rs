@@ -5,11 +5,15 @@
 //! item pending, and every step can be done again: what it had finished already is found and not repeated.
 
 mod access;
+pub mod compare;
+mod configuration;
 mod daily;
 mod exchange;
 mod notify;
+mod partner;
 mod push;
 mod reconcile;
+pub mod token;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,6 +37,8 @@ use shared::outbox::{Entry, Outbox};
 use shared::secrets::{MetaSecret, Secret, SecretError};
 use shared::telemetry;
 use tokio::sync::Semaphore;
+
+use self::partner::PartnerWorker;
 
 /// The function is stopped after two minutes; a minute later somebody else may go on.
 const LEASE: Duration = Duration::from_mins(3);
@@ -63,7 +69,19 @@ pub(crate) struct Settings {
     installs_table: String,
     secrets: FbeSecretSettings,
     graph: GraphSettings,
+    partner_secret_id: String,
+    follow_ups: FollowUpSettings,
+}
+
+/// What the follow-ups do.
+#[derive(Debug)]
+struct FollowUpSettings {
+    /// Where they lead to.
     fbe: FbeSettings,
+    /// `FBE_SCOPES` for the token exchange, as a comma list.
+    scopes: Vec<String>,
+    /// `CATALOG_REFRESH_HOURS`: how often a catalog is pushed anew if its feed has changed; `None` = never.
+    refresh: Option<SignedDuration>,
 }
 
 impl Settings {
@@ -73,12 +91,31 @@ impl Settings {
             installs_table: env.required("INSTALLS_TABLE"),
             secrets: FbeSecretSettings::read(env),
             graph: GraphSettings::read(env),
-            fbe: FbeSettings::read(env),
+            partner_secret_id: env.required("PARTNER_SECRET_ID"),
+            follow_ups: FollowUpSettings {
+                fbe: FbeSettings::read(env),
+                scopes: env.list("FBE_SCOPES", "manage_business_extension"),
+                refresh: refresh_period(env),
+            },
         }
     }
 }
 
-/// Settles the four kinds of follow-ups.
+impl Settings {
+    /// The worker that tells the partner's platform.
+    pub(crate) fn partner(
+        &self,
+        secrets: &aws_sdk_secretsmanager::Client,
+        outbox: Outbox,
+        clock: Clock,
+    ) -> PartnerWorker {
+        let url = self.follow_ups.fbe.partner_webhook_url.clone();
+        let secret = Secret::new(secrets.clone(), &self.partner_secret_id, clock.clone());
+        PartnerWorker::new(url, secret, outbox, clock)
+    }
+}
+
+/// Settles what follows from an install, but for notices to the partner's platform.
 pub(crate) struct FbeWorker {
     installs: Installs,
     outbox: Outbox,
@@ -88,8 +125,19 @@ pub(crate) struct FbeWorker {
     feeds: reqwest::Client,
     batches: Semaphore,
     braze: Braze,
-    settings: FbeSettings,
+    settings: FollowUpSettings,
     clock: Clock,
+}
+
+/// More is no refresh.
+const LONGEST_REFRESH_HOURS: u32 = 720;
+
+fn refresh_period(env: &mut Env<'_>) -> Option<SignedDuration> {
+    let hours: u32 = env.parsed("CATALOG_REFRESH_HOURS", 24, "a number of hours");
+    if hours > LONGEST_REFRESH_HOURS {
+        env.problem(format!("CATALOG_REFRESH_HOURS is {hours}, but expects at most {LONGEST_REFRESH_HOURS}"));
+    }
+    (hours > 0).then(|| SignedDuration::from_hours(hours.into()))
 }
 
 impl FbeWorker {
@@ -115,7 +163,7 @@ impl FbeWorker {
             batches: Semaphore::new(BATCHES),
             outbox,
             braze,
-            settings: settings.fbe,
+            settings: settings.follow_ups,
             clock,
         }
     }
@@ -178,6 +226,7 @@ impl Worker for FbeWorker {
         &[
             Kind::FbeExchangeToken,
             Kind::FbeReconcile,
+            Kind::FbeReconcileManager,
             Kind::FbeNotify,
             Kind::FbeCatalogPush,
         ]
@@ -227,6 +276,7 @@ impl Visit<'_> {
         let result = match entry.kind {
             Kind::FbeExchangeToken => self.exchange(entry).await,
             Kind::FbeReconcile => self.reconcile().await,
+            Kind::FbeReconcileManager => self.reconcile_manager(entry).await,
             Kind::FbeNotify => self.notify(entry).await,
             Kind::FbeCatalogPush => self.push(entry).await,
             _ => Err(Outcome::Dead {

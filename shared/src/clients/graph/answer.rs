@@ -76,11 +76,13 @@ pub(super) fn batch_accepted(value: &Value) -> BatchAccepted {
         handles: texts(value.get("handles")),
         errors: list(value.get("validation_status"))
             .iter()
-            .flat_map(|item| {
-                let id = item.get("retailer_id").and_then(read::id).unwrap_or_default();
-                list(item.get("errors"))
-                    .iter()
-                    .map(move |error| item_error(error, &id))
+            .filter_map(|item| {
+                let id = item.get("retailer_id").and_then(text).unwrap_or_default();
+                // One entry an item, with its first error.
+                list(item.get("errors")).first().map(|error| ItemError {
+                    item: id.clone(),
+                    ..item_error(error, &id)
+                })
             })
             .collect(),
     }
@@ -111,7 +113,7 @@ pub(super) fn batch_status(value: &Value) -> BatchStatus {
         status: status.to_owned(),
         errors_total: first
             .get("errors_total_count")
-            .and_then(Value::as_u64)
+            .and_then(|count| count.as_u64().or_else(|| count.as_str()?.trim().parse().ok()))
             .unwrap_or(errors.len() as u64),
         errors,
         invalid: texts(first.get("ids_of_invalid_requests")),
