@@ -1,5 +1,6 @@
 //! What real senders put on their requests: signatures, and the event that API Gateway makes of a request.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use base64::Engine as _;
@@ -99,7 +100,7 @@ pub fn gateway_event(
         source: SocketAddr::from((Ipv4Addr::new(203, 0, 113, 7), 443)),
     };
     let received_at = Timestamp::from_millisecond(RECEIVED_AT_MILLISECONDS).unwrap_or_default();
-    let mut event = request_event(&request, &format!("{method} {path}"), received_at);
+    let mut event = request_event(&request, &format!("{method} {path}"), &BTreeMap::new(), received_at);
     if let Some(id) = event.pointer_mut("/requestContext/requestId") {
         *id = "JKJaXmPLvHcESHA=".into();
     }

@@ -2,7 +2,6 @@
 //! commit; and start over if somebody else committed in between.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use shared::clock::Clock;
@@ -15,11 +14,11 @@ use shared::fbe::settings::Configured;
 use shared::fbe::table::Installs;
 use shared::outbox::OutboxItem;
 use shared::secrets::SecretError;
-use shared::store::StoreError;
+use shared::store::{Rounds, StoreError};
 use shared::telemetry;
 
-/// Two deliveries about one business at the same moment settle within a round or two.
-const ROUNDS: u32 = 6;
+/// Why an event is decided anew no longer because the install changed in between.
+const CONTENDED: &str = "a business is written too often to keep up with";
 
 /// Businesses that are worked on at once.
 const CONCURRENCY: usize = 16;
@@ -86,7 +85,7 @@ impl Ingest {
     async fn business(&self, id: String, events: Vec<InstallEvent>) -> Result<(), Failure> {
         let mut stored = self.read(&id).await?;
         for event in &events {
-            let mut round = 0;
+            let mut rounds = Rounds::new(CONTENDED);
             loop {
                 let plan = decide(stored.as_ref(), event, self.configured, self.clock.now());
                 let manager = event.business_manager_id.as_deref();
@@ -107,7 +106,8 @@ impl Ingest {
                 }
                 if let Some(next) = plan.install {
                     if !self.installs.commit(&next, &plan.outbox, plan.wake).await? {
-                        stored = self.again(&id, &mut round).await?;
+                        rounds.next().await?;
+                        stored = self.read(&id).await?;
                         continue;
                     }
                     stored = Some(next);
@@ -132,7 +132,7 @@ impl Ingest {
         events: Vec<BusinessIntegrationEvent>,
     ) -> Result<(), Failure> {
         let mut stored = self.read(&id).await?;
-        let mut round = 0;
+        let mut rounds = Rounds::new(CONTENDED);
         loop {
             let before = stored.unwrap_or_else(|| Install::unknown(&id));
             let next = events.iter().fold(before.clone(), |install, event| {
@@ -156,24 +156,13 @@ impl Ingest {
                 tracing::info!(events = events.len(), "business integration events were recorded");
                 return Ok(());
             }
-            stored = self.again(&id, &mut round).await?;
+            rounds.next().await?;
+            stored = self.read(&id).await?;
         }
     }
 
     async fn read(&self, id: &str) -> Result<Option<Install>, StoreError> {
         Ok(self.installs.read(id).await?.map(|stored| stored.install))
-    }
-
-    async fn again(&self, id: &str, round: &mut u32) -> Result<Option<Install>, StoreError> {
-        *round += 1;
-        if *round == ROUNDS {
-            return Err(StoreError::conflict(
-                "a business is written too often to keep up with",
-            ));
-        }
-        // So that two rivals do not meet again in step.
-        tokio::time::sleep(Duration::from_millis(10 << *round)).await;
-        self.read(id).await
     }
 }
 

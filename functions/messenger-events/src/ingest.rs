@@ -2,7 +2,6 @@
 //! that somebody else wrote in between.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
 
 use shared::messenger::decide::{LinkCounts, decide};
 use shared::messenger::event::Event;
@@ -11,14 +10,11 @@ use shared::messenger::link::LinkKeys;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::{Contacts, Known, Record, Unit};
 use shared::messenger::user_ref::{UserRefLink, decide_user_ref};
-use shared::store::StoreError;
+use shared::store::{Rounds, StoreError};
 use shared::telemetry;
 
-/// Two deliveries about one person at the same moment settle within a round or two.
-const ROUNDS: u32 = 6;
-
-/// Somebody of whom there is something to decide.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// The subject of a decision.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Subject {
     UserRef(UserRefKey),
     Contact(ContactKey),
@@ -41,25 +37,23 @@ pub(crate) async fn events(
 ) -> Result<Ingested, StoreError> {
     let mut open = by_subject(events);
     let mut ingested = Ingested::All;
-    let mut round = 0;
-    while !open.is_empty() {
-        if round == ROUNDS {
-            return Err(StoreError::conflict(
-                "a contact is written too often to keep up with",
-            ));
-        }
-        if round > 0 {
-            // So that two rivals do not meet again in step.
-            tokio::time::sleep(Duration::from_millis(10 << round)).await;
-        }
+    if open.is_empty() {
+        return Ok(ingested);
+    }
+    let mut rounds = Rounds::new("a contact is written too often to keep up with");
+    let mut is_first = true;
+    loop {
         let left_out;
-        (open, left_out) = write(contacts, open, links, settings, round == 0).await?;
+        (open, left_out) = write(contacts, open, links, settings, is_first).await?;
         if left_out {
             ingested = Ingested::AllButUnreadable;
         }
-        round += 1;
+        if open.is_empty() {
+            return Ok(ingested);
+        }
+        is_first = false;
+        rounds.next().await?;
     }
-    Ok(ingested)
 }
 
 /// One round; gives back what has to be decided again, and whether somebody had to be left out.
@@ -82,7 +76,7 @@ async fn write(
         Subject::UserRef(key) => !known.unreadable_user_refs.contains(key),
         Subject::Contact(key) => !known.unreadable_contacts.contains(key),
     });
-    let mut units: Vec<(Subject, Vec<Unit>)> = Vec::new();
+    let mut units: Vec<(Subject, Unit)> = Vec::new();
     let mut counts = LinkCounts::default();
     let mut derived = decide_user_refs(&open, &known, links, &mut units, &mut counts);
     read_linked(contacts, &keys, &derived, &mut known).await?;
@@ -109,47 +103,26 @@ async fn write(
                 record: plan.contact.map(Record::Contact),
                 outbox: plan.outbox,
             };
-            units.push((Subject::Contact(key.clone()), unit.split()));
+            units.push((Subject::Contact(key.clone()), unit));
         }
     }
 
-    let flat: Vec<Unit> = units
-        .iter()
-        .flat_map(|(_, units)| units.iter().cloned())
-        .collect();
-    let mut written = contacts.write(&flat).await?.into_iter();
-    let mut again = BTreeMap::new();
-    for (subject, units) in units {
-        let fates: Vec<bool> = written.by_ref().take(units.len()).collect();
-        if fates.contains(&false) {
-            let events = open.get(&subject).cloned().unwrap_or_default();
-            again.insert(subject, events);
-        }
-    }
+    let refused: HashSet<Subject> = contacts.write(units).await?.into_iter().collect();
     if first {
         report(&counts, created);
     }
     // A derived link whose contact was contended comes from its `user_ref` again.
-    for link in derived {
-        if again.contains_key(&Subject::Contact(link.contact)) {
-            let user_refs = open
-                .iter()
-                .filter(|(subject, _)| matches!(subject, Subject::UserRef(_)));
-            again.extend(
-                user_refs
-                    .map(|(subject, events)| (subject.clone(), events.clone()))
-                    .collect::<Vec<_>>(),
-            );
-        }
-    }
-    Ok((again, left_out))
+    let is_contended = |link: UserRefLink| refused.contains(&Subject::Contact(link.contact));
+    let again = derived.into_iter().any(is_contended);
+    open.retain(|subject, _| refused.contains(subject) || again && matches!(subject, Subject::UserRef(_)));
+    Ok((open, left_out))
 }
 
 fn decide_user_refs(
     open: &BTreeMap<Subject, Vec<Event>>,
     known: &Known,
     links: &LinkKeys,
-    units: &mut Vec<(Subject, Vec<Unit>)>,
+    units: &mut Vec<(Subject, Unit)>,
     counts: &mut LinkCounts,
 ) -> Vec<UserRefLink> {
     let mut derived = Vec::new();
@@ -159,14 +132,11 @@ fn decide_user_refs(
         counts.add(&plan.counts);
         derived.extend(plan.derived);
         if let Some(record) = plan.record {
-            let record = Some(Record::UserRef(key.clone(), record));
-            units.push((
-                subject.clone(),
-                vec![Unit {
-                    record,
-                    outbox: Vec::new(),
-                }],
-            ));
+            let unit = Unit {
+                record: Some(Record::UserRef(key.clone(), record)),
+                outbox: Vec::new(),
+            };
+            units.push((subject.clone(), unit));
         }
     }
     derived

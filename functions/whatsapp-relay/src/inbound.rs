@@ -4,15 +4,15 @@ use bytes::Bytes;
 use lambda_http::http::HeaderMap;
 use lambda_http::http::header::CONTENT_TYPE;
 use shared::outbox::Quarantined;
-use shared::store::StoreError;
+use shared::store::{Rounds, StoreError};
 use shared::webhook::Answer;
 use shared::webhook::access::admit;
 use shared::whatsapp::decide::decide_inbound;
 use shared::whatsapp::duplicate::message_id;
-use shared::whatsapp::table::{Changes, Committed};
+use shared::whatsapp::table::Committed;
 use shared::whatsapp::{Inbound, InboundMessage, parse};
 
-use crate::{App, ROUNDS, accepted, access, pause, store_unavailable};
+use crate::{App, CONTENDED, accepted, access, store_unavailable};
 
 impl App {
     /// Whatever the body is, it is answered 202 once it is kept: Braze does not repeat what gets a 4xx.
@@ -54,12 +54,9 @@ impl App {
 
     /// `false` if it has been here before.
     async fn store(&self, message: &InboundMessage, message_id: &str) -> Result<bool, StoreError> {
-        let id = &message.conversation_id;
-        for round in 0..ROUNDS {
-            if round > 0 {
-                pause(round).await;
-            }
-            let stored = self.conversations.read(id).await?;
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
+            let stored = self.conversations.read(&message.conversation_id).await?;
             let plan = decide_inbound(
                 stored.as_ref(),
                 message,
@@ -68,14 +65,11 @@ impl App {
                 &self.routes,
                 self.clock.now(),
             );
-            match self.conversations.commit(id, Changes::from(&plan)).await? {
+            match self.conversations.commit(&plan).await? {
                 Committed::Yes => return Ok(true),
                 Committed::Duplicate => return Ok(false),
-                Committed::Stale | Committed::HandedOver => {}
+                Committed::Stale | Committed::HandedOver => rounds.next().await?,
             }
         }
-        Err(StoreError::conflict(
-            "a conversation is written too often to keep up with",
-        ))
     }
 }

@@ -5,8 +5,6 @@ mod access;
 mod inbound;
 mod reply;
 
-use std::time::Duration;
-
 use lambda_http::Request;
 use lambda_http::http::{Method, StatusCode};
 use serde_json::json;
@@ -20,9 +18,8 @@ use shared::whatsapp::route::RouteTable;
 use shared::whatsapp::settings::InboundSettings;
 use shared::whatsapp::table::Conversations;
 
-/// How often something is decided anew because the conversation changed in between. Five messages at the same
-/// moment settle within five rounds.
-const ROUNDS: u32 = 8;
+/// Why something is decided anew no longer because the conversation changed in between.
+const CONTENDED: &str = "a conversation is written too often to keep up with";
 
 /// What the function reads from its environment.
 #[derive(Debug)]
@@ -108,15 +105,4 @@ fn accepted(status: &str, message_id: Option<&str>, reason: Option<&str>) -> Ans
 fn store_unavailable(error: &StoreError) -> Answer {
     tracing::error!(%error, "a message or an answer could not be made durable");
     ErrorCode::StoreUnavailable.answer()
-}
-
-/// Before something is decided anew; with some chance in it, so that rivals do not meet again in step.
-async fn pause(round: u32) {
-    let chance = uuid::Uuid::new_v4()
-        .as_bytes()
-        .first()
-        .copied()
-        .unwrap_or_default();
-    let longest = 10_u64 << round.min(5);
-    tokio::time::sleep(Duration::from_millis(longest * u64::from(chance) / 255)).await;
 }

@@ -2,16 +2,16 @@
 
 use lambda_http::http::{HeaderMap, StatusCode};
 use serde_json::json;
-use shared::store::StoreError;
+use shared::store::{Rounds, StoreError};
 use shared::webhook::access::admit;
 use shared::webhook::{Answer, ErrorCode, answer, standard};
 use shared::whatsapp::answer::parse_reply;
 use shared::whatsapp::duplicate::reply_guard;
 use shared::whatsapp::route::ReplyRules;
 use shared::whatsapp::settle::{decide_answer, unsendable};
-use shared::whatsapp::table::{Changes, Committed};
+use shared::whatsapp::table::Committed;
 
-use crate::{App, ROUNDS, access, pause, store_unavailable};
+use crate::{App, CONTENDED, access, store_unavailable};
 
 impl App {
     /// An answer is taken once: `webhook-id` tells a repetition, which is answered as such.
@@ -22,10 +22,8 @@ impl App {
         let rules = ReplyRules::from(&self.settings);
         let guard = reply_guard(standard::id(headers), body, self.clock.now());
         let failed = |error: StoreError| store_unavailable(&error);
-        for round in 0..ROUNDS {
-            if round > 0 {
-                pause(round).await;
-            }
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
             let (stored, seen) = self
                 .conversations
                 .read_guarded(&id, &guard)
@@ -42,20 +40,14 @@ impl App {
             if unsendable(&stored, &reply, rules, now).is_some() {
                 return Err(ErrorCode::WindowClosed.answer());
             }
-            let plan = decide_answer(&stored, &[], &reply, rules, now);
-            let changes = Changes {
-                guards: std::slice::from_ref(&guard),
-                ..Changes::from(&plan)
-            };
-            match self.conversations.commit(&id, changes).await.map_err(failed)? {
+            let mut plan = decide_answer(&stored, &[], &reply, rules, now);
+            plan.guards.push(guard.clone());
+            match self.conversations.commit(&plan).await.map_err(failed)? {
                 Committed::Yes => return Ok(status("accepted")),
                 Committed::Duplicate => return Ok(status("duplicate")),
-                Committed::Stale | Committed::HandedOver => {}
+                Committed::Stale | Committed::HandedOver => rounds.next().await.map_err(failed)?,
             }
         }
-        Err(failed(StoreError::conflict(
-            "a conversation is written too often to keep up with",
-        )))
     }
 }
 

@@ -1,16 +1,14 @@
-//! The contacts table: contacts, the `user_ref`s of people whose PSID is not known yet, and what Braze was told.
+//! The contacts table: contacts, the `user_ref`s of people whose PSID is not known yet, what Braze was told, and under
+//! `user#<external_id>` the users to whose Braze profiles contacts were ever moved.
 //!
-//! Two writers share an item and do not disturb each other: the webhook function writes `facts` (conditional on
+//! Two writers share a contact and do not disturb each other: the webhook function writes `facts` (conditional on
 //! `version`), the dispatcher writes `synced` (under its lease). Users' records are the dispatcher's alone.
-
-mod lease;
-mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -21,30 +19,21 @@ use crate::messenger::decide::Stored;
 use crate::messenger::key::{ContactKey, UserRefKey};
 use crate::messenger::sync::Synced;
 use crate::messenger::user_ref::UserRef;
-use crate::outbox::Outbox;
-use crate::outbox::OutboxItem;
-use crate::store::batch::{MAX_BATCH_GET, batch_get};
-use crate::store::{
-    Item, MAX_TRANSACT, Reason, StoreError, is_condition, is_conflict, number, reasons, string,
-};
+use crate::outbox::{Outbox, OutboxItem};
+use crate::store::table::Table;
+use crate::store::transact::{MAX_TRANSACT, Transacted, transact_once};
+use crate::store::update::Update;
+use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, string};
 use crate::telemetry;
-
-pub use lease::{Claim, Leased};
-pub use users::UserLease;
 
 /// Calls under way at once.
 const CONCURRENCY: usize = 32;
 
-/// A transaction that met another one is tried again this often before its writes are made one by one.
-const TRANSACTION_TRIES: u32 = 3;
-
 /// The contacts table, and the outbox that its transactions also write.
 #[derive(Clone, Debug)]
 pub struct Contacts {
-    client: Client,
-    table: String,
+    table: Table,
     outbox: Outbox,
-    clock: Clock,
 }
 
 /// What is known of some people and `user_ref`s.
@@ -79,12 +68,15 @@ pub struct Unit {
 }
 
 impl Unit {
+    fn writes(&self) -> usize {
+        usize::from(self.record.is_some()) + self.outbox.len()
+    }
+
     /// Units that each fit a transaction. What goes into a second one are effects alone, and putting those
     /// again changes nothing, so a crash in between costs nothing: the redelivery completes it.
-    #[must_use]
-    pub fn split(mut self) -> Vec<Self> {
+    fn split(mut self) -> Vec<Self> {
         let mut units = Vec::new();
-        while usize::from(self.record.is_some()) + self.outbox.len() > MAX_TRANSACT {
+        while self.writes() > MAX_TRANSACT {
             let rest = self.outbox.split_off(self.outbox.len() - MAX_TRANSACT + 1);
             units.push(Self {
                 record: None,
@@ -108,29 +100,20 @@ impl Contacts {
     #[must_use]
     pub fn new(client: Client, table: String, outbox: Outbox, clock: Clock) -> Self {
         Self {
-            client,
-            table,
+            table: Table::new(client, table, clock),
             outbox,
-            clock,
         }
     }
 
     /// Reads contacts and `user_ref`s consistently, 100 a call.
     pub async fn read(&self, contacts: &[ContactKey], user_refs: &[UserRefKey]) -> Result<Known, StoreError> {
-        let keys: Vec<Item> = contacts
-            .iter()
-            .map(ToString::to_string)
-            .chain(user_refs.iter().map(ToString::to_string))
-            .map(|key| Item::from([("contact_key".to_owned(), string(key))]))
-            .collect();
-        let items: Vec<Vec<Item>> = stream::iter(keys.chunks(MAX_BATCH_GET).map(<[Item]>::to_vec))
-            .map(|keys| batch_get(&self.client, &self.table, keys))
-            .buffer_unordered(CONCURRENCY)
-            .try_collect()
-            .await?;
+        let contacts = contacts.iter().map(ToString::to_string);
+        let keys = contacts.chain(user_refs.iter().map(ToString::to_string));
+        let keys: Vec<Item> = keys.map(key).collect();
+        let items = self.table.get_all(&keys).await?;
         let user_refs: HashMap<&str, &UserRefKey> = user_refs.iter().map(|key| (key.as_str(), key)).collect();
         let mut known = Known::default();
-        for mut item in items.into_iter().flatten() {
+        for mut item in items {
             let key = item.get("contact_key").and_then(|key| key.as_s().ok()).cloned();
             let key = key.unwrap_or_default();
             let unreadable = |error: &StoreError| {
@@ -160,239 +143,143 @@ impl Contacts {
         Ok(known)
     }
 
-    /// Writes all units, each of them wholly or not at all, in as few calls as DynamoDB's limits allow. The
-    /// result says of each, in the same order, whether it is written; `false` means that somebody else wrote
-    /// the record in between: read, decide and write again.
-    pub async fn write(&self, units: &[Unit]) -> Result<Vec<bool>, StoreError> {
-        let (alone, together): (Vec<usize>, Vec<usize>) = (0..units.len())
-            .partition(|position| units.get(*position).is_some_and(|unit| unit.outbox.is_empty()));
-        let alone = stream::iter(alone)
-            .map(|position| async move { Ok((position, self.write_record(units.get(position)).await?)) })
+    /// Writes all units in as few calls as DynamoDB's limits allow: each wholly or not at all, and of one that does not
+    /// fit a transaction the record with the first of its effects. Gives the names of those that are not written, because
+    /// another writer wrote the record in between: read, decide and write again.
+    pub async fn write<Name: Clone>(&self, units: Vec<(Name, Unit)>) -> Result<Vec<Name>, StoreError> {
+        let split =
+            |(name, unit): (Name, Unit)| unit.split().into_iter().map(move |unit| (name.clone(), unit));
+        let units = units.into_iter().flat_map(split);
+        let (alone, together): (Vec<_>, Vec<_>) = units.partition(|(_, unit)| unit.outbox.is_empty());
+        let alone = alone.into_iter().map(|unit| vec![unit]);
+        let refused: Vec<Vec<Name>> = stream::iter(alone.chain(groups(together)))
+            .map(|group| self.write_group(group))
             .buffer_unordered(CONCURRENCY)
-            .try_collect::<Vec<_>>();
-        let together = stream::iter(groups(units, &together))
-            .map(|group| self.write_group(units, group))
-            .buffer_unordered(CONCURRENCY)
-            .try_collect::<Vec<_>>();
-        let (alone, together) = futures_util::try_join!(alone, together)?;
-        let mut written = vec![false; units.len()];
-        for (position, fate) in alone.into_iter().chain(together.into_iter().flatten()) {
-            if let Some(slot) = written.get_mut(position) {
-                *slot = fate;
-            }
-        }
-        Ok(written)
+            .try_collect()
+            .await?;
+        Ok(refused.concat())
     }
 
-    async fn write_record(&self, unit: Option<&Unit>) -> Result<bool, StoreError> {
-        let Some(record) = unit.and_then(|unit| unit.record.as_ref()) else {
-            return Ok(true);
-        };
-        let write = Write::of(record)?;
-        let answer = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(write.key))
-            .update_expression(write.expression)
-            .condition_expression(write.condition)
-            .set_expression_attribute_values(Some(write.values))
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(true),
-            Err(error) if is_condition(&error) || is_conflict(&error) => Ok(false),
-            Err(error) => Err(StoreError::sdk("UpdateItem", &error)),
-        }
-    }
-
-    /// One transaction for the whole group; one for each unit if that meets a conflict.
-    async fn write_group(&self, units: &[Unit], group: Vec<usize>) -> Result<Vec<(usize, bool)>, StoreError> {
+    /// One transaction for the whole group; one for each unit if that is not written.
+    async fn write_group<Name>(&self, group: Vec<(Name, Unit)>) -> Result<Vec<Name>, StoreError> {
         if group.len() > 1 {
-            let members = group.iter().filter_map(|position| units.get(*position));
-            let writes = members
-                .map(|unit| self.writes(unit))
-                .collect::<Result<Vec<_>, _>>()?;
-            if self.transact(writes.concat()).await?.is_ok() {
-                return Ok(group.into_iter().map(|position| (position, true)).collect());
+            let mut writes = Vec::new();
+            for (_, unit) in &group {
+                writes.extend(self.record(unit)?);
+                for item in &unit.outbox {
+                    writes.push(self.outbox.put(item)?);
+                }
+            }
+            let writes = writes.into_iter().map(|write| ((), write)).collect();
+            if let Transacted::Written = transact_once(&self.table.client, writes).await? {
+                return Ok(Vec::new());
             }
         }
         stream::iter(group)
-            .map(|position| async move {
-                let Some(unit) = units.get(position) else {
-                    return Ok((position, true));
-                };
-                Ok((position, self.write_unit(unit).await?))
+            .map(|(name, unit)| async move {
+                let written = self.outbox.commit(self.record(&unit)?, &unit.outbox).await?;
+                Ok((!written).then_some(name))
             })
             .buffer_unordered(CONCURRENCY)
+            .try_filter_map(async |refused| Ok(refused))
             .try_collect()
             .await
     }
 
-    async fn write_unit(&self, unit: &Unit) -> Result<bool, StoreError> {
-        let mut unit = unit.clone();
-        let mut tries = 0;
-        loop {
-            if unit.outbox.is_empty() {
-                return self.write_record(Some(&unit)).await;
-            }
-            let Err(reasons) = self.transact(self.writes(&unit)?).await? else {
-                return Ok(true);
-            };
-            let mut reasons = reasons.into_iter();
-            if unit.record.is_some() && reasons.next() == Some(Reason::Condition) {
-                return Ok(false);
-            }
-            // An outbox item that is there already is a redelivery's: its effect is taken care of.
-            let before = unit.outbox.len();
-            unit.outbox.retain(|_| reasons.next() != Some(Reason::Condition));
-            if unit.outbox.len() == before {
-                tries += 1;
-                if tries == TRANSACTION_TRIES {
-                    return Err(StoreError::new(
-                        "TransactWriteItems",
-                        "another transaction keeps getting in the way",
-                    ));
-                }
-                tokio::time::sleep(Duration::from_millis(25 << tries)).await;
-            }
-        }
+    fn record(&self, unit: &Unit) -> Result<Option<TransactWriteItem>, StoreError> {
+        let Some(record) = &unit.record else {
+            return Ok(None);
+        };
+        let (name, version, user_id, facts) = match record {
+            Record::Contact(contact) => (
+                contact.key.to_string(),
+                contact.version,
+                contact.user_id(),
+                attribute(contact)?,
+            ),
+            Record::UserRef(key, user_ref) => (key.to_string(), user_ref.version, None, attribute(user_ref)?),
+        };
+        let update = Update::new(key(name))
+            .set("facts", facts)
+            .version(version)
+            .set_or_remove("user_id", user_id.map(string));
+        update.in_transaction(&self.table.name).map(Some)
     }
 
-    fn writes(&self, unit: &Unit) -> Result<Vec<TransactWriteItem>, StoreError> {
-        let mut writes = Vec::with_capacity(1 + unit.outbox.len());
-        if let Some(record) = &unit.record {
-            let write = Write::of(record)?;
-            let update = Update::builder()
-                .table_name(&self.table)
-                .set_key(Some(write.key))
-                .update_expression(write.expression)
-                .condition_expression(write.condition)
-                .set_expression_attribute_values(Some(write.values))
-                .build()
-                .map_err(|error| StoreError::new("contact write", error))?;
-            writes.push(TransactWriteItem::builder().update(update).build());
-        }
-        for item in &unit.outbox {
-            writes.push(self.outbox.put(item)?);
-        }
-        Ok(writes)
+    /// Claims a contact for `length` and reads it in the same call.
+    pub async fn claim(&self, contact: &str, length: Duration) -> Result<Claim<Stored>, StoreError> {
+        let update = Update::new(key(contact)).when("attribute_exists(#facts)");
+        self.table.claim(update, length, read_contact).await
     }
 
-    /// `Ok(Err(reasons))` if the transaction was cancelled, with the reason of each write.
-    async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<Result<(), Vec<Reason>>, StoreError> {
-        match self
-            .client
-            .transact_write_items()
-            .set_transact_items(Some(writes))
-            .send()
-            .await
-        {
-            Ok(_) => Ok(Ok(())),
-            Err(error) => match reasons(&error) {
-                Some(reasons) => Ok(Err(reasons)),
-                None => Err(StoreError::sdk("TransactWriteItems", &error)),
-            },
+    /// Claims a user for `length`, and notes `entering` as a contact that may be on the user's profile from now on.
+    /// Gives the contacts that may ever have been there.
+    ///
+    /// Two contacts of one user would write and take back the same attributes of one profile, and Braze keeps no order
+    /// between requests: so whoever moves one there or away claims the user first. The record is kept for good, since
+    /// an alias that a user once got stays with them.
+    pub async fn claim_user(
+        &self,
+        user_id: &str,
+        entering: Option<&ContactKey>,
+        length: Duration,
+    ) -> Result<Claim<Vec<ContactKey>>, StoreError> {
+        let mut update = Update::new(key(format!("user#{user_id}")));
+        if let Some(contact) = entering {
+            update = update.add("contacts", vec![contact.to_string()]);
         }
+        let read = |item: Item| {
+            let keys = item.get("contacts").and_then(|keys| keys.as_ss().ok());
+            let keys = keys.into_iter().flatten().filter_map(|key| key.parse().ok());
+            let mut contacts: Vec<ContactKey> = keys.collect();
+            contacts.extend(entering.filter(|key| !contacts.contains(key)).cloned());
+            Ok(contacts)
+        };
+        self.table.claim(update, length, read).await
     }
 
-    /// Contacts that are linked to a user.
-    pub async fn of_user(&self, user_id: &str) -> Result<Vec<Stored>, StoreError> {
-        let answer = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .index_name("by_user")
-            .key_condition_expression("user_id = :user")
-            .expression_attribute_values(":user", string(user_id))
-            .send()
-            .await
-            .map_err(|error| StoreError::sdk("Query", &error))?;
-        let keys: Vec<ContactKey> = answer
-            .items
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|item| item.get("contact_key")?.as_s().ok()?.parse().ok())
-            .collect();
-        Ok(self.read(&keys, &[]).await?.contacts.into_values().collect())
+    /// Writes what is true from now on, whatever becomes of what follows. `false` if the lease had expired and another
+    /// worker has claimed the contact since: then nothing is written.
+    pub async fn note(&self, lease: &Lease, synced: &Synced) -> Result<bool, StoreError> {
+        let update = lease.update().set("synced", attribute(synced)?);
+        self.table.update(update).await
+    }
+
+    /// Ends the lease on a contact or user, and writes what Braze was told, if it changed.
+    pub async fn release(&self, lease: &Lease, synced: Option<&Synced>) -> Result<Released, StoreError> {
+        let mut update = lease.update();
+        if let Some(synced) = synced {
+            update = update.set("synced", attribute(synced)?);
+        }
+        self.table.release(lease, update).await
     }
 
     /// The time, as the store sees it.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.table.now()
     }
 }
 
-struct Write {
-    key: Item,
-    expression: String,
-    condition: &'static str,
-    values: Item,
-}
-
-impl Write {
-    fn of(record: &Record) -> Result<Self, StoreError> {
-        let (key, version, user_id, facts) = match record {
-            Record::Contact(contact) => (
-                contact.key.to_string(),
-                contact.version,
-                contact.user_id(),
-                serde_dynamo::to_attribute_value(contact),
-            ),
-            Record::UserRef(key, user_ref) => (
-                key.to_string(),
-                user_ref.version,
-                None,
-                serde_dynamo::to_attribute_value(user_ref),
-            ),
-        };
-        let facts = facts.map_err(|error| StoreError::new("contact write", error))?;
-        let mut values = Item::from([
-            (":facts".to_owned(), facts),
-            (":version".to_owned(), number(version)),
-        ]);
-        let mut expression = "SET facts = :facts, version = :version".to_owned();
-        if let Some(user_id) = user_id {
-            expression.push_str(", user_id = :user");
-            values.insert(":user".to_owned(), string(user_id));
-        } else {
-            expression.push_str(" REMOVE user_id");
-        }
-        let condition = if version <= 1 {
-            "attribute_not_exists(version)"
-        } else {
-            values.insert(":read".to_owned(), number(version - 1));
-            "version = :read"
-        };
-        let key = Item::from([("contact_key".to_owned(), string(key))]);
-        Ok(Write {
-            key,
-            expression,
-            condition,
-            values,
-        })
-    }
-}
-
-/// Positions of units that share a transaction.
-fn groups(units: &[Unit], positions: &[usize]) -> Vec<Vec<usize>> {
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut writes = MAX_TRANSACT;
-    for position in positions {
-        let size = units
-            .get(*position)
-            .map_or(0, |unit| usize::from(unit.record.is_some()) + unit.outbox.len());
-        if writes + size > MAX_TRANSACT {
-            groups.push(Vec::new());
-            writes = 0;
-        }
-        writes += size;
-        if let Some(group) = groups.last_mut() {
-            group.push(*position);
+/// Units that share a transaction.
+fn groups<Name>(units: Vec<(Name, Unit)>) -> Vec<Vec<(Name, Unit)>> {
+    let mut groups: Vec<Vec<(Name, Unit)>> = Vec::new();
+    let mut writes = 0;
+    for (name, unit) in units {
+        writes += unit.writes();
+        match groups.last_mut() {
+            Some(group) if writes <= MAX_TRANSACT => group.push((name, unit)),
+            _ => {
+                writes = unit.writes();
+                groups.push(vec![(name, unit)]);
+            }
         }
     }
     groups
+}
+
+fn key(contact_key: impl Into<String>) -> Item {
+    Item::from([("contact_key".to_owned(), string(contact_key))])
 }
 
 fn read_contact(item: Item) -> Result<Stored, StoreError> {

@@ -19,7 +19,7 @@ impl Outbox {
     /// Pending items of `lane` that are due, oldest first within a shard, at most about `limit`; and when the
     /// oldest fell due.
     pub async fn due(&self, lane: Lane, limit: usize) -> Result<(Vec<Entry>, Option<Timestamp>), StoreError> {
-        let now = self.clock.now().as_millisecond();
+        let now = self.table.now().as_millisecond();
         let per_shard = i32::try_from(limit.div_ceil(usize::from(SHARDS))).unwrap_or(i32::MAX);
         let mut shards: Vec<(u16, Option<Item>)> = (0..SHARDS).map(|shard| (shard, None)).collect();
         let (mut due, mut oldest): (Vec<Entry>, Option<i64>) = (Vec::new(), None);
@@ -34,8 +34,9 @@ impl Outbox {
                 .iter()
                 .filter_map(|key| key.get("due_at")?.as_n().ok()?.parse().ok());
             oldest = times.chain(oldest).min();
-            let entries = self.read_all(&keys).await?;
-            let most_are_readable = 2 * entries.len() >= keys.len();
+            let found = keys.len();
+            let entries = self.read_all(keys).await?;
+            let most_are_readable = 2 * entries.len() >= found;
             // The index lags behind the table a little.
             due.extend(
                 entries.into_iter().filter(|entry| {
@@ -63,9 +64,8 @@ impl Outbox {
         limit: i32,
     ) -> Result<Page, StoreError> {
         let answer = self
-            .client
+            .table
             .query()
-            .table_name(&self.table)
             .index_name("due")
             .key_condition_expression("due_shard = :shard AND due_at <= :now")
             .expression_attribute_values(":shard", string(format!("{}#{shard}", lane.as_str())))

@@ -65,18 +65,15 @@ pub struct Entry {
     /// Not before this time (ms).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<i64>,
-    /// Somebody is at it until then (ms).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) lease_until: Option<i64>,
     /// Why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The lane; dead only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) dead_lane: Option<Lane>,
+    dead_lane: Option<Lane>,
     /// When it was given up (ms); dead only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) dead_at: Option<i64>,
+    dead_at: Option<i64>,
     /// When DynamoDB may remove it (s).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) expires_at: Option<i64>,
@@ -112,7 +109,6 @@ impl Entry {
             due_at: Some(due.as_millisecond()),
             due_shard: Some(due_shard(lane, &item.subject)),
             not_before: item.not_before.map(Timestamp::as_millisecond),
-            lease_until: None,
             reason: None,
             dead_lane: None,
             dead_at: None,
@@ -168,21 +164,10 @@ impl Entry {
 
     pub(super) fn done(mut self, now: Timestamp) -> Self {
         self.status = Status::Done;
-        (self.due_at, self.due_shard, self.lease_until) = (None, None, None);
+        (self.due_at, self.due_shard) = (None, None);
         self.expires_at = Some((now + KEEP_DONE).as_second());
         // A settled item is kept to be found, not to be read: nothing personal stays in it.
         "null".clone_into(&mut self.payload);
-        self
-    }
-
-    pub(super) fn dead(mut self, now: Timestamp, reason: &str, payload: &Value) -> Self {
-        self.status = Status::Dead;
-        self.attempts += 1;
-        self.reason = Some(reason.to_owned());
-        self.payload = payload.to_string();
-        (self.due_at, self.due_shard, self.lease_until) = (None, None, None);
-        (self.dead_lane, self.dead_at) = (Some(self.lane), Some(now.as_millisecond()));
-        self.expires_at = Some((now + KEEP_DEAD).as_second());
         self
     }
 }

@@ -43,7 +43,7 @@ impl Outbox {
         if quarantined.is_empty() {
             return Ok(());
         }
-        let now = self.clock.now();
+        let now = self.table.now();
         let writes = quarantined
             .iter()
             .map(|one| items(one, now))
@@ -63,7 +63,7 @@ impl Outbox {
                 "a payload was quarantined"
             );
         }
-        self.write_all(writes.collect()).await
+        self.table.put_all(writes.collect()).await
     }
 }
 

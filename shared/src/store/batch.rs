@@ -1,118 +1,103 @@
-//! Reading and writing many items in one call, until DynamoDB has taken all of them.
+//! Reading and writing many items in few calls, until DynamoDB has taken all of them.
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, PutRequest, WriteRequest};
-use tokio::time::Instant;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use super::rounds::Rounds;
+use super::table::Table;
 use super::{Item, StoreError};
 
 /// Items that DynamoDB takes in one `BatchGetItem`.
-pub(crate) const MAX_BATCH_GET: usize = 100;
+const MAX_BATCH_GET: usize = 100;
 /// Items that DynamoDB takes in one `BatchWriteItem`.
-pub(crate) const MAX_BATCH_WRITE: usize = 25;
+const MAX_BATCH_WRITE: usize = 25;
+
+/// Calls under way at once; each carries many items.
+const CONCURRENCY: usize = 16;
 
 /// How long to go on if the client does not say.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Reads up to [`MAX_BATCH_GET`] items consistently, asking again for what DynamoDB left out.
-pub(crate) async fn batch_get(
-    client: &Client,
-    table: &str,
-    mut keys: Vec<Item>,
-) -> Result<Vec<Item>, StoreError> {
-    let mut found = Vec::with_capacity(keys.len());
-    let mut pauses = Pauses::new("BatchGetItem", client);
-    while !keys.is_empty() {
-        let request = KeysAndAttributes::builder()
-            .set_keys(Some(keys))
-            .consistent_read(true)
-            .build()
-            .map_err(|error| StoreError::new("BatchGetItem", error))?;
-        let answer = client
-            .batch_get_item()
-            .request_items(table, request)
-            .send()
-            .await
-            .map_err(|error| StoreError::sdk("BatchGetItem", &error))?;
-        found.extend(
-            answer
-                .responses
-                .into_iter()
-                .filter_map(|mut tables| tables.remove(table))
-                .flatten(),
-        );
-        keys = answer
-            .unprocessed_keys
-            .and_then(|mut tables| tables.remove(table))
-            .map(|left| left.keys)
-            .unwrap_or_default();
-        if !keys.is_empty() {
-            pauses.next().await?;
-        }
-    }
-    Ok(found)
-}
+/// DynamoDB leaves items out when it is throttled.
+const LEFT_OUT: &str = "items are left out again and again";
 
-/// Puts up to [`MAX_BATCH_WRITE`] items with different keys, again until all are taken.
-pub(crate) async fn batch_put(client: &Client, table: &str, items: Vec<Item>) -> Result<(), StoreError> {
-    let mut writes = items
-        .into_iter()
-        .map(|item| {
+impl Table {
+    /// Reads the items with these keys consistently, in no order.
+    pub(crate) async fn get_all(&self, keys: &[Item]) -> Result<Vec<Item>, StoreError> {
+        let found: Vec<Vec<Item>> = stream::iter(keys.chunks(MAX_BATCH_GET).map(<[Item]>::to_vec))
+            .map(|keys| self.batch_get(keys))
+            .buffer_unordered(CONCURRENCY)
+            .try_collect()
+            .await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Puts items with different keys, whatever was there.
+    pub(crate) async fn put_all(&self, items: Vec<Item>) -> Result<(), StoreError> {
+        let writes = items.into_iter().map(|item| {
             let put = PutRequest::builder().set_item(Some(item)).build();
             put.map(|put| WriteRequest::builder().put_request(put).build())
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| StoreError::new("BatchWriteItem", error))?;
-    let mut pauses = Pauses::new("BatchWriteItem", client);
-    while !writes.is_empty() {
-        let answer = client
-            .batch_write_item()
-            .request_items(table, writes)
-            .send()
+        });
+        let writes: Vec<WriteRequest> = writes
+            .collect::<Result<_, _>>()
+            .map_err(|error| StoreError::new("BatchWriteItem", error))?;
+        stream::iter(writes.chunks(MAX_BATCH_WRITE).map(<[WriteRequest]>::to_vec))
+            .map(|writes| self.batch_write(writes))
+            .buffer_unordered(CONCURRENCY)
+            .try_collect()
             .await
-            .map_err(|error| StoreError::sdk("BatchWriteItem", &error))?;
-        writes = answer
-            .unprocessed_items
-            .and_then(|mut tables| tables.remove(table))
-            .unwrap_or_default();
-        if !writes.is_empty() {
-            pauses.next().await?;
-        }
     }
-    Ok(())
-}
 
-/// What lies between the calls. DynamoDB leaves items out when it is throttled; asking again at once makes that
-/// worse, and asking on beyond what a call may take keeps a sender waiting who would rather try again.
-struct Pauses {
-    operation: &'static str,
-    next: Duration,
-    until: Instant,
-}
-
-impl Pauses {
-    fn new(operation: &'static str, client: &Client) -> Self {
-        let timeouts = client.config().timeout_config();
-        let patience = timeouts.and_then(TimeoutConfig::operation_timeout);
-        Self {
-            operation,
-            next: Duration::from_millis(20),
-            until: Instant::now() + patience.unwrap_or(PATIENCE),
+    async fn batch_get(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        let mut rounds = Rounds::within(self.patience(), LEFT_OUT);
+        loop {
+            let request = KeysAndAttributes::builder()
+                .set_keys(Some(keys))
+                .consistent_read(true)
+                .build()
+                .map_err(|error| StoreError::new("BatchGetItem", error))?;
+            let answer = self.client.batch_get_item().request_items(&self.name, request);
+            let answer = answer.send().await;
+            let answer = answer.map_err(|error| StoreError::sdk("BatchGetItem", &error))?;
+            let of_table = |mut tables: std::collections::HashMap<_, Vec<Item>>| tables.remove(&self.name);
+            found.extend(answer.responses.and_then(of_table).into_iter().flatten());
+            let left = answer
+                .unprocessed_keys
+                .and_then(|mut left| left.remove(&self.name));
+            keys = left.map(|left| left.keys).unwrap_or_default();
+            if keys.is_empty() {
+                return Ok(found);
+            }
+            rounds.next().await?;
         }
     }
 
-    async fn next(&mut self) -> Result<(), StoreError> {
-        if Instant::now() + self.next > self.until {
-            return Err(StoreError::new(
-                self.operation,
-                "items are left out again and again",
-            ));
+    async fn batch_write(&self, mut writes: Vec<WriteRequest>) -> Result<(), StoreError> {
+        let mut rounds = Rounds::within(self.patience(), LEFT_OUT);
+        loop {
+            let answer = self.client.batch_write_item().request_items(&self.name, writes);
+            let answer = answer.send().await;
+            let answer = answer.map_err(|error| StoreError::sdk("BatchWriteItem", &error))?;
+            let left = answer
+                .unprocessed_items
+                .and_then(|mut left| left.remove(&self.name));
+            writes = left.unwrap_or_default();
+            if writes.is_empty() {
+                return Ok(());
+            }
+            rounds.next().await?;
         }
-        tokio::time::sleep(self.next).await;
-        self.next = (self.next * 2).min(Duration::from_secs(1));
-        Ok(())
+    }
+
+    /// Asking on beyond what a call may take keeps a sender waiting who would rather try again.
+    fn patience(&self) -> Duration {
+        let timeouts = self.client.config().timeout_config();
+        timeouts
+            .and_then(TimeoutConfig::operation_timeout)
+            .unwrap_or(PATIENCE)
     }
 }

@@ -1,18 +1,29 @@
-//! What DynamoDB holds, and the commits that keep it consistent.
+//! How DynamoDB is used: each mechanism once, whatever the table.
+//!
+//! * [`table`]: a table, and the calls that more than one job makes.
+//! * [`update`]: a conditional update of one item.
+//! * [`batch`]: many items in few calls.
+//! * [`transact`]: writes that are made together or not at all.
+//! * [`lease`]: an item is one worker's at a time.
+//! * [`rounds`]: doing something again, with jitter and an end.
 
-pub(crate) mod batch;
+mod batch;
+pub mod lease;
+pub mod rounds;
+pub(crate) mod table;
+pub(crate) mod transact;
+pub(crate) mod update;
 
 use std::fmt;
-use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
-use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 use crate::telemetry;
+
+pub use lease::{Claim, Lease, Released};
+pub use rounds::Rounds;
 
 /// DynamoDB could not do it, or an item is not what we wrote. Carries the service's words and never an item.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +39,7 @@ impl fmt::Display for StoreError {
 }
 
 impl StoreError {
-    /// Somebody else kept writing the same item.
+    /// Other writers were at the same item for too long.
     #[must_use]
     pub fn conflict(reason: &'static str) -> Self {
         Self::new("conditional write", reason)
@@ -60,82 +71,6 @@ impl StoreError {
         Self { operation, reason }
     }
 }
-
-/// A write that met a transaction is sent this often in all.
-const CONFLICT_TRIES: u32 = 5;
-
-/// Whether DynamoDB refused a write because a transaction was at its item. The SDK does not send such a one again.
-pub(crate) fn is_conflict<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    code == Some("TransactionConflictException")
-}
-
-/// Sends a write, and sends it again for a while if a transaction is at its item.
-pub(crate) async fn past_transactions<T, E, R, F>(send: impl Fn() -> F) -> Result<T, SdkError<E, R>>
-where
-    E: ProvideErrorMetadata,
-    F: Future<Output = Result<T, SdkError<E, R>>>,
-{
-    let mut tries = 1;
-    loop {
-        match send().await {
-            Err(error) if is_conflict(&error) && tries < CONFLICT_TRIES => {
-                tokio::time::sleep(Duration::from_millis(12 << tries)).await;
-                tries += 1;
-            }
-            answer => return answer,
-        }
-    }
-}
-
-/// Why one write of a transaction was not made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// Nothing was wrong with this one.
-    None,
-    /// Its condition did not hold.
-    Condition,
-    /// Another transaction or write was at the item, or DynamoDB was busy.
-    Conflict,
-}
-
-pub(crate) fn reasons<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Vec<Reason>> {
-    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
-        return None;
-    };
-    let reason = |code: Option<&str>| match code {
-        None | Some("None") => Reason::None,
-        Some("ConditionalCheckFailed") => Reason::Condition,
-        Some(_) => Reason::Conflict,
-    };
-    Some(
-        cancelled
-            .cancellation_reasons()
-            .iter()
-            .map(|given| reason(given.code()))
-            .collect(),
-    )
-}
-
-pub(crate) fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
-    refused(error).is_some()
-}
-
-/// What a condition was held against, if it did not hold.
-pub(crate) fn refused<R>(error: &SdkError<UpdateItemError, R>) -> Option<&ConditionalCheckFailedException> {
-    match error.as_service_error()? {
-        UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
-        _ => None,
-    }
-}
-
-pub(crate) fn until(now: Timestamp, lease: Duration) -> AttributeValue {
-    let lease = SignedDuration::try_from(lease).unwrap_or(SignedDuration::from_mins(1));
-    number((now + lease).as_millisecond())
-}
-
-/// Operations that DynamoDB takes in one `TransactWriteItems`.
-pub(crate) const MAX_TRANSACT: usize = 100;
 
 pub(crate) type Item = std::collections::HashMap<String, AttributeValue>;
 
@@ -171,4 +106,9 @@ pub(crate) fn string(value: impl Into<String>) -> AttributeValue {
 
 pub(crate) fn number(value: impl fmt::Display) -> AttributeValue {
     AttributeValue::N(value.to_string())
+}
+
+/// A value as DynamoDB holds it.
+pub(crate) fn attribute(value: &impl Serialize) -> Result<AttributeValue, StoreError> {
+    serde_dynamo::to_attribute_value(value).map_err(|error| StoreError::new("write", error))
 }

@@ -6,27 +6,13 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::conversation::{Conversation, Mode, Role, Turn, TurnStatus, closing_after};
-use super::duplicate::{DuplicateGuard, guards};
+use super::duplicate::guards;
 use super::message::InboundMessage;
+use super::plan::Plan;
 use super::reply::{HUMAN_AGENT_ATTRIBUTE, profile_item};
 use super::route::{ExternalSystem, RouteTable};
 use crate::outbox::{Kind, OutboxItem};
 use crate::whatsapp::settings::{ExternalSystemKind, InboundSettings};
-
-/// What an accepted message changes. All of it is committed in one transaction, or nothing.
-#[derive(Debug, Clone, PartialEq)]
-pub struct InboundPlan {
-    /// The conversation as it is to be stored.
-    pub conversation: Conversation,
-    /// The version that must still be stored; 0 = there must be none.
-    pub expected_version: u64,
-    /// The message.
-    pub turn: Turn,
-    /// What tells duplicates: if one of these is there and has not expired, nothing is committed.
-    pub guards: Vec<DuplicateGuard>,
-    /// What is still to leave.
-    pub outbox: Vec<OutboxItem>,
-}
 
 /// Plans for `message`, whose id is `message_id` (see [`super::duplicate::message_id`]). Ignored keywords are
 /// the caller's to check ([`InboundMessage::is_keyword`]).
@@ -38,12 +24,10 @@ pub fn decide_inbound(
     settings: &InboundSettings,
     routes: &RouteTable,
     now: Timestamp,
-) -> InboundPlan {
-    let mut conversation = stored
-        .cloned()
-        .unwrap_or_else(|| Conversation::opened_by(message));
-    let expected_version = conversation.version;
-    conversation.version += 1;
+) -> Plan {
+    let stored = stored.cloned();
+    let mut plan = Plan::next(stored.unwrap_or_else(|| Conversation::opened_by(message)));
+    let conversation = &mut plan.conversation;
     conversation.person.update(&message.person);
     if let Some(route) = routes.matching(&message.content.text)
         && conversation.route.as_deref() != Some(route)
@@ -53,10 +37,9 @@ pub fn decide_inbound(
         conversation.ask_not_before = None;
     }
 
-    let mut outbox = Vec::new();
     if conversation.hand_off_is_over(now) {
         conversation.set_mode(Mode::Bot, now);
-        outbox.extend(end_hand_off(&mut conversation));
+        plan.outbox.extend(end_hand_off(conversation));
     }
 
     // Messages may be taken up in another order than they came in; times only move forward.
@@ -66,15 +49,15 @@ pub fn decide_inbound(
         .window_closes_at
         .max(closing_after(message.received_at));
 
-    let turn = Turn {
+    plan.turns.push(Turn {
         id: message_id.to_owned(),
         at: message.received_at,
         sequence: conversation.number_turn(),
         role: Role::User,
         content: message.content.clone(),
         status: Some(TurnStatus::Pending),
-    };
-    outbox.push(OutboxItem {
+    });
+    plan.outbox.push(OutboxItem {
         subject: conversation.id.as_str().to_owned(),
         event_key: format!("message#{message_id}"),
         kind: Kind::RelayMessage,
@@ -85,13 +68,8 @@ pub fn decide_inbound(
                 .unwrap_or(Timestamp::MAX)
         }),
     });
-    InboundPlan {
-        conversation,
-        expected_version,
-        turn,
-        guards: guards(message),
-        outbox,
-    }
+    plan.guards = guards(message);
+    plan
 }
 
 /// Takes `whatsapp_human_agent` back, if it was ever set.
@@ -133,11 +111,7 @@ mod tests {
     use super::*;
     use crate::whatsapp::tests::{conversation, inbound_settings, message};
 
-    fn decide(
-        stored: Option<&Conversation>,
-        message: &InboundMessage,
-        pairs: &[(&str, &str)],
-    ) -> InboundPlan {
+    fn decide(stored: Option<&Conversation>, message: &InboundMessage, pairs: &[(&str, &str)]) -> Plan {
         let settings = inbound_settings(pairs);
         let routes = RouteTable::new(&settings.routes);
         decide_inbound(stored, message, "m1", &settings, &routes, message.received_at)
@@ -146,8 +120,8 @@ mod tests {
     #[test]
     fn the_first_message_opens_a_conversation() {
         let plan = decide(None, &message("hi"), &[]);
-        assert_eq!((plan.expected_version, plan.conversation.version), (0, 1));
-        assert_eq!(plan.turn.status, Some(TurnStatus::Pending));
+        assert_eq!(plan.conversation.version, 1);
+        assert_eq!(plan.turns[0].status, Some(TurnStatus::Pending));
         let item = &plan.outbox[0];
         assert_eq!(
             (item.subject.as_str(), item.event_key.as_str()),
@@ -173,7 +147,7 @@ mod tests {
                 .iter()
                 .map(|second| Turn {
                     at: at(*second),
-                    ..plan.turn.clone()
+                    ..plan.turns[0].clone()
                 })
                 .collect()
         };

@@ -30,6 +30,7 @@ pub mod inbound;
 mod json_string;
 pub mod message;
 mod object;
+pub mod plan;
 pub mod reply;
 pub mod route;
 pub mod settings;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::answer::Answer;
 use super::conversation::{Conversation, Mode, Role, Turn};
 use super::message::Content;
+use super::plan::Plan;
 use super::reply::{HUMAN_AGENT_ATTRIBUTE, ReplyPayload, can_be_sent, event_key, profile_item};
 use super::route::ReplyRules;
 use super::split::{TEXT_LIMIT, split};
@@ -19,22 +20,6 @@ pub const MAX_HANDED_OVER: usize = 20;
 /// After this many failures in a row the person gets the fallback text.
 pub const FAILURES_BEFORE_FALLBACK: u32 = 3;
 
-/// What an answer changes. All of it is committed in one transaction, or nothing: so the external system is
-/// not asked again because Braze was down.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AnswerPlan {
-    /// The conversation as it is to be stored.
-    pub conversation: Conversation,
-    /// The version that must still be stored.
-    pub expected_version: u64,
-    /// Sort keys of the turns that are now handed over.
-    pub handed_over: Vec<String>,
-    /// The replies, as turns.
-    pub turns: Vec<Turn>,
-    /// The sends, in order.
-    pub outbox: Vec<OutboxItem>,
-}
-
 /// Plans for `answer`, to the turns `handed_over` (none if it came through `/whatsapp/reply`).
 #[must_use]
 pub fn decide_answer(
@@ -43,8 +28,9 @@ pub fn decide_answer(
     answer: &Answer,
     rules: ReplyRules<'_>,
     now: Timestamp,
-) -> AnswerPlan {
-    let mut plan = unchanged(stored, handed_over);
+) -> Plan {
+    let mut plan = Plan::next(stored.clone());
+    plan.handed_over = handed_over.iter().map(Turn::sort_key).collect();
     let conversation = &mut plan.conversation;
     // What somebody posts unasked says nothing about the messages that fail.
     conversation.fallback_sent &= handed_over.is_empty();
@@ -119,8 +105,8 @@ pub fn decide_failure(
     failure: Failure,
     settings: &RelaySettings,
     now: Timestamp,
-) -> Option<AnswerPlan> {
-    let mut plan = unchanged(stored, &[]);
+) -> Option<Plan> {
+    let mut plan = Plan::next(stored.clone());
     plan.conversation.ask_not_before = failure.ask_not_before.or(stored.ask_not_before);
     let sayable = can_be_sent(stored, None, ReplyRules::from(settings), now);
     // At the third failure and not later: messages answered meanwhile must not have it said again and again.
@@ -151,18 +137,6 @@ pub fn unsendable(
         .replies
         .iter()
         .position(|reply| !sendable(reply.campaign.as_deref()))
-}
-
-fn unchanged(stored: &Conversation, handed_over: &[Turn]) -> AnswerPlan {
-    let mut conversation = stored.clone();
-    conversation.version += 1;
-    AnswerPlan {
-        conversation,
-        expected_version: stored.version,
-        handed_over: handed_over.iter().map(Turn::sort_key).collect(),
-        turns: Vec::new(),
-        outbox: Vec::new(),
-    }
 }
 
 /// The sends of one text. The first takes the attributes along: they need to be written once, and Braze
@@ -214,7 +188,7 @@ mod tests {
         template_campaign_id: None,
     };
 
-    fn decide(stored: &Conversation, answer: &Answer) -> AnswerPlan {
+    fn decide(stored: &Conversation, answer: &Answer) -> Plan {
         decide_answer(
             stored,
             &[],
@@ -224,7 +198,7 @@ mod tests {
         )
     }
 
-    fn payloads(plan: &AnswerPlan) -> Vec<ReplyPayload> {
+    fn payloads(plan: &Plan) -> Vec<ReplyPayload> {
         plan.outbox
             .iter()
             .map(|item| serde_json::from_value(item.payload.clone()).unwrap())
@@ -252,7 +226,7 @@ mod tests {
         };
         let now = stored.last_inbound_at + Duration::from_secs(3);
         let first = decide_answer(&stored, &messages, &answer, NO_RULES, now);
-        assert_eq!(first.expected_version + 1, first.conversation.version);
+        assert_eq!(stored.version + 1, first.conversation.version);
         assert_eq!(first.handed_over, messages.each_ref().map(Turn::sort_key));
         let second = decide(&first.conversation, &Answer::of("three"));
         let items: Vec<_> = first.outbox.iter().chain(&second.outbox).collect();
@@ -333,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_hand_off_is_told_to_braze_when_it_changes() {
-        let told = |plan: &AnswerPlan| payloads(plan)[0].attributes.get(HUMAN_AGENT_ATTRIBUTE).cloned();
+        let told = |plan: &Plan| payloads(plan)[0].attributes.get(HUMAN_AGENT_ATTRIBUTE).cloned();
         let first = decide(&conversation(), &hand_off(true));
         assert_eq!(
             (first.conversation.mode, told(&first)),

@@ -8,8 +8,8 @@
 mod contacts;
 mod fbe;
 mod fbe_order;
-mod fbe_token;
 mod graph;
+mod lease;
 mod outbox;
 
 use shared::clock::Clock;
@@ -24,6 +24,8 @@ struct Tables {
     outbox: Outbox,
     contacts: Contacts,
     clock: Clock,
+    template: Template,
+    contacts_table: String,
     outbox_table: String,
 }
 
@@ -46,7 +48,9 @@ impl Tables {
             outbox,
             contacts,
             clock,
+            contacts_table: name("ContactsTable"),
             outbox_table: name("OutboxTable"),
+            template,
         }
     }
 

@@ -92,42 +92,6 @@ async fn a_dead_item_can_be_listed_and_redriven() {
 }
 
 #[tokio::test]
-async fn of_many_claims_one_wins_until_its_lease_ends() {
-    let tables = Tables::create().await;
-    tables.outbox.add(&item("a", "1")).await.unwrap();
-    let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
-    let claims =
-        futures_util::future::join_all((0..8).map(|_| tables.outbox.claim(&entry, Duration::from_mins(1))))
-            .await;
-    assert_eq!(
-        claims
-            .into_iter()
-            .filter(|claim| claim.as_ref().unwrap().is_some())
-            .count(),
-        1
-    );
-    tables.later(61);
-    assert!(
-        tables
-            .outbox
-            .claim(&entry, Duration::from_mins(1))
-            .await
-            .unwrap()
-            .is_some()
-    );
-    tables.outbox.done([entry.clone()]).await.unwrap();
-    tables.later(61);
-    assert!(
-        tables
-            .outbox
-            .claim(&entry, Duration::from_mins(1))
-            .await
-            .unwrap()
-            .is_none()
-    );
-}
-
-#[tokio::test]
 async fn what_was_not_understood_is_kept_once() {
     let tables = Tables::create().await;
     let one = Quarantined {
@@ -237,10 +201,6 @@ async fn a_transaction_that_is_under_way_is_waited_for() {
     conflicts("PutItem");
     assert!(tables.outbox.add(&item("a", "1")).await.unwrap());
     let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
-    conflicts("UpdateItem");
-    let lease = Duration::from_mins(1);
-    assert_eq!(tables.outbox.claim(&entry, lease).await.unwrap(), None);
-    tables.aws.clear_faults();
     conflicts("UpdateItem");
     let due = tables.clock.now() + jiff::SignedDuration::from_mins(5);
     tables.outbox.retry(&entry, "braze_503", due).await.unwrap();

@@ -42,6 +42,7 @@ fn every_row_of_an_alarm_table_makes_its_alarms() {
     for (table, kinds) in [
         ("FunctionAlarms", ["Errors", "Throttles", "Duration"].as_slice()),
         ("TableAlarms", &["Throttles"]),
+        ("QueueAlarms", &[""]),
         ("MetricAlarms", &[""]),
     ] {
         for (row, values) in rows(&template, table) {

@@ -8,7 +8,10 @@
 )]
 
 mod alarms;
+mod documents;
+mod imports;
 mod secrets;
+mod source;
 
 use std::path::{Path, PathBuf};
 
@@ -38,7 +41,7 @@ fn table(document: &str, column: &str) -> Vec<Vec<String>> {
     let rows: Vec<Vec<String>> = rows
         .map(|row| {
             row.trim_matches('|')
-                .split(" | ")
+                .split('|')
                 .map(|cell| cell.trim().to_owned())
                 .collect()
         })

@@ -39,6 +39,7 @@ impl House {
         let (installs_table, outbox_table) = (table("InstallsTable"), table("OutboxTable"));
         let pairs = [
             ("META_SECRET_ID", "meta"),
+            ("PARTNER_SECRET_ID", "partner"),
             ("FBE_SECRET_PREFIX", "stack/fbe/"),
             ("INSTALLS_TABLE", installs_table.as_str()),
             ("OUTBOX_TABLE", outbox_table.as_str()),
@@ -123,6 +124,7 @@ impl House {
     pub(crate) fn rival(house: &Self) -> App {
         let pairs = [
             ("META_SECRET_ID", "meta"),
+            ("PARTNER_SECRET_ID", "partner"),
             ("FBE_SECRET_PREFIX", "stack/fbe/"),
             ("INSTALLS_TABLE", house.tables[0].as_str()),
             ("OUTBOX_TABLE", house.tables[1].as_str()),

@@ -31,10 +31,11 @@ use shared::config::Env;
 use shared::fbe::plan::{Plan, business_of};
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
-use shared::fbe::table::{Claim, Installs, Lease, Stored};
+use shared::fbe::table::{Installs, Stored};
 use shared::outbox::Kind;
 use shared::outbox::{Entry, Outbox};
 use shared::secrets::{MetaSecret, Secret, SecretError};
+use shared::store::{Claim, Lease};
 use shared::telemetry;
 use tokio::sync::Semaphore;
 
@@ -185,7 +186,7 @@ impl FbeWorker {
             });
         };
         let (stored, lease) = match self.installs.claim(id, LEASE).await {
-            Ok(Claim::Leased(stored, lease)) => (*stored, lease),
+            Ok(Claim::Leased(stored, lease)) => (stored, lease),
             Ok(Claim::Busy) => return all(&Outcome::Busy),
             // An item is committed together with its install, so the record was removed by hand.
             Ok(Claim::Missing) => return all(&Outcome::Done),

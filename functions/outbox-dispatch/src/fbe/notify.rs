@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::fbe::plan::Notice;
 use shared::outbox::{Entry, Outbox};
+use shared::store::Claim;
 
 use super::{LEASE, Visit};
 use crate::messenger::sync as contacts;
@@ -25,8 +26,9 @@ impl Visit<'_> {
         };
         wait_for_older(&self.worker.outbox, entry, &self.told, self.now()).await?;
         // Events are not idempotent: another run may have sent this one since we read it.
-        let claimed = self.worker.outbox.claim(entry, LEASE).await;
-        if claimed.map_err(|error| Outcome::from(&error))?.is_none() {
+        let outbox = &self.worker.outbox;
+        let claimed = outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
+        if !matches!(claimed.map_err(|error| Outcome::from(&error))?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
         let body = TrackBody {

@@ -19,6 +19,7 @@ use shared::fbe::plan::PartnerNotice;
 use shared::fbe::view::InstallView;
 use shared::outbox::{Entry, Kind, Outbox};
 use shared::secrets::{PartnerSecret, Secret};
+use shared::store::Claim;
 use shared::webhook::standard;
 
 use super::notify::wait_for_older;
@@ -109,8 +110,8 @@ impl PartnerWorker {
         let Some(url) = &self.url else { return Ok(()) };
         wait_for_older(&self.outbox, entry, sent, self.clock.now()).await?;
         // Another run may have sent it since we read it.
-        let claimed = self.outbox.claim(entry, LEASE).await;
-        if claimed.map_err(|error| Outcome::from(&error))?.is_none() {
+        let claimed = self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
+        if !matches!(claimed.map_err(|error| Outcome::from(&error))?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
         self.post(url, entry, &notice).await

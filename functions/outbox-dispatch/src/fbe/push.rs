@@ -20,10 +20,11 @@ use shared::fbe::plan::CatalogPush;
 use shared::fbe::secret::digest;
 use shared::fbe::table::Push;
 use shared::outbox::Entry;
+use shared::store::Claim;
 use shared::telemetry;
 
-use super::{MARGIN, Visit};
 use super::access::Access;
+use super::{LEASE, MARGIN, Visit};
 
 /// Meta takes seconds to minutes for a batch.
 const POLL_AGAIN: Duration = Duration::from_secs(30);
@@ -148,12 +149,7 @@ impl Visit<'_> {
 
     async fn note_unchanged(&mut self, mut last: Push) -> Result<(), Outcome> {
         last.unchanged_at = Some(self.now());
-        let kept = self.worker.installs.keep_push(&self.lease, &last).await;
-        if kept.map_err(|error| Outcome::from(&error))? {
-            Ok(())
-        } else {
-            Err(Outcome::retry("lease_lost"))
-        }
+        self.keep_push(last).await
     }
 
     /// Whether the feed is as it was when the last push read it: by its own word, or item by item.
@@ -511,13 +507,18 @@ impl Visit<'_> {
     }
 
     async fn store(&mut self, run: &Run) -> Result<(), Outcome> {
-        let kept = self.worker.installs.keep_push(&self.lease, &run.push).await;
-        if kept.map_err(|error| Outcome::from(&error))? {
-            self.stored.push = Some(run.push.clone());
-            Ok(())
-        } else {
-            Err(Outcome::retry("lease_lost"))
-        }
+        self.keep_push(run.push.clone()).await
+    }
+
+    async fn keep_push(&mut self, push: Push) -> Result<(), Outcome> {
+        let installs = &self.worker.installs;
+        let kept = installs.keep_push(&self.lease, &push, LEASE).await;
+        let Claim::Leased((), lease) = kept.map_err(|error| Outcome::from(&error))? else {
+            return Err(Outcome::retry("lease_lost"));
+        };
+        self.lease = lease;
+        self.stored.push = Some(push);
+        Ok(())
     }
 }
 

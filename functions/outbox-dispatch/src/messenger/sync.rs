@@ -12,13 +12,15 @@ use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use shared::messenger::contact::Contact;
+use shared::messenger::decide::Stored;
 use shared::messenger::key::ContactKey;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::sync::{self, Identify, Others, SyncPlan, Synced};
-use shared::messenger::table::{Claim, Contacts, Leased, UserLease};
+use shared::messenger::table::Contacts;
 use shared::outbox::Kind;
 use shared::outbox::{Entry, Outbox};
-use shared::store::StoreError;
+use shared::store::{Claim, Lease, Released, StoreError};
 use tokio::time::Instant;
 
 /// How long a contact is ours. No request to Braze begins so late that it could outlive this, with half a
@@ -47,17 +49,26 @@ pub struct ContactWorker {
 
 /// One contact and its items.
 struct Job {
-    leased: Box<Leased>,
+    stored: Stored,
+    lease: Lease,
     /// What the plan was made from.
     synced: Synced,
     /// The users whom the plan moves it to or from.
-    users: Vec<UserLease>,
+    users: Vec<User>,
     plan: SyncPlan,
     user: track::User,
     /// Items that are settled as the profile is.
     with_profile: Vec<usize>,
     /// Items of the user's events, in their order, each under our claim.
-    events: Vec<(usize, Entry)>,
+    events: Vec<(usize, Lease)>,
+}
+
+/// A user whose profile the contact is moved to or from, under our lease.
+struct User {
+    user_id: String,
+    lease: Lease,
+    /// The contacts that may ever have been moved there.
+    contacts: Vec<ContactKey>,
 }
 
 impl ContactWorker {
@@ -88,21 +99,21 @@ impl ContactWorker {
                     .collect(),
             )
         };
-        let leased = match self.contacts.claim(&subject, LEASE).await {
-            Ok(Claim::Leased(leased)) => leased,
+        let (stored, lease) = match self.contacts.claim(&subject, LEASE).await {
+            Ok(Claim::Leased(stored, lease)) => (stored, lease),
             Ok(Claim::Busy) => return all(Outcome::Busy),
             Ok(Claim::Missing) => return (None, missing(entries, &positions)),
             Err(error) => return all(Outcome::from(&error)),
         };
-        let synced = if leased.interrupted {
-            leased.synced.interrupted(&leased.contact, &self.settings)
+        let synced = if lease.interrupted() {
+            stored.synced.interrupted(&stored.contact, &self.settings)
         } else {
-            leased.synced.clone()
+            stored.synced.clone()
         };
-        let (users, plan) = match self.plan(&leased, &synced).await {
+        let (users, plan) = match self.plan(&stored.contact, &lease, &synced).await {
             Ok(planned) => planned,
             Err(outcome) => {
-                self.release(&leased, &leased.synced, &synced).await;
+                self.release(&lease, &stored.synced, &synced).await;
                 return all(outcome);
             }
         };
@@ -110,7 +121,7 @@ impl ContactWorker {
             attributes: plan.attributes.clone(),
             events: Vec::new(),
         };
-        let target = sync::event_target(&leased.contact, &plan.after);
+        let target = sync::event_target(&stored.contact, &plan.after);
         let (mut with_profile, mut events, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
         for position in positions {
             let Some(entry) = entries.get(position) else {
@@ -121,17 +132,18 @@ impl ContactWorker {
                 continue;
             };
             // Events are not idempotent: somebody may have settled this one since we read it.
-            match self.outbox.claim(entry, LEASE).await {
-                Ok(Some(claimed)) => {
+            match self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await {
+                Ok(Claim::Leased(_, lease)) => {
                     user.events.push(event(entry.payload(), target));
-                    events.push((position, claimed));
+                    events.push((position, lease));
                 }
-                Ok(None) => outcomes.push((position, Outcome::Busy)),
+                Ok(Claim::Busy | Claim::Missing) => outcomes.push((position, Outcome::Busy)),
                 Err(error) => outcomes.push((position, Outcome::from(&error))),
             }
         }
         let job = Job {
-            leased,
+            stored,
+            lease,
             synced,
             users,
             plan,
@@ -144,9 +156,14 @@ impl ContactWorker {
 
     /// Takes the users whom the contact has to be moved to or from, and says what Braze has to be told. Where it is
     /// about to be moved is stored before.
-    async fn plan(&self, leased: &Leased, synced: &Synced) -> Result<(Vec<UserLease>, SyncPlan), Outcome> {
+    async fn plan(
+        &self,
+        contact: &Contact,
+        lease: &Lease,
+        synced: &Synced,
+    ) -> Result<(Vec<User>, SyncPlan), Outcome> {
         let mut users = Vec::new();
-        let planned = self.plan_with(leased, synced, &mut users).await;
+        let planned = self.plan_with(contact, lease, synced, &mut users).await;
         match planned {
             Ok(plan) => Ok((users, plan)),
             Err(outcome) => {
@@ -158,25 +175,33 @@ impl ContactWorker {
 
     async fn plan_with(
         &self,
-        leased: &Leased,
+        contact: &Contact,
+        lease: &Lease,
         synced: &Synced,
-        users: &mut Vec<UserLease>,
+        users: &mut Vec<User>,
     ) -> Result<SyncPlan, Outcome> {
         let failed = |error: StoreError| Outcome::from(&error);
-        let key = &leased.contact.key;
-        for (user_id, enters) in sync::users_at_stake(&leased.contact, synced) {
+        let key = &contact.key;
+        for (user_id, enters) in sync::users_at_stake(contact, synced) {
             let entering = enters.then_some(key);
             let claimed = self.contacts.claim_user(&user_id, entering, LEASE).await;
-            users.push(claimed.map_err(failed)?.ok_or(Outcome::Busy)?);
+            let Claim::Leased(contacts, lease) = claimed.map_err(failed)? else {
+                return Err(Outcome::Busy);
+            };
+            users.push(User {
+                user_id,
+                lease,
+                contacts,
+            });
         }
         let others = self.others(key, users).await?;
-        let plan = sync::plan(&leased.contact, synced, &others, &self.settings);
-        let noted = !plan.enters(synced) || self.contacts.note(leased, &plan.before).await.map_err(failed)?;
+        let plan = sync::plan(contact, synced, &others, &self.settings);
+        let noted = !plan.enters(synced) || self.contacts.note(lease, &plan.before).await.map_err(failed)?;
         noted.then_some(plan).ok_or(Outcome::Busy)
     }
 
     /// Who else was ever moved to these users.
-    async fn others(&self, key: &ContactKey, users: &[UserLease]) -> Result<Others, Outcome> {
+    async fn others(&self, key: &ContactKey, users: &[User]) -> Result<Others, Outcome> {
         let mut others = Others::default();
         for user in users {
             let mut keys = user.contacts.clone();
@@ -191,23 +216,23 @@ impl ContactWorker {
             }
             for other in keys {
                 let stored = known.contacts.remove(&other);
-                others.add(user.user_id(), other, stored);
+                others.add(&user.user_id, other, stored);
             }
         }
         Ok(others)
     }
 
     /// Lets a contact go of which Braze was not told everything.
-    async fn release(&self, leased: &Leased, stored: &Synced, synced: &Synced) {
+    async fn release(&self, lease: &Lease, stored: &Synced, synced: &Synced) {
         let changed = (synced != stored).then_some(synced);
-        if let Err(error) = self.contacts.release(leased, changed).await {
+        if let Err(error) = self.contacts.release(lease, changed).await {
             tracing::warn!(%error, "a contact's lease runs out by itself");
         }
     }
 
-    async fn release_users(&self, users: &[UserLease]) {
+    async fn release_users(&self, users: &[User]) {
         for user in users {
-            if let Err(error) = self.contacts.release_user(user).await {
+            if let Err(error) = self.contacts.release(&user.lease, None).await {
                 tracing::warn!(%error, "a user's lease runs out by itself");
             }
         }
@@ -233,11 +258,11 @@ impl ContactWorker {
     async fn finish(&self, job: Job, fate: track::Fate, identified: bool) -> Vec<(usize, Outcome)> {
         let profile = match &fate.attributes {
             Ok(()) => {
-                let changed = (job.plan.after != job.leased.synced).then_some(&job.plan.after);
-                match self.contacts.release(&job.leased, changed).await {
-                    Ok(true) if job.plan.is_half() => Outcome::retry("profile_moves"),
-                    Ok(true) => Outcome::Done,
-                    Ok(false) => Outcome::retry("lease_lost"),
+                let changed = (job.plan.after != job.stored.synced).then_some(&job.plan.after);
+                match self.contacts.release(&job.lease, changed).await {
+                    Ok(Released::Yes) if job.plan.is_half() => Outcome::retry("profile_moves"),
+                    Ok(Released::Yes) => Outcome::Done,
+                    Ok(Released::Refused | Released::Lost) => Outcome::retry("lease_lost"),
                     Err(error) => Outcome::from(&error),
                 }
             }
@@ -246,7 +271,7 @@ impl ContactWorker {
                 let stored = if noted {
                     &job.plan.before
                 } else {
-                    &job.leased.synced
+                    &job.stored.synced
                 };
                 let nothing_done = error.is_without_effect() && !identified;
                 let left = if nothing_done {
@@ -254,7 +279,7 @@ impl ContactWorker {
                 } else {
                     &job.plan.before
                 };
-                self.release(&job.leased, stored, left).await;
+                self.release(&job.lease, stored, left).await;
                 outcome(error)
             }
         };
@@ -266,10 +291,10 @@ impl ContactWorker {
             .map(|position| (position, profile.clone()))
             .collect();
         // An event that Braze has taken is done, whatever became of the rest.
-        for ((position, claimed), fate) in job.events.into_iter().zip(fate.events) {
+        for ((position, lease), fate) in job.events.into_iter().zip(fate.events) {
             let outcome = fate.map_or_else(|error| outcome(&error), |()| Outcome::Done);
             if outcome == Outcome::Busy
-                && let Err(error) = self.outbox.unclaim(&claimed).await
+                && let Err(error) = self.outbox.release(&lease).await
             {
                 tracing::warn!(%error, "an event's claim runs out by itself");
             }

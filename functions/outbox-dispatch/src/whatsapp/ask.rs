@@ -7,21 +7,19 @@ use crate::whatsapp::external_system::ExternalSystemError;
 use crate::whatsapp::openai::ChatRequest;
 use crate::whatsapp::pace::{FAILURES_TOGETHER, next_handover};
 use jiff::Timestamp;
-use shared::store::StoreError;
+use shared::store::Rounds;
 use shared::whatsapp::answer::{Answer, ExternalRequest, Outcome as Answered};
 use shared::whatsapp::conversation::{Mode, Turn, TurnStatus};
 use shared::whatsapp::decide::{is_asked, wait_for_burst};
 use shared::whatsapp::duplicate::handover_id;
+use shared::whatsapp::plan::Plan;
 use shared::whatsapp::route::{ExternalSystem, ReplyRules, external_system};
 use shared::whatsapp::settings::ExternalSystemKind;
-use shared::whatsapp::settle::{AnswerPlan, Failure, decide_answer, decide_failure, in_time};
-use shared::whatsapp::table::{Changes, Committed};
+use shared::whatsapp::settle::{Failure, decide_answer, decide_failure, in_time};
+use shared::whatsapp::table::Committed;
 
 use super::LONGEST_WAIT;
 use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
-
-/// How often an answer is decided anew because the conversation changed in between.
-const ROUNDS: usize = 20;
 
 impl Drain<'_> {
     /// Hands over the messages whose turn it is. `true` if something has changed: there may be replies to send,
@@ -38,14 +36,14 @@ impl Drain<'_> {
             self.postpone_messages().await?;
             return Ok(false);
         }
-        let route = self.leased.conversation.route.clone();
+        let route = self.stored.conversation.route.clone();
         let Some(system) = external_system(route.as_deref(), &self.worker.settings) else {
             self.wait_for_settings("no_external_system".to_owned(), &messages)
                 .await?;
             return Ok(true);
         };
-        let mode = self.leased.conversation.mode;
-        let asked = if is_asked(&self.leased.conversation, system) {
+        let mode = self.stored.conversation.mode;
+        let asked = if is_asked(&self.stored.conversation, system) {
             let limit = self.worker.settings.external_system_timeout;
             if !self.has_time_for(limit) {
                 return Err(Stop::OutOfTime);
@@ -79,7 +77,7 @@ impl Drain<'_> {
 
     fn next_messages(&self) -> Vec<Turn> {
         let now = self.now();
-        let conversation = &self.leased.conversation;
+        let conversation = &self.stored.conversation;
         if conversation.ask_not_before.is_some_and(|until| until > now) {
             return Vec::new();
         }
@@ -115,7 +113,7 @@ impl Drain<'_> {
         let (settings, client) = (&self.worker.settings, &self.worker.external_system);
         match system.kind {
             ExternalSystemKind::Webhook => {
-                let conversation = &self.leased.conversation;
+                let conversation = &self.stored.conversation;
                 let id = handover_id(&conversation.id, messages);
                 let reply_url = settings.reply_url.as_deref();
                 let request = ExternalRequest::new(conversation, messages, &history, reply_url);
@@ -161,7 +159,7 @@ impl Drain<'_> {
         let rules = ReplyRules::from(&self.worker.settings);
         let stored = self
             .commit(|drain| {
-                let conversation = &drain.leased.conversation;
+                let conversation = &drain.stored.conversation;
                 let answer = in_time(answer, asked_in, kind, conversation);
                 Some(decide_answer(conversation, messages, &answer, rules, drain.now()))
             })
@@ -244,7 +242,7 @@ impl Drain<'_> {
             given_up,
             ask_not_before: told.map(|wait| self.now() + signed(wait)),
         };
-        self.commit(|drain| decide_failure(&drain.leased.conversation, failure, settings, drain.now()))
+        self.commit(|drain| decide_failure(&drain.stored.conversation, failure, settings, drain.now()))
             .await?;
         Ok(())
     }
@@ -265,32 +263,29 @@ impl Drain<'_> {
 
     /// Commits what `decide` plans for the conversation as it stands, however often it changes meanwhile. The
     /// replies join those that wait. `false` if there was nothing to plan, or somebody else has done it.
-    async fn commit(&mut self, decide: impl Fn(&Self) -> Option<AnswerPlan>) -> Result<bool, Stop> {
-        for _ in 0..ROUNDS {
+    async fn commit(&mut self, decide: impl Fn(&Self) -> Option<Plan>) -> Result<bool, Stop> {
+        let mut rounds = Rounds::new("a conversation is written too often to keep up with");
+        loop {
             let Some(plan) = decide(self) else {
                 return Ok(false);
             };
-            let (id, conversations) = (&plan.conversation.id, &self.worker.conversations);
-            let changes = Changes::from(&plan);
-            match persist(move || conversations.commit(id, changes)).await? {
+            let conversations = &self.worker.conversations;
+            match persist(|| conversations.commit(&plan)).await? {
                 Committed::Yes => {
-                    self.leased.conversation = plan.conversation;
+                    self.stored.conversation = plan.conversation;
                     self.turns.extend(plan.turns);
                     self.replies
                         .extend(plan.outbox.into_iter().map(|item| Waiting::new(item.event_key)));
                     return Ok(true);
                 }
                 Committed::Stale => {
-                    let leased = &self.leased;
-                    let lease = BRAZE_TIMEOUT + super::drain::BEYOND;
-                    let claim = persist(move || conversations.renew(leased, lease)).await?;
+                    rounds.next().await?;
+                    let (lease, length) = (&self.lease, BRAZE_TIMEOUT + super::drain::BEYOND);
+                    let claim = persist(|| conversations.renew(lease, length)).await?;
                     self.renewed(claim)?;
                 }
                 Committed::HandedOver | Committed::Duplicate => return Ok(false),
             }
         }
-        Err(Stop::Store(StoreError::conflict(
-            "a conversation is written too often to keep up with",
-        )))
     }
 }

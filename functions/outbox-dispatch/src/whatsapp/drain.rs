@@ -8,12 +8,12 @@ use crate::whatsapp::pace::Learned;
 use jiff::{SignedDuration, Timestamp};
 use shared::outbox::Entry;
 use shared::outbox::Kind;
-use shared::store::StoreError;
+use shared::store::{Claim, Lease, Released, Rounds, StoreError};
 use shared::telemetry;
 use shared::whatsapp::conversation::Turn;
 use shared::whatsapp::message::ConversationId;
 use shared::whatsapp::reply::event_key;
-use shared::whatsapp::table::{Claim, Leased};
+use shared::whatsapp::table::Stored;
 
 use super::RelayWorker;
 use super::messages::Tried;
@@ -77,7 +77,8 @@ pub(super) struct Drain<'a> {
     /// The items that we were given, by event key.
     pub(super) given: BTreeMap<&'a str, (usize, &'a Entry)>,
     pub(super) outcomes: BTreeMap<usize, Outcome>,
-    pub(super) leased: Leased,
+    pub(super) stored: Stored,
+    pub(super) lease: Lease,
     /// What was said, in order.
     pub(super) turns: Vec<Turn>,
     /// Items of messages that wait and that we were not given, by event key.
@@ -123,8 +124,8 @@ impl<'a> Drain<'a> {
             return all(Outcome::Busy);
         }
         let lease = worker.settings.external_system_timeout.max(BRAZE_TIMEOUT) + BEYOND;
-        let leased = match worker.conversations.claim(&id, lease).await {
-            Ok(Claim::Leased(leased)) => *leased,
+        let (stored, lease) = match worker.conversations.claim(&id, lease).await {
+            Ok(Claim::Leased(stored, lease)) => (stored, lease),
             Ok(Claim::Busy) => return all(Outcome::Busy),
             Ok(Claim::Missing) => return all(dead("unknown_conversation")),
             Err(error) => return all(Outcome::from(&error)),
@@ -138,8 +139,9 @@ impl<'a> Drain<'a> {
                 .map(|(position, entry)| (entry.event_key.as_str(), (position, entry)))
                 .collect(),
             outcomes: BTreeMap::new(),
-            settled_sends: leased.settled_sends.clone(),
-            leased,
+            settled_sends: stored.settled_sends.clone(),
+            stored,
+            lease,
             turns: Vec::new(),
             found: BTreeMap::new(),
             tried: BTreeMap::new(),
@@ -183,16 +185,23 @@ impl<'a> Drain<'a> {
                 continue;
             }
             let settled = self.settled_sends.as_deref();
-            let news = settled.filter(|settled| self.leased.settled_sends.as_deref() != Some(settled));
-            if self.worker.conversations.release(&self.leased, news).await? {
-                return Ok(());
+            let news = settled.filter(|settled| self.stored.settled_sends.as_deref() != Some(settled));
+            match self.release(news).await? {
+                Released::Yes => return Ok(()),
+                Released::Lost => return Err(Stop::Lost),
+                Released::Refused => {}
             }
-            // Something came in meanwhile, and whoever brought it was turned away.
+            // Something came in meanwhile, and the worker that it woke was turned away.
             self.renew(self.worker.settings.external_system_timeout.max(BRAZE_TIMEOUT))
                 .await?;
             self.outdated = true;
         }
         Err(Stop::OutOfTime)
+    }
+
+    async fn release(&self, settled_sends: Option<&str>) -> Result<Released, StoreError> {
+        let (conversations, version) = (&self.worker.conversations, self.stored.conversation.version);
+        conversations.release(&self.lease, version, settled_sends).await
     }
 
     async fn read(&mut self) -> Result<(), Stop> {
@@ -219,9 +228,9 @@ impl<'a> Drain<'a> {
     }
 
     async fn waiting_replies(&self) -> Result<Vec<Entry>, StoreError> {
-        let last = event_key(self.leased.conversation.sends);
+        let last = event_key(self.stored.conversation.sends);
         let settled = self.settled_sends.as_deref();
-        if self.leased.conversation.sends == 0 || settled.is_some_and(|settled| settled >= last.as_str()) {
+        if self.stored.conversation.sends == 0 || settled.is_some_and(|settled| settled >= last.as_str()) {
             return Ok(Vec::new());
         }
         let from = settled.unwrap_or(SENDS.0);
@@ -240,7 +249,7 @@ impl<'a> Drain<'a> {
 
     /// Sees to it that the conversation stays ours during a call that may take `limit`.
     pub(super) async fn hold(&mut self, limit: Duration) -> Result<(), Stop> {
-        if self.leased.until >= self.worker.clock.now() + signed(limit) + signed(LEFT) {
+        if self.lease.until() >= self.worker.clock.now() + signed(limit) + signed(LEFT) {
             return Ok(());
         }
         self.renew(limit).await
@@ -248,15 +257,15 @@ impl<'a> Drain<'a> {
 
     pub(super) async fn renew(&mut self, limit: Duration) -> Result<(), Stop> {
         let conversations = &self.worker.conversations;
-        let claim = conversations.renew(&self.leased, limit + BEYOND).await?;
+        let claim = conversations.renew(&self.lease, limit + BEYOND).await?;
         self.renewed(claim)
     }
 
-    pub(super) fn renewed(&mut self, claim: Claim) -> Result<(), Stop> {
+    pub(super) fn renewed(&mut self, claim: Claim<Stored>) -> Result<(), Stop> {
         match claim {
-            Claim::Leased(leased) => {
-                self.outdated |= leased.conversation.version != self.leased.conversation.version;
-                self.leased = *leased;
+            Claim::Leased(stored, lease) => {
+                self.outdated |= stored.conversation.version != self.stored.conversation.version;
+                (self.stored, self.lease) = (stored, lease);
                 Ok(())
             }
             Claim::Busy | Claim::Missing => Err(Stop::Lost),
@@ -290,8 +299,8 @@ impl<'a> Drain<'a> {
     /// Ends the lease after something went wrong; if that fails, it runs out by itself.
     async fn let_go(&mut self) {
         for _ in 0..2 {
-            match self.worker.conversations.release(&self.leased, None).await {
-                Ok(false) if self.renew(BRAZE_TIMEOUT).await.is_ok() => {}
+            match self.release(None).await {
+                Ok(Released::Refused) if self.renew(BRAZE_TIMEOUT).await.is_ok() => {}
                 Ok(_) => return,
                 Err(error) => {
                     tracing::warn!(%error, "a conversation's lease runs out by itself");
@@ -302,8 +311,8 @@ impl<'a> Drain<'a> {
     }
 }
 
-/// How often something is written that cannot be taken back outside.
-const PERSISTENCE: u32 = 5;
+/// How long a write is tried whose loss would repeat a call.
+const PERSISTENCE: Duration = Duration::from_secs(3);
 
 /// Writes what follows from a call that was made: were it lost, the call would be made again. So it is tried
 /// for some seconds, beyond what the SDK tries.
@@ -311,13 +320,11 @@ pub(super) async fn persist<T, Writing>(write: impl Fn() -> Writing) -> Result<T
 where
     Writing: Future<Output = Result<T, StoreError>>,
 {
-    let mut tries = 0;
+    let mut rounds = Rounds::within(PERSISTENCE, "");
     loop {
         match write().await {
-            Err(error) if tries < PERSISTENCE => {
+            Err(error) if rounds.next().await.is_ok() => {
                 tracing::warn!(%error, "what a call led to is not written yet");
-                tokio::time::sleep(Duration::from_millis(100 << tries)).await;
-                tries += 1;
             }
             written => return written,
         }

@@ -26,7 +26,7 @@ pub(super) struct Tried {
 impl Drain<'_> {
     /// Reads what was said, and the items of messages that wait though we were not given them.
     pub(super) async fn read_turns(&mut self) -> Result<(), Stop> {
-        let id = &self.leased.conversation.id;
+        let id = &self.stored.conversation.id;
         let given = self.given.iter();
         let wanted: Vec<&str> = given
             .filter(|(_, (position, _))| !self.outcomes.contains_key(position))
@@ -131,7 +131,7 @@ impl Drain<'_> {
 
     /// Later messages go without these.
     async fn give_up(&mut self, messages: &[Turn]) -> Result<(), Stop> {
-        let (conversations, id) = (&self.worker.conversations, &self.leased.conversation.id);
+        let (conversations, id) = (&self.worker.conversations, &self.stored.conversation.id);
         for messages in messages.chunks(MAX_HANDED_OVER) {
             persist(move || conversations.give_up(id, messages)).await?;
         }
@@ -149,7 +149,7 @@ impl Drain<'_> {
         let now = self.now();
         let waiting = self.waiting_messages();
         let told = self
-            .leased
+            .stored
             .conversation
             .ask_not_before
             .filter(|until| *until > now);

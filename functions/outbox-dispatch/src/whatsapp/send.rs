@@ -5,8 +5,9 @@ use crate::dispatch::{Moved, Outcome};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::Value;
+use shared::outbox::Entry;
 use shared::outbox::OutboxItem;
-use shared::outbox::{Entry, Status};
+use shared::store::Claim;
 use shared::telemetry;
 use shared::whatsapp::reply::{ReplyPayload, Send, decide_send, without_attributes};
 
@@ -31,21 +32,17 @@ impl Drain<'_> {
             }
             let event_key = first.event_key.clone();
             self.hold(BRAZE_TIMEOUT).await?;
-            let outbox = &self.worker.outbox;
-            let Some(entry) = outbox.claim_key(self.subject, &event_key, CLAIM).await? else {
-                let stored = outbox.get(self.subject, &event_key).await?;
-                if stored.is_some_and(|entry| entry.status == Status::Pending) {
-                    // Whoever had it died over it. It may have been sent; its claim has to run out first.
-                    self.block(self.now() + signed(CLAIM));
-                    break;
+            match self.worker.outbox.claim(self.subject, &event_key, CLAIM).await? {
+                Claim::Leased(entry, _) => self.send(&entry).await?,
+                // Whoever had it died over it. It may have been sent; its claim has to run out first.
+                Claim::Busy => self.block(self.now() + signed(CLAIM)),
+                Claim::Missing => {
+                    self.passed(&event_key);
+                    if let Some((position, _)) = self.given.get(event_key.as_str()) {
+                        self.outcomes.insert(*position, Outcome::Settled);
+                    }
                 }
-                self.passed(&event_key);
-                if let Some((position, _)) = self.given.get(event_key.as_str()) {
-                    self.outcomes.insert(*position, Outcome::Settled);
-                }
-                continue;
-            };
-            self.send(&entry).await?;
+            }
         }
         self.hold_back().await
     }
@@ -56,7 +53,7 @@ impl Drain<'_> {
             self.passed(&entry.event_key);
             return Ok(());
         };
-        let conversation = &self.leased.conversation;
+        let conversation = &self.stored.conversation;
         let settings = &self.worker.settings;
         let sent = match decide_send(&entry.event_key, &reply, conversation, settings, self.now()) {
             Send::Trigger(body) => self.worker.braze.trigger_send(&body).await,
@@ -111,15 +108,15 @@ impl Drain<'_> {
 
     /// It is not sent; what it would have written to the profile is written all the same.
     async fn give_up_reply(&mut self, entry: &Entry, reply: &ReplyPayload, reason: &str) -> Result<(), Stop> {
-        let Some((rest, attributes)) = without_attributes(&entry.event_key, reply, &self.leased.conversation)
+        let Some((rest, attributes)) = without_attributes(&entry.event_key, reply, &self.stored.conversation)
         else {
             self.note(entry, dead(reason)).await?;
             self.passed(&entry.event_key);
             return Ok(());
         };
-        let (conversations, item) = (&self.worker.conversations, &attributes);
+        let (outbox, item) = (&self.worker.outbox, &attributes);
         // If it was not pending any more, then because an earlier try was carried out and its answer lost.
-        persist(|| conversations.give_up_but(entry, reason, &rest, item)).await?;
+        persist(|| outbox.give_up_but(entry, reason, &rest, item)).await?;
         let subject = telemetry::pseudonym(self.subject);
         tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item is dead");
         self.noted(&entry.event_key, Moved::Dead);
@@ -129,7 +126,7 @@ impl Drain<'_> {
     }
 
     async fn replace(&mut self, entry: &Entry, pieces: Vec<OutboxItem>) -> Result<(), Stop> {
-        if !self.worker.conversations.replace(entry, &pieces).await? {
+        if !self.worker.outbox.replace(entry, &pieces).await? {
             return Err(Stop::Lost);
         }
         if let Some((position, _)) = self.given.get(entry.event_key.as_str()) {

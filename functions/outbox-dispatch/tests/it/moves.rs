@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shared::messenger::table::Contacts;
 use shared::outbox::Outbox;
 use shared::outbox::{Kind, OutboxItem};
+use shared::store::Claim;
 use testkit::aws::Fault as AwsFault;
 use testkit::braze::Endpoint;
 use testkit::braze::faults::{self, RateLimit};
@@ -218,16 +219,12 @@ async fn that_a_dispatcher_died_is_not_forgotten_while_the_user_is_taken() {
         house.clock.clone(),
     );
     let lease = Duration::from_mins(10);
-    let taken = contacts.claim_user("user-1", None, lease).await.unwrap().unwrap();
-    assert!(
-        contacts
-            .claim_user("user-1", None, lease)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    let claim = contacts.claim_user("user-1", None, lease).await.unwrap();
+    let Claim::Leased(_, taken) = claim else {
+        panic!("free")
+    };
     assert_eq!(house.tick().await["left"], 2);
-    contacts.release_user(&taken).await.unwrap();
+    contacts.release(&taken, None).await.unwrap();
     house.drain().await;
     assert_eq!(house.reached_by("7001"), ["user-1"]);
     assert_eq!(house.braze.profiles().len(), 1);

@@ -387,7 +387,7 @@ async fn a_message_that_comes_while_the_conversation_is_let_go_is_not_forgotten(
                 call["UpdateExpression"]
                     .as_str()
                     .unwrap()
-                    .contains("REMOVE lease_until"),
+                    .contains("REMOVE #lease_until"),
                 "{call}"
             );
             let request = inbound_request(&body("42", "second", "d2"), Some(TOKEN));

@@ -46,7 +46,7 @@ fn through_all_rooms(payload: &Path) -> Value {
     json!({
         "message": message,
         "conversation": plan.conversation,
-        "turn": { "sort_key": plan.turn.sort_key(), "status": plan.turn.status },
+        "turn": { "sort_key": plan.turns[0].sort_key(), "status": plan.turns[0].status },
         "guards": plan.guards,
         "outbox": plan.outbox.iter().map(|item| &item.event_key).collect::<Vec<_>>(),
     })

@@ -284,7 +284,7 @@ async fn when_time_is_up_the_next_tick_goes_on() {
         let clock = house.clock.clone();
         house.aws.before_next("UpdateItem", move |request| {
             Box::pin(async move {
-                if request.to_string().contains("SET push") {
+                if request.to_string().contains("SET #push") {
                     clock.set(clock.now() + SignedDuration::from_secs(100));
                 }
             })

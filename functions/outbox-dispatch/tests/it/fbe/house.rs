@@ -22,6 +22,7 @@ use testkit::template::Template;
 pub(crate) const SHOP: &str = "shop-42-unique-id";
 pub(crate) const CATALOG: &str = "726635365295186";
 pub(crate) const PARTNER: &str = "EAAB-partner";
+pub(crate) const SIGNING_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 pub(crate) const APP_SECRET: &str = "app-secret-of-the-tests";
 
 pub(crate) struct House {
@@ -48,6 +49,9 @@ impl House {
         aws.create_tables(&template).await.unwrap();
         aws.put_secret("meta", &meta(APP_SECRET, partner)).await.unwrap();
         aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
+        aws.put_secret("partner", &json!({"api_token": "reader", "signing_secret": SIGNING_SECRET}))
+            .await
+            .unwrap();
         let options = graph::Options::new("1", APP_SECRET)
             .partner_token(PARTNER)
             .proof_everywhere(true);
@@ -60,6 +64,7 @@ impl House {
         let mut pairs = vec![
             ("META_SECRET_ID", "meta"),
             ("BRAZE_SECRET_ID", "braze"),
+            ("PARTNER_SECRET_ID", "partner"),
             ("FBE_SECRET_PREFIX", "stack/fbe/"),
             ("CONTACTS_TABLE", tables[0].as_str()),
             ("INSTALLS_TABLE", tables[1].as_str()),
@@ -102,10 +107,11 @@ impl House {
 
     /// Meta installs or changes the app, says so at Graph, and delivers the webhook.
     pub(crate) async fn happen(&self, case: &str) {
-        if let Some(install) = graph::Install::from_webhook(&value(case)) {
-            self.graph.set_install(install);
-        } else {
-            self.graph.change_install(SHOP, None);
+        let value = value(case);
+        match (graph::Install::from_webhook(&value), value["business_manager_id"].as_str()) {
+            (Some(install), _) => self.graph.set_install(install),
+            (None, Some(manager)) => self.graph.remove_install(SHOP, manager),
+            (None, None) => self.graph.change_install(SHOP, None),
         }
         assert_eq!(self.deliver(case).await, 200, "{case}");
     }

@@ -4,6 +4,7 @@ mod app_secret;
 mod catalog;
 mod catalog_limits;
 mod crash;
+mod decisions;
 pub(crate) mod house;
 mod life;
 mod notice;

@@ -1,0 +1,129 @@
+//! One table: the calls that more than one job makes, and what their answers mean.
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{self, Put, ReturnValue, TransactWriteItem};
+use jiff::Timestamp;
+
+use super::rounds::Rounds;
+use super::update::{Update, names};
+use super::{Item, StoreError};
+use crate::clock::Clock;
+
+/// Why a write or a transaction ends that met one transaction after the other.
+pub(super) const CONFLICT: &str = "other transactions keep getting in the way";
+
+/// A table of the stack.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) client: Client,
+    pub(crate) name: String,
+    pub(crate) clock: Clock,
+}
+
+/// What became of an update.
+pub(super) enum Updated {
+    /// It is made. With the item before it, if that was asked for and there was one.
+    Made(Item),
+    /// Its conditions do not hold. With the item as it stands; empty if there is none.
+    Refused(Item),
+    /// A transaction is under way at the item.
+    Conflict,
+}
+
+impl Table {
+    pub(crate) fn new(client: Client, name: String, clock: Clock) -> Self {
+        Self { client, name, clock }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The item, read consistently.
+    pub(crate) async fn get(&self, key: Item) -> Result<Option<Item>, StoreError> {
+        let request = self.client.get_item().table_name(&self.name);
+        let answer = request.set_key(Some(key)).consistent_read(true).send().await;
+        let answer = answer.map_err(|error| StoreError::sdk("GetItem", &error))?;
+        Ok(answer.item)
+    }
+
+    /// A put as a part of a transaction, on a condition that names attributes as `#name`; without values = always.
+    pub(crate) fn put(
+        &self,
+        item: Item,
+        condition: Option<(&str, Item)>,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let mut put = Put::builder().table_name(&self.name).set_item(Some(item));
+        if let Some((condition, values)) = condition {
+            put = put
+                .condition_expression(condition)
+                .set_expression_attribute_names(names(condition))
+                .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()));
+        }
+        let put = put.build().map_err(|error| StoreError::new("PutItem", error))?;
+        Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    /// A query of this table.
+    pub(crate) fn query(&self) -> QueryFluentBuilder {
+        self.client.query().table_name(&self.name)
+    }
+
+    /// Makes an update. `false` if its conditions do not hold.
+    pub(crate) async fn update(&self, update: Update) -> Result<bool, StoreError> {
+        match self.update_returning(ReturnValue::None, update).await? {
+            Updated::Made(_) => Ok(true),
+            Updated::Refused(_) => Ok(false),
+            Updated::Conflict => Err(StoreError::conflict(CONFLICT)),
+        }
+    }
+
+    /// Makes an update, again while a transaction is at the item: the SDK does not.
+    pub(super) async fn update_returning(
+        &self,
+        returned: ReturnValue,
+        update: Update,
+    ) -> Result<Updated, StoreError> {
+        let update = update.build(&self.name)?;
+        let mut rounds = Rounds::new(CONFLICT);
+        loop {
+            match send_update(&self.client, returned.clone(), update.clone()).await? {
+                Updated::Conflict if rounds.next().await.is_ok() => {}
+                updated => return Ok(updated),
+            }
+        }
+    }
+}
+
+/// Sends an update by itself.
+pub(super) async fn send_update(
+    client: &Client,
+    returned: ReturnValue,
+    update: types::Update,
+) -> Result<Updated, StoreError> {
+    let answer = client
+        .update_item()
+        .table_name(update.table_name)
+        .set_key(Some(update.key))
+        .update_expression(update.update_expression)
+        .set_condition_expression(update.condition_expression)
+        .set_expression_attribute_names(update.expression_attribute_names)
+        .set_expression_attribute_values(update.expression_attribute_values)
+        .set_return_values_on_condition_check_failure(update.return_values_on_condition_check_failure)
+        .return_values(returned)
+        .send()
+        .await;
+    let error = match answer {
+        Ok(answer) => return Ok(Updated::Made(answer.attributes.unwrap_or_default())),
+        Err(error) => error,
+    };
+    match error.as_service_error() {
+        Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
+            Ok(Updated::Refused(refused.item().cloned().unwrap_or_default()))
+        }
+        Some(UpdateItemError::TransactionConflictException(_)) => Ok(Updated::Conflict),
+        _ => Err(StoreError::sdk("UpdateItem", &error)),
+    }
+}
