@@ -27,6 +27,7 @@ pub mod fault;
 pub mod graph;
 mod history;
 pub mod lambda;
+pub mod partner;
 mod server;
 pub mod signer;
 pub mod template;

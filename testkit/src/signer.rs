@@ -61,6 +61,21 @@ pub fn standard_webhooks_headers(
     ])
 }
 
+/// Whether the headers sign exactly this body with `secret`, whatever time they name.
+#[must_use]
+pub fn is_signed(secret: &str, headers: &HeaderMap, body: &[u8]) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let (Some(id), Some(signature)) = (text(HEADER_WEBHOOK_ID), text(HEADER_WEBHOOK_SIGNATURE)) else {
+        return false;
+    };
+    let seconds = text(HEADER_WEBHOOK_TIMESTAMP).and_then(|seconds| seconds.parse().ok());
+    let Some(at) = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()) else {
+        return false;
+    };
+    let signed = standard_webhooks_headers(secret, id, at, body);
+    signed.is_ok_and(|[_, _, (_, right)]| right == signature)
+}
+
 /// When every event of [`gateway_event`] was received: 2026-11-21T10:00:00Z, in milliseconds since 1970.
 pub const RECEIVED_AT_MILLISECONDS: i64 = 1_795_255_200_000;
 

@@ -24,6 +24,7 @@ pub(crate) struct House {
     pub(crate) installs: Installs,
     pub(crate) secrets: BusinessSecrets,
     pub(crate) tables: [String; 2],
+    clock: Clock,
 }
 
 impl House {
@@ -35,6 +36,8 @@ impl House {
             "app_id": "1", "app_secret": SECRET, "verify_token": "v", "fbe_verify_token": "of-fbe",
         });
         aws.put_secret("meta", &meta).await.unwrap();
+        let partner = json!({"api_token": "reader", "signing_secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"});
+        aws.put_secret("partner", &partner).await.unwrap();
         let table = |name: &str| template.table(name).unwrap().name.clone();
         let (installs_table, outbox_table) = (table("InstallsTable"), table("OutboxTable"));
         let pairs = [
@@ -53,7 +56,7 @@ impl House {
         aws.reset_calls();
         Self {
             app,
-            installs: Installs::new(dynamodb, installs_table.clone(), outbox, clock),
+            installs: Installs::new(dynamodb, installs_table.clone(), outbox, clock.clone()),
             secrets: BusinessSecrets::new(
                 secrets,
                 FbeSecretSettings {
@@ -63,7 +66,16 @@ impl House {
             ),
             aws,
             tables: [installs_table, outbox_table],
+            clock,
         }
+    }
+
+    pub(crate) async fn write_partner(&self, secret: serde_json::Value) {
+        self.aws.put_secret("partner", &secret).await.unwrap();
+    }
+
+    pub(crate) fn later(&self, duration: jiff::SignedDuration) {
+        self.clock.set(self.clock.now() + duration);
     }
 
     pub(crate) async fn send(&self, request: Request) -> (u16, String) {

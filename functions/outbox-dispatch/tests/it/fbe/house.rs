@@ -12,7 +12,7 @@ use shared::fbe::install::Install;
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::FbeSecretSettings;
 use shared::fbe::table::{Installs, Push};
-use shared::outbox::Outbox;
+use shared::outbox::{Lane, Outbox};
 use shared::webhook::signature::sign;
 use testkit::aws::EmbeddedAws;
 use testkit::braze::{self, FakeBraze};
@@ -214,6 +214,13 @@ impl House {
     async fn scan(&self) -> Vec<std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>> {
         let scan = self.aws.dynamodb().scan().table_name(&self.outbox_table).send();
         scan.await.unwrap().items.unwrap_or_default()
+    }
+
+    /// Makes everything that was given up pending again.
+    pub(crate) async fn redrive(&self) {
+        for entry in self.outbox.list_dead(Lane::Sync, 100).await.unwrap() {
+            assert!(self.outbox.redrive(&entry).await.unwrap());
+        }
     }
 
     pub(crate) async fn rows(&self, status: &str) -> usize {
