@@ -28,6 +28,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
+use shared::clock::Clock;
 use testkit::aws::EmbeddedAws;
 use testkit::braze::{FakeBraze, Options};
 use testkit::external_system::{self, Behaviour, ExternalSystem};
@@ -98,7 +99,7 @@ impl RuntimeApi {
 async fn next(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     shared.polls.send(Instant::now()).ok();
     let event = shared.events.lock().await.recv().await.unwrap_or_default();
-    let deadline = jiff::Timestamp::now().as_millisecond() + 900_000;
+    let deadline = Clock::system().now().as_millisecond() + 900_000;
     let mut headers = HeaderMap::new();
     headers.insert(
         "lambda-runtime-aws-request-id",
@@ -150,9 +151,9 @@ impl Stack {
         .await
         .unwrap();
         let braze = FakeBraze::start(Options::new("key")).await.unwrap();
-        let system = ExternalSystem::start(external_system::Options::new(SIGNING_SECRET))
-            .await
-            .unwrap();
+        // The binaries keep to the machine's clock.
+        let options = external_system::Options::new(SIGNING_SECRET).clock(&Clock::system());
+        let system = ExternalSystem::start(options).await.unwrap();
         system.set_behaviour(Behaviour::slow(Duration::from_secs(3)));
         let table = |name: &str| template.table(name).unwrap().name.clone();
         let settings = BTreeMap::from([
@@ -350,7 +351,7 @@ async fn thousand_conversations() {
 
 /// An API Gateway event with one signed POST in which each of `people` writes one message.
 fn post_event(people: &[String], round: u64) -> Value {
-    let now = jiff::Timestamp::now().as_millisecond();
+    let now = Clock::system().now().as_millisecond();
     let items: Vec<Value> = people
         .iter()
         .map(|psid| {

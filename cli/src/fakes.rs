@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use shared::clock::Clock;
 use shared::secrets::{BrazeSecret, MetaSecret, PartnerSecret, RelaySecret};
 use testkit::braze::{self, FakeBraze};
 use testkit::external_system::{self, ExternalSystem};
@@ -40,6 +41,7 @@ impl Fakes {
     pub(crate) async fn start(
         secrets: &BTreeMap<String, Value>,
         settings: &mut BTreeMap<String, String>,
+        clock: &Clock,
     ) -> anyhow::Result<Self> {
         let mut fakes = Self {
             braze: None,
@@ -51,6 +53,7 @@ impl Fakes {
         if missing(settings, "BRAZE_REST_ENDPOINT") {
             let secret: BrazeSecret = read(secrets, "braze")?;
             let mut options = braze::Options::new(secret.api_key.expose_secret())
+                .clock(clock)
                 .history(HISTORY)
                 .drained(false);
             if let Some(key) = &secret.trigger_api_key {
@@ -88,6 +91,7 @@ impl Fakes {
         if missing(settings, "EXTERNAL_SYSTEM_URL") && settings.contains_key("REPLY_CAMPAIGN_ID") {
             let secret: RelaySecret = read(secrets, "relay")?;
             let mut options = external_system::Options::new(secret.signing_secret.expose_secret())
+                .clock(clock)
                 .history(HISTORY)
                 .drained(false);
             if let Some(token) = &secret.external_system_token {

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use aws_sdk_dynamodb::types::AttributeValue;
-use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use shared::clock::Clock;
@@ -20,8 +19,9 @@ use shared::messenger::settings::MessengerSettings;
 use shared::outbox::Outbox;
 use shared::outbox::OutboxItem;
 use shared::webhook::signature::{self, Received};
-use testkit::signer::{RECEIVED_AT_MILLISECONDS, gateway_event};
+use testkit::signer::gateway_event;
 use testkit::template::Template;
+use testkit::time;
 
 use crate::payloads::{self, Credential, Payload, Sender};
 use crate::secrets;
@@ -346,10 +346,6 @@ fn named(name: &str) -> anyhow::Result<Payload> {
         .with_context(|| format!("the payload {name} is gone"))
 }
 
-fn received_at() -> anyhow::Result<Timestamp> {
-    Ok(Timestamp::from_millisecond(RECEIVED_AT_MILLISECONDS)?)
-}
-
 /// The outbox items that follow from a Messenger payload about people who were not known before.
 fn items_of(payload: &Payload) -> anyhow::Result<Vec<OutboxItem>> {
     let Credential::AppSecret(secret) = secrets::development_credential(payload.sender) else {
@@ -357,7 +353,7 @@ fn items_of(payload: &Payload) -> anyhow::Result<Vec<OutboxItem>> {
     };
     let signature = signature::sign(&secret, &payload.body);
     let verified = Received::new(payload.body.clone(), Some(&signature)).verify([&secret])?;
-    let parsed = payload::parse(&verified, received_at()?);
+    let parsed = payload::parse(&verified, time::start());
     let settings = Env::new(|_| None).finish(MessengerSettings::read)?;
     let links = LinkKeys::new(&SecretString::from(""), None);
     let mut by_contact: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -376,7 +372,7 @@ fn items_of(payload: &Payload) -> anyhow::Result<Vec<OutboxItem>> {
 fn record(item: &OutboxItem, position: usize) -> anyhow::Result<Value> {
     const ARN: &str =
         "arn:aws:dynamodb:eu-west-1:123456789012:table/local-OutboxTable/stream/2026-11-21T09:00:00.000";
-    let at = received_at()?;
+    let at = time::start();
     // Only to write the item down as it is stored; nothing is sent.
     let client = aws_sdk_dynamodb::Client::new(&testkit::aws::sdk_config("http://127.0.0.1:1"));
     let write = Outbox::new(client, String::new(), Clock::fixed(at)).put(item)?;

@@ -25,6 +25,8 @@ mod story;
 use std::process::ExitCode;
 
 use clap::Parser;
+use jiff::Timestamp;
+use shared::clock::Clock;
 
 use commands::Command;
 use output::UsageError;
@@ -45,6 +47,10 @@ struct Cli {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 
+    /// The time at which the command starts, instead of the machine's; for tests
+    #[arg(long, global = true, hide = true, value_name = "TIME")]
+    now: Option<Timestamp>,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -53,7 +59,8 @@ struct Cli {
 pub async fn run() -> ExitCode {
     let cli = Cli::parse();
     output::init_log(cli.verbose, cli.command.is_quiet());
-    match commands::run(cli.command).await {
+    let clock = cli.now.map_or_else(Clock::system, Clock::starting_at);
+    match commands::run(cli.command, &clock).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use shared::json;
 use testkit::graph::{FakeGraph, Install};
 use testkit::lambda::{Handler, handler};
 
@@ -52,7 +53,7 @@ fn installs(event: &Value) -> Vec<(i64, Value)> {
     } else {
         body.as_bytes().to_vec()
     };
-    let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let body: Value = json::read(&bytes).unwrap_or_default();
     let mut found = Vec::new();
     // What names no time happens now.
     let received = event.pointer("/requestContext/timeEpoch").and_then(Value::as_i64);

@@ -10,6 +10,7 @@ use aws_sdk_cloudformation::types::Stack;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
+use shared::json;
 use shared::secrets::{LinkSecret, MetaSecret, RelaySecret};
 
 use crate::output;
@@ -48,15 +49,8 @@ pub fn development() -> Value {
 /// development value.
 pub(crate) fn read_file(path: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    // serde_json's message would quote a value.
-    let given: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| {
-        output::usage(format!(
-            "{} is not a JSON object (line {}, column {})",
-            path.display(),
-            error.line(),
-            error.column()
-        ))
-    })?;
+    let given: Map<String, Value> = json::read(&text)
+        .map_err(|error| output::usage(format!("{} is no object of secrets: {error}", path.display())))?;
     let mut secrets = development();
     for (name, value) in given {
         if !NAMES.contains(&name.as_str()) || !value.is_object() {
@@ -245,13 +239,7 @@ impl Secrets {
                 fetch(client, id).await?
             }
         };
-        // Not serde_json's own message: it may quote a value.
-        serde_json::from_str(&value).map_err(|error| {
-            anyhow::anyhow!(
-                "the secret {name} lacks a field or has one of another type (column {})",
-                error.column()
-            )
-        })
+        json::read(value.as_bytes()).with_context(|| format!("the secret {name} cannot be read"))
     }
 }
 

@@ -49,14 +49,17 @@ pub struct StackOptions {
     pub tick: Duration,
     /// How often the outbox's stream is looked at.
     pub poll: Duration,
-    /// The functions' time. Schedules and the embedded AWS keep to the machine's.
+    /// The time of the functions and the fakes.
     pub clock: Clock,
+    /// Whether expired items are removed, by the machine's clock.
+    pub expiry: bool,
 }
 
-impl Default for StackOptions {
+impl StackOptions {
     /// Free ports of the loopback interface, in memory, development secrets, all fakes, and impatient: for
     /// tests and the demo.
-    fn default() -> Self {
+    #[must_use]
+    pub fn with_clock(clock: &Clock) -> Self {
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
             http: anywhere,
@@ -66,7 +69,8 @@ impl Default for StackOptions {
             settings: BTreeMap::new(),
             tick: Duration::from_secs(1),
             poll: Duration::from_millis(10),
-            clock: Clock::system(),
+            clock: clock.clone(),
+            expiry: false,
         }
     }
 }
@@ -100,12 +104,13 @@ impl LocalStack {
         let aws = EmbeddedAws::start(testkit::aws::Options {
             address: options.aws,
             data_dir: options.data_dir,
+            expiry: options.expiry,
         })
         .await?;
         aws.create_tables(&template).await?;
         let secrets = write_secrets(&aws, options.secrets.as_ref()).await?;
         let mut settings = options.settings;
-        let fakes = Fakes::start(&secrets, &mut settings).await?;
+        let fakes = Fakes::start(&secrets, &mut settings, &options.clock).await?;
 
         let listener = TcpListener::bind(options.http)
             .await
@@ -158,8 +163,8 @@ impl LocalStack {
                 });
             }
         }
-        let schedules = ScheduleDriver::start(schedules, &stop);
-        let gateway = Gateway::serve(listener, routes, stop.clone())?;
+        let schedules = ScheduleDriver::start(schedules, &options.clock, &stop);
+        let gateway = Gateway::serve(listener, routes, options.clock.clone(), stop.clone())?;
         let functions = functions
             .into_iter()
             .map(|(function, handler)| (function.logical_id.clone(), handler))

@@ -17,9 +17,12 @@
 pub mod clients;
 pub mod clock;
 pub mod config;
+pub mod digest;
 pub mod fbe;
+pub mod json;
 pub mod messenger;
 pub mod outbox;
+pub mod personal;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;

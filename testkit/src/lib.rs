@@ -9,6 +9,7 @@
 //! - [`external_system::ExternalSystem`]: the brand's chatbot or agent desk, as webhook or OpenAI-compatible
 //! - [`aws`]: DynamoDB, its streams and Secrets Manager, embedded; tables as [`template`] reads them from `template.yaml`
 //! - [`lambda`]: what calls a function: API Gateway, a table's stream, a schedule
+//! - [`time`]: when tests begin, and waiting for what other tasks and processes bring about
 //! - [`signer`]: what senders put on their requests: Meta's signature, Standard Webhooks, API Gateway events
 //!
 //! All fakes work alike. `start` gives a handle whose `url()` goes into the settings of the code under test; the
@@ -31,3 +32,4 @@ pub mod partner;
 mod server;
 pub mod signer;
 pub mod template;
+pub mod time;

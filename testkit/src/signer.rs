@@ -14,6 +14,7 @@ use sha2::Sha256;
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook};
 
 use crate::lambda::{HttpRequest, request_event};
+use crate::time;
 
 /// The value of `X-Hub-Signature-256` with which Meta sends these exact bytes: `sha256=` and 64 lower-case digits.
 #[must_use]
@@ -76,12 +77,10 @@ pub fn is_signed(secret: &str, headers: &HeaderMap, body: &[u8]) -> bool {
     signed.is_ok_and(|[_, _, (_, right)]| right == signature)
 }
 
-/// When every event of [`gateway_event`] was received: 2026-11-21T10:00:00Z, in milliseconds since 1970.
-pub const RECEIVED_AT_MILLISECONDS: i64 = 1_795_255_200_000;
-
 /// The event that an API Gateway HTTP API (payload format 2.0) hands to a Lambda function for a request.
 ///
-/// As [`request_event`] makes it, but to be kept in a file: ids and the time of receipt are always the same. Text bodies
+/// As [`request_event`] makes it, but to be kept in a file: ids are always the same, and so is the time of receipt,
+/// [`time::start`]. Text bodies
 /// come as they are; `base64` asks for the other form, and bytes that are not UTF-8 get it in any case.
 ///
 /// # Panics
@@ -114,8 +113,7 @@ pub fn gateway_event(
         body: Bytes::copy_from_slice(body),
         source: SocketAddr::from((Ipv4Addr::new(203, 0, 113, 7), 443)),
     };
-    let received_at = Timestamp::from_millisecond(RECEIVED_AT_MILLISECONDS).unwrap_or_default();
-    let mut event = request_event(&request, &format!("{method} {path}"), &BTreeMap::new(), received_at);
+    let mut event = request_event(&request, &format!("{method} {path}"), &BTreeMap::new(), time::start());
     if let Some(id) = event.pointer_mut("/requestContext/requestId") {
         *id = "JKJaXmPLvHcESHA=".into();
     }
@@ -178,8 +176,10 @@ mod tests {
             (event.get("body"), &event["isBase64Encoded"]),
             (None, &json!(false))
         );
-        let time = Timestamp::from_millisecond(RECEIVED_AT_MILLISECONDS).unwrap();
-        assert_eq!(time.to_string(), "2026-11-21T10:00:00Z");
+        assert_eq!(
+            event["requestContext"]["timeEpoch"],
+            json!(time::START_MILLISECONDS)
+        );
     }
 
     #[test]

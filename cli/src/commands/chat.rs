@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 use shared::clients::http;
+use shared::clock::Clock;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::inspect;
@@ -61,7 +62,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     let given = args.secrets.as_deref().map(secrets::read_file).transpose()?;
     let mut settings: BTreeMap<String, String> = args.settings.into_iter().collect();
     if settings.contains_key("BRAZE_REST_ENDPOINT") {
@@ -77,7 +78,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let stack = LocalStack::start(StackOptions {
         settings,
         secrets: given,
-        ..StackOptions::default()
+        ..StackOptions::with_clock(clock)
     })
     .await?;
     let mut chat = Chat {

@@ -109,7 +109,7 @@ impl Place {
         }
     }
 
-    async fn outbox(&self) -> anyhow::Result<Outbox> {
+    async fn outbox(&self, clock: &Clock) -> anyhow::Result<Outbox> {
         let (config, table) = if let Some(stack) = &self.stack {
             let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
             let table = stack_outputs(&config, stack).await?.remove("OutboxTableName");
@@ -126,7 +126,7 @@ impl Place {
             (config, format!("{STACK_NAME}-OutboxTable"))
         };
         let client = aws_sdk_dynamodb::Client::new(&config);
-        Ok(Outbox::new(client, table, Clock::system()))
+        Ok(Outbox::new(client, table, clock.clone()))
     }
 
     async fn dead(&self, outbox: &Outbox, limit: usize) -> anyhow::Result<Vec<Entry>> {
@@ -144,12 +144,12 @@ fn id(entry: &Entry) -> String {
     telemetry::pseudonym(&format!("{}\n{}", entry.subject, entry.event_key))
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     match args.verb {
-        Verb::List { place, limit, json } => list(&place, usize::from(limit), json).await,
-        Verb::Show { place, id } => show(&place, &id).await,
+        Verb::List { place, limit, json } => list(&place, clock, usize::from(limit), json).await,
+        Verb::Show { place, id } => show(&place, clock, &id).await,
         Verb::Redrive { place, ids, all } => {
-            let outbox = place.outbox().await?;
+            let outbox = place.outbox(clock).await?;
             if all {
                 redrive_all(&place, &outbox).await
             } else {
@@ -159,8 +159,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-async fn list(place: &Place, limit: usize, json: bool) -> anyhow::Result<()> {
-    let outbox = place.outbox().await?;
+async fn list(place: &Place, clock: &Clock, limit: usize, json: bool) -> anyhow::Result<()> {
+    let outbox = place.outbox(clock).await?;
     let dead = place.dead(&outbox, limit).await?;
     if json {
         for entry in &dead {
@@ -207,8 +207,8 @@ fn summary(entry: &Entry) -> serde_json::Value {
     })
 }
 
-async fn show(place: &Place, wanted: &str) -> anyhow::Result<()> {
-    let outbox = place.outbox().await?;
+async fn show(place: &Place, clock: &Clock, wanted: &str) -> anyhow::Result<()> {
+    let outbox = place.outbox(clock).await?;
     let dead = place.dead(&outbox, PAGE).await?;
     let entry = dead
         .iter()

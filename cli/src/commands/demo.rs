@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use shared::clients::http;
+use shared::clock::Clock;
 use shared::messenger::key::ContactKey;
 use testkit::braze::{Endpoint, FakeBraze};
 
@@ -41,10 +42,10 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
-pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args, clock: &Clock) -> anyhow::Result<()> {
     let chosen = choose(&args.only)?;
     let start = Instant::now();
-    let stack = LocalStack::start(StackOptions::default()).await?;
+    let stack = LocalStack::start(StackOptions::with_clock(clock)).await?;
     output::note(format_args!(
         "the stack answers at {} (started in {} ms)",
         stack.url(),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::json;
 use testkit::braze::{self, FakeBraze};
 use testkit::external_system::{self, ExternalSystem};
 use testkit::graph::{self, FakeGraph};
@@ -42,7 +44,7 @@ pub(crate) struct Args {
     external_system_addr: SocketAddr,
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let secrets = match &args.secrets {
         Some(file) => secrets::read_file(file)?,
@@ -52,14 +54,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let required = |path: &str| secret(path).with_context(|| format!("the secrets have no {path}"));
 
     let options = braze::Options::new(required("/braze/api_key")?);
-    let braze = FakeBraze::start(options.address(args.braze_addr).drained(false)).await?;
+    let options = options.clock(clock).address(args.braze_addr).drained(false);
+    let braze = FakeBraze::start(options).await?;
     let options = graph::Options::new(required("/meta/app_id")?, required("/meta/app_secret")?);
     let options = options.any_token(true).address(args.graph_addr).drained(false);
     let graph = FakeGraph::start(options).await?;
     for file in &args.installs {
         let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let webhook: Value = serde_json::from_slice(&text)
-            .map_err(|error| usage(format!("{} is not JSON: {error}", file.display())))?;
+        let webhook: Value =
+            json::read(&text).map_err(|error| usage(format!("{}: {error}", file.display())))?;
         let value = webhook.pointer("/entry/0/changes/0/value");
         let install = value.and_then(graph::Install::from_webhook);
         graph.set_install(install.ok_or_else(|| usage(format!("{} is no install webhook", file.display())))?);
@@ -68,7 +71,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(token) = secret("/relay/external_system_token") {
         options = options.bearer_token(token);
     }
-    let options = options.address(args.external_system_addr).drained(false);
+    let options = options
+        .clock(clock)
+        .address(args.external_system_addr)
+        .drained(false);
     let external_system = ExternalSystem::start(options).await?;
 
     let printing = async {

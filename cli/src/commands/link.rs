@@ -1,7 +1,8 @@
 //! `bridge link`
 
 use anyhow::Context as _;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
+use shared::clock::Clock;
 use shared::messenger::link;
 
 use crate::output;
@@ -45,9 +46,9 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     }
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     let key = args.secrets.open().await?.link_signing_key().await?;
-    let now = Timestamp::now();
+    let now = clock.now();
     let token = link::mint(&key, &args.user_id, args.ttl, now).context("no link token was made")?;
     output::line(&token);
     if let Some(page) = &args.page {

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shared::clock::Clock;
 use testkit::braze::FakeBraze;
 use testkit::external_system::ExternalSystem;
 use tokio::signal::unix::{SignalKind, signal};
@@ -92,7 +93,7 @@ impl Args {
     }
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     let given = args.secrets.as_deref().map(secrets::read_file).transpose()?;
     if args.data_dir.as_deref().is_some_and(std::path::Path::is_file) {
         return Err(usage("--data-dir is a file, but expects a directory"));
@@ -107,7 +108,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         secrets: given,
         tick: Duration::from_secs(args.tick),
         poll: POLL,
-        ..StackOptions::default()
+        expiry: true,
+        ..StackOptions::with_clock(clock)
     })
     .await?;
     greet(&stack);

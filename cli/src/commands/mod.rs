@@ -13,6 +13,7 @@ mod sign;
 mod smoke;
 
 use clap::Subcommand;
+use shared::clock::Clock;
 
 /// Every command.
 #[derive(Debug, Subcommand)]
@@ -49,19 +50,19 @@ impl Command {
     }
 }
 
-/// Runs a command to its end.
-pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
+/// Runs a command to its end. `clock` is its time, and that of the functions that it starts.
+pub(crate) async fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
     match command {
-        Command::Demo(args) => demo::run(&args).await,
-        Command::Local(args) => local::run(args).await,
-        Command::Chat(args) => chat::run(args).await,
+        Command::Demo(args) => demo::run(&args, clock).await,
+        Command::Local(args) => local::run(args, clock).await,
+        Command::Chat(args) => chat::run(args, clock).await,
         Command::Send(args) => send::run(args).await,
         Command::Sign(args) => sign::run(args).await,
-        Command::Link(args) => link::run(args).await,
-        Command::Smoke(args) => smoke::run(args).await,
-        Command::Dead(args) => dead::run(args).await,
-        Command::Fbe(args) => fbe::run(args).await,
-        Command::Fakes(args) => fakes::run(args).await,
+        Command::Link(args) => link::run(args, clock).await,
+        Command::Smoke(args) => smoke::run(args, clock).await,
+        Command::Dead(args) => dead::run(args, clock).await,
+        Command::Fbe(args) => fbe::run(args, clock).await,
+        Command::Fakes(args) => fakes::run(args, clock).await,
         Command::Events(args) => events::run(&args),
     }
 }

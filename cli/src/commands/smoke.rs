@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::clients::aws::{self, Patience};
 use shared::clients::http;
+use shared::clock::Clock;
+use shared::json;
 use shared::secrets::{MetaSecret, RelaySecret};
 use shared::webhook::signature;
 
@@ -127,7 +129,7 @@ impl Keys {
     }
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     let outputs = outputs(&args).await?;
     let urls = match (&args.url, &outputs) {
         (Some(base), _) => Urls::below(base),
@@ -145,7 +147,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         urls,
         keys,
     };
-    let verdicts = checks.run().await;
+    let verdicts = checks.run(clock.now()).await;
     for verdict in &verdicts {
         output::line(verdict);
     }
@@ -171,8 +173,8 @@ async fn outputs(args: &Args) -> anyhow::Result<Option<BTreeMap<String, String>>
 /// The outputs in what `aws cloudformation describe-stacks` prints.
 fn read_outputs(file: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let described: Value = serde_json::from_slice(&text)
-        .map_err(|error| usage(format!("{} is not JSON: {error}", file.display())))?;
+    let described: Value =
+        json::read(&text).map_err(|error| usage(format!("{}: {error}", file.display())))?;
     let outputs = described.pointer("/Stacks/0/Outputs").and_then(Value::as_array);
     let outputs = outputs.ok_or_else(|| {
         usage(format!(
@@ -212,11 +214,7 @@ async fn from_secrets_manager(outputs: &BTreeMap<String, String>) -> anyhow::Res
 }
 
 fn parse<T: DeserializeOwned>(name: &str, value: &str) -> anyhow::Result<T> {
-    // Not serde_json's own message: it may quote a value.
-    serde_json::from_str(value).map_err(|error| {
-        let column = error.column();
-        anyhow::anyhow!("the secret {name} lacks a field or has one of another type (column {column})")
-    })
+    json::read(value.as_bytes()).with_context(|| format!("the secret {name} cannot be read"))
 }
 
 /// What came of a check.
@@ -244,7 +242,7 @@ struct Checks {
 
 impl Checks {
     /// One after the other, so that functions that start do not disturb each other.
-    async fn run(&self) -> Vec<Verdict> {
+    async fn run(&self, now: Timestamp) -> Vec<Verdict> {
         let Urls {
             messenger,
             fbe,
@@ -253,7 +251,7 @@ impl Checks {
         } = &self.urls;
         let keys = &self.keys;
         let wrong = SecretString::from("wrong");
-        let receipt = read_receipt();
+        let receipt = read_receipt(now);
         let signed = signature::sign(&keys.app_secret, receipt.as_bytes());
         let blank = |token: &SecretString| {
             let request = self.event(inbound).bearer_auth(token.expose_secret());
@@ -379,8 +377,8 @@ impl Checks {
 
 /// A receipt of somebody who is nobody's contact. The contact is looked for, so the table is known to be there, and
 /// nothing is written.
-fn read_receipt() -> String {
-    let now = Timestamp::now().as_millisecond();
+fn read_receipt(now: Timestamp) -> String {
+    let now = now.as_millisecond();
     json!({"object": "page", "entry": [{"id": "1", "time": now, "messaging": [{
         "sender": {"id": "1"}, "recipient": {"id": "1"}, "timestamp": now, "read": {"watermark": now},
     }]}]})

@@ -16,6 +16,7 @@ use testkit::graph::{self, Edge, FakeGraph, Install};
 use testkit::lambda::{StreamDriver, StreamSource};
 use testkit::signer;
 use testkit::template::{Function, Power, Template};
+use testkit::time;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -65,7 +66,7 @@ fn every_setting_that_a_function_reads_is_passed_and_no_other() {
             function,
             environment: &environment,
             aws: &aws,
-            clock: &Clock::system(),
+            clock: &Clock::fixed(time::start()),
         };
         let made = make_from(&wiring, &|name| {
             read.borrow_mut().insert(name.to_owned());
@@ -136,13 +137,14 @@ impl Stack {
         let graph = FakeGraph::start(graph.any_token(true).partner_token("EAAB_partner").drained(false))
             .await
             .unwrap();
+        // Later than what was recorded.
+        let clock = Clock::fixed(time::start() + SignedDuration::from_hours(2));
         let options = external_system::Options::new(secret("/relay/signing_secret"))
             .bearer_token(secret("/relay/external_system_token"))
-            .any_time(true)
+            .clock(&clock)
             .drained(false);
         let external_system = ExternalSystem::start(options).await.unwrap();
 
-        let clock = Clock::fixed("2026-11-21T12:00:00Z".parse().unwrap());
         let mut handlers = BTreeMap::new();
         for function in template.functions() {
             let mut environment = environment(function);
@@ -255,12 +257,12 @@ impl Stack {
     /// Lets the streams and the schedules work until nothing is pending, or half a day is over.
     async fn settle(&self) {
         for _ in 0..12 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            self.clock.set(self.clock.now() + SignedDuration::from_hours(1));
-            self.tick("due").await;
-            if self.pending().await == 0 {
+            let streamed = Duration::from_millis(100);
+            if time::eventually_within(streamed, async || self.pending().await == 0).await {
                 return;
             }
+            self.clock.set(self.clock.now() + SignedDuration::from_hours(1));
+            self.tick("due").await;
         }
     }
 
@@ -377,13 +379,15 @@ async fn installs(stack: &Stack) {
     stack
         .graph
         .script(Edge::Installs, graph::faults::unavailable(503));
+    let before = stack.graph.calls_of(Edge::Installs).len();
     let (install, uninstall) = (recorded("fbe", "install"), recorded("fbe", "uninstall"));
     for body in [install, uninstall] {
         let body = String::from_utf8(body)
             .unwrap()
             .replace("shop-42-unique-id", "shop-44");
         stack.deliver("fbe", body.as_bytes()).await;
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        let asked = || stack.graph.calls_of(Edge::Installs).len() > before;
+        assert!(time::eventually(async || asked()).await);
     }
     stack.settle().await;
     // Graph knows nothing of it any more, and says so before Meta's webhook does.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use testkit::braze::FakeBraze;
@@ -48,17 +48,16 @@ pub(crate) async fn play(stack: &LocalStack, client: &reqwest::Client, quiet: bo
     conversation.burst().await?;
     conversation.late_answer().await?;
     conversation.human_agent().await?;
-    Ok(conversation.off + next_day(client, quiet).await?)
+    Ok(conversation.off + next_day(stack.clock(), client, quiet).await?)
 }
 
 /// The answer that comes after 25 hours. Time is moved, so it has a stack of its own.
-async fn next_day(client: &reqwest::Client, quiet: bool) -> anyhow::Result<usize> {
-    let clock = Clock::fixed(Timestamp::now());
+async fn next_day(now: &Clock, client: &reqwest::Client, quiet: bool) -> anyhow::Result<usize> {
+    let clock = Clock::fixed(now.now());
     let template = ("TEMPLATE_CAMPAIGN_ID".to_owned(), TEMPLATE_CAMPAIGN.to_owned());
     let stack = LocalStack::start(StackOptions {
         settings: BTreeMap::from([template]),
-        clock: clock.clone(),
-        ..StackOptions::default()
+        ..StackOptions::with_clock(&clock)
     })
     .await?;
     let mut conversation = Conversation::with(&stack, client, quiet)?;

@@ -9,7 +9,6 @@ use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use shared::clock::Clock;
 use shared::fbe::install::{Install, Status};
 use shared::fbe::plan::reconcile_item;
 use shared::fbe::secret;
@@ -106,7 +105,7 @@ pub(crate) async fn play(stack: &LocalStack, client: &reqwest::Client) -> anyhow
     let scene = Scene::of(stack, client)?;
     let mut steps = Vec::new();
     // Meta's times are whole seconds, and the order of two events is by their times.
-    let begin = Timestamp::now() - SignedDuration::from_secs(30);
+    let begin = stack.clock().now() - SignedDuration::from_secs(30);
     let second = |n: i64| begin + SignedDuration::from_secs(10 * n);
     for (title, case, at, expected) in [
         (
@@ -163,7 +162,7 @@ impl<'a> Scene<'a> {
             anyhow::Ok(table.name.clone())
         };
         let fakes = stack.fakes();
-        let clock = Clock::system();
+        let clock = stack.clock();
         let outbox = Outbox::new(stack.dynamodb().clone(), table(OUTBOX)?, clock.clone());
         let own = FbeSecretSettings {
             prefix: format!("{STACK_NAME}/fbe/"),
@@ -174,7 +173,12 @@ impl<'a> Scene<'a> {
             client,
             graph: fakes.graph.as_deref().context("Graph is not played here")?,
             braze: fakes.braze.as_ref().context("Braze is not played here")?,
-            installs: Installs::new(stack.dynamodb().clone(), table(INSTALLS)?, outbox.clone(), clock),
+            installs: Installs::new(
+                stack.dynamodb().clone(),
+                table(INSTALLS)?,
+                outbox.clone(),
+                clock.clone(),
+            ),
             outbox,
             secrets: BusinessSecrets::new(stack.aws().secrets_manager(), own),
         })
@@ -211,7 +215,7 @@ impl<'a> Scene<'a> {
         let mut install = self.graph.install(BUSINESS).context("Graph knows no install")?;
         without_ad_account(&mut install);
         self.graph.change_install(BUSINESS, Some(install));
-        let item = reconcile_item(BUSINESS, "demand", Timestamp::now(), None);
+        let item = reconcile_item(BUSINESS, "demand", self.stack.clock().now(), None);
         self.outbox.add(&item).await?;
         Ok(())
     }

@@ -1,16 +1,12 @@
 //! `bridge dead` against a running stack.
 
-use assert_cmd::cargo::cargo_bin_cmd;
+use jiff::SignedDuration;
 use serde_json::Value;
 
 use crate::house::{House, payload};
 
 fn dead(house: &House, arguments: &[&str], code: i32) -> String {
-    let mut command = cargo_bin_cmd!("bridge");
-    let address = house.stack.aws().address().to_string();
-    command.arg("dead").args(arguments).args(["--aws-addr", &address]);
-    let output = command.assert().code(code).get_output().clone();
-    String::from_utf8(output.stdout).unwrap()
+    house.bridge("dead", arguments, code)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,6 +46,8 @@ async fn what_braze_refused_is_listed_shown_and_redriven() {
         dead(&house, &["redrive", "--all"], 0),
         "0 items are pending again\n"
     );
+    // The command's clock ran on from the stack's, which stands.
+    house.later(SignedDuration::from_mins(1));
     house.drain().await;
     assert_eq!(house.problems().await, Vec::<String>::new());
     let profile = house.braze().profile("user-43").unwrap();

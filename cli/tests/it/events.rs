@@ -6,7 +6,6 @@ use std::path::Path;
 use assert_cmd::cargo::cargo_bin_cmd;
 use bridge::function_events;
 use serde_json::{Value, json};
-use shared::clock::Clock;
 
 use crate::house::House;
 
@@ -47,7 +46,7 @@ fn a_stale_event_fails_the_check_and_is_mended_by_writing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_event_gets_the_answer_that_its_case_promises() {
-    let house = House::with_clock(&[("RETRY_BASE_SECONDS", "1")], Clock::system()).await;
+    let house = House::live(&[("RETRY_BASE_SECONDS", "1")]).await;
     let mut played = 0;
     for event in function_events::all().unwrap() {
         let function = house.stack.function(&event.function).unwrap();

@@ -1,21 +1,15 @@
 //! `bridge fbe` against a running stack.
 #![expect(clippy::indexing_slicing, reason = "tests fail by panicking")]
 
-use assert_cmd::cargo::cargo_bin_cmd;
 use serde_json::Value;
-use shared::clock::Clock;
-use tokio::time::{Instant, sleep};
+use testkit::time::eventually;
 
-use crate::house::{House, PATIENCE, payload};
+use crate::house::{House, payload};
 
 const SHOP: &str = "shop-42-unique-id";
 
 fn fbe(house: &House, arguments: &[&str], code: i32) -> String {
-    let mut command = cargo_bin_cmd!("bridge");
-    let address = house.stack.aws().address().to_string();
-    command.arg("fbe").args(arguments).args(["--aws-addr", &address]);
-    let output = command.assert().code(code).get_output().clone();
-    String::from_utf8(output.stdout).unwrap()
+    house.bridge("fbe", arguments, code)
 }
 
 fn shown(house: &House) -> Value {
@@ -30,18 +24,15 @@ fn changes(house: &House) -> Vec<Value> {
 }
 
 async fn installed() -> House {
-    let house = House::with_clock(&[], Clock::system()).await;
+    let house = House::live(&[]).await;
     house.deliver(&payload("fbe/install")).await;
     house.drain().await;
     house
 }
 
 async fn until(house: &House, is_so: impl Fn(&Value) -> bool) {
-    let start = Instant::now();
-    while !is_so(&shown(house)) {
-        assert!(start.elapsed() < PATIENCE, "{:#}", shown(house));
-        sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let holds = eventually(async || is_so(&shown(house))).await;
+    assert!(holds, "{:#}", shown(house));
 }
 
 async fn assert_gone(house: &House, told: &[&str]) {

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use assert_cmd::cargo::cargo_bin_cmd;
 use bridge::check;
 use bridge::inspect::{self, CONTACTS, OUTBOX, Snapshot};
 use bridge::payloads::{self, Payload, Sender};
 use bridge::secrets::development_credential;
 use bridge::stack::{LocalStack, StackOptions};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use testkit::braze::FakeBraze;
-
-/// How long anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+use testkit::time::{self, PATIENCE, eventually};
 
 pub(crate) struct House {
     pub(crate) stack: LocalStack,
@@ -25,19 +24,21 @@ pub(crate) struct House {
 impl House {
     /// With a clock that stands still, so that two houses can be compared.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let at: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
-        Self::with_clock(settings, Clock::fixed(at)).await
+        Self::with_clock(settings, Clock::fixed(time::start())).await
     }
 
-    /// With a clock of one's own choice.
-    pub(crate) async fn with_clock(settings: &[(&str, &str)], clock: Clock) -> Self {
+    /// With a clock that runs.
+    pub(crate) async fn live(settings: &[(&str, &str)]) -> Self {
+        Self::with_clock(settings, Clock::starting_at(time::start())).await
+    }
+
+    async fn with_clock(settings: &[(&str, &str)], clock: Clock) -> Self {
         let settings = settings
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let options = StackOptions {
             settings: settings.collect(),
-            clock: clock.clone(),
-            ..StackOptions::default()
+            ..StackOptions::with_clock(&clock)
         };
         Self {
             stack: LocalStack::start(options).await.unwrap(),
@@ -71,14 +72,30 @@ impl House {
 
     /// Posts as Meta does: until it is accepted.
     pub(crate) async fn deliver(&self, payload: &Payload) {
-        for _ in 0..10 {
-            match self.post(payload).await {
-                200 | 202 => return,
-                503 => tokio::time::sleep(Duration::from_millis(50)).await,
-                status => panic!("{}: {status}", payload.name),
-            }
-        }
-        panic!("{}: never accepted", payload.name);
+        let accepted = async || match self.post(payload).await {
+            200 | 202 => true,
+            503 => false,
+            status => panic!("{}: {status}", payload.name),
+        };
+        assert!(eventually(accepted).await, "{}: never accepted", payload.name);
+    }
+
+    /// Runs a command against this stack, at its time, and gives what it prints.
+    pub(crate) fn bridge(&self, command: &str, arguments: &[&str], code: i32) -> String {
+        let address = self.stack.aws().address().to_string();
+        let output = cargo_bin_cmd!("bridge")
+            .args(["--now", &self.clock.now().to_string(), command])
+            .args(arguments)
+            .args(["--aws-addr", &address])
+            .assert()
+            .code(code)
+            .get_output()
+            .clone();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn later(&self, duration: SignedDuration) {
+        self.clock.set(self.clock.now() + duration);
     }
 
     /// Delivers all, several at a time, as Meta's servers do.
@@ -98,7 +115,7 @@ impl House {
             {
                 return;
             }
-            self.clock.set(self.clock.now() + SignedDuration::from_hours(1));
+            self.later(SignedDuration::from_hours(1));
         }
         panic!("the outbox is not drained");
     }

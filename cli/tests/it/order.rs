@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use bridge::inspect::{INSTALLS, Snapshot};
 use bridge::payloads::{Sender, recorded};
 use serde_json::Value;
-use shared::clock::Clock;
 use testkit::braze::faults::{self, RateLimit};
 
 use crate::house::{House, all};
@@ -90,8 +89,7 @@ async fn every_whatsapp_message_twice_at_once_is_handed_over_and_answered_once()
     let mut payloads = recorded(Sender::Whatsapp);
     // Test sends of Braze's dashboard all carry the same dispatch id, and are never taken for duplicates.
     payloads.retain(|payload| payload.name != "whatsapp/full_preview");
-    // The external system takes signatures of the last five minutes only.
-    let start = || House::with_clock(&[("RETRY_BASE_SECONDS", "1")], Clock::system());
+    let start = || House::live(&[("RETRY_BASE_SECONDS", "1")]);
     let once = start().await;
     once.deliver_all(&payloads, 1).await;
     once.drain().await;

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 use testkit::braze::{FakeBraze, Options, faults};
-
-use crate::house::PATIENCE;
+use testkit::time::{PATIENCE, eventually, start};
 
 /// `bridge local` with what it said about itself.
 struct Local {
@@ -24,6 +23,7 @@ struct Local {
 impl Local {
     fn start(arguments: &[&str]) -> Self {
         let mut process = Command::new(cargo_bin!("bridge"))
+            .args(["--now", &start().to_string()])
             .args(["local", "--port", "0", "--aws-addr", "127.0.0.1:0", "--tick", "1"])
             .args(arguments)
             .stdout(Stdio::piped())
@@ -72,29 +72,20 @@ impl Local {
         usize::try_from(scan.unwrap().count()).unwrap()
     }
 
-    /// Waits until every item of the outbox has been tried in vain, and that is written down.
-    async fn until_tried(&self) {
+    /// Waits until it is so with every item of the outbox.
+    async fn until_every_item(&self, is_so: impl Fn(&HashMap<String, AttributeValue>) -> bool) {
         let config = testkit::aws::sdk_config(&self.aws);
         let client = aws_sdk_dynamodb::Client::new(&config);
-        let start = Instant::now();
-        loop {
-            let scan = client
-                .scan()
-                .table_name("local-OutboxTable")
-                .send()
-                .await
-                .unwrap();
-            let tried = |item: &HashMap<String, AttributeValue>| item["attempts"].as_n().unwrap() != "0";
-            if scan.items().iter().all(tried) {
-                return;
-            }
-            assert!(start.elapsed() < PATIENCE, "nothing is tried");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let scan = client.scan().table_name("local-OutboxTable");
+        let all = async || {
+            let found = scan.clone().consistent_read(true).send().await.unwrap();
+            found.items().iter().all(&is_so)
+        };
+        assert!(eventually(all).await, "the outbox does not come to that");
     }
 
     /// Ends it as an operator does, and gives its exit code.
-    fn terminate(mut self) -> Option<i32> {
+    async fn terminate(mut self) -> Option<i32> {
         let id = self.process.id().to_string();
         assert!(
             Command::new("kill")
@@ -103,14 +94,13 @@ impl Local {
                 .unwrap()
                 .success()
         );
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("it does not stop");
+        let mut status = None;
+        let ended = eventually(async || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(ended.await, "it does not stop");
+        status.unwrap().code()
     }
 }
 
@@ -159,7 +149,7 @@ async fn local_answers_once_it_is_ready_and_stops_cleanly() {
     let answer = request.body((*body).to_owned()).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(local.contacts().await, 1);
-    assert_eq!(local.terminate(), Some(0));
+    assert_eq!(local.terminate().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,23 +170,26 @@ async fn what_was_accepted_survives_kill_9_and_reaches_braze_later() {
         .map(str::to_owned)
         .collect()
     };
-    let start = || {
+    let begin = || {
         let arguments = arguments(directory.path());
         Local::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     };
 
     braze.begin_outage(faults::unavailable(503));
-    let mut local = start();
+    let mut local = begin();
     local.send("messenger/referral_link_token");
     local.send("instagram/message_text");
-    local.until_tried().await;
+    // That it was in vain is written down.
+    local
+        .until_every_item(|item| item["attempts"].as_n().unwrap() != "0")
+        .await;
     // On Unix this is SIGKILL.
     local.process.kill().unwrap();
     local.process.wait().unwrap();
     assert_eq!(braze.data_points(), 0);
     braze.end_outage();
 
-    let local = start();
+    let local = begin();
     assert_eq!(local.contacts().await, 2);
     let told = |braze: &FakeBraze| {
         let linked = braze.profile("user-43");
@@ -211,13 +204,15 @@ async fn what_was_accepted_survives_kill_9_and_reaches_braze_later() {
     // A redelivery after all that changes nothing.
     local.send("messenger/referral_link_token");
     local.send("instagram/message_text");
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    local
+        .until_every_item(|item| item["status"].as_s().unwrap() == "done")
+        .await;
     assert_eq!((local.contacts().await, braze.data_points()), (2, points));
-    assert_eq!(local.terminate(), Some(0));
+    assert_eq!(local.terminate().await, Some(0));
 }
 
-#[test]
-fn two_stacks_do_not_share_a_data_directory() {
+#[tokio::test]
+async fn two_stacks_do_not_share_a_data_directory() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
     let local = Local::start(&["--data-dir", path]);
@@ -235,12 +230,15 @@ fn two_stacks_do_not_share_a_data_directory() {
         .unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("used by another process"));
-    assert_eq!(local.terminate(), Some(0));
+    assert_eq!(local.terminate().await, Some(0));
 }
 
 #[test]
 fn the_demo_is_in_order() {
-    let output = Command::new(cargo_bin!("bridge")).arg("demo").output().unwrap();
+    let output = Command::new(cargo_bin!("bridge"))
+        .args(["--now", &start().to_string(), "demo"])
+        .output()
+        .unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{told}");
     // A newcomer sees what was answered, stored and sent.

@@ -20,7 +20,7 @@ impl House {
         if let Some(secret) = secret {
             aws.put_secret("meta", &secret).await.unwrap();
         }
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let clock = Clock::fixed(testkit::time::start());
         let settings = Env::from_pairs(&[("META_SECRET_ID", "meta")])
             .finish(Settings::read)
             .unwrap();

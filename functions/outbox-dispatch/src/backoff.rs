@@ -86,6 +86,10 @@ impl Backoff {
     }
 
     fn pause(&self, attempts: u32) -> Duration {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the policy adds to the machine's time and asks for it back"
+        )]
         let started = SystemTime::now();
         let pause = match self.policy.should_retry(started, attempts) {
             RetryDecision::Retry { execute_after } => {

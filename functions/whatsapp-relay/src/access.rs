@@ -1,5 +1,6 @@
 //! Who may speak to the relay.
 
+use jiff::Timestamp;
 use lambda_http::http::HeaderMap;
 use shared::secrets::RelaySecret;
 use shared::webhook::access::{Verdict, by_bearer};
@@ -11,11 +12,11 @@ pub(crate) fn inbound(headers: &HeaderMap, secret: &RelaySecret) -> Verdict {
 }
 
 /// The external system: its signature over these bytes, or its token.
-pub(crate) fn reply(headers: &HeaderMap, body: &[u8], secret: &RelaySecret) -> Verdict {
+pub(crate) fn reply(headers: &HeaderMap, body: &[u8], secret: &RelaySecret, now: Timestamp) -> Verdict {
     if bearer::matches(headers, &secret.external_system_token) {
         return Verdict::Enters;
     }
-    match standard::verify(&secret.signing_secret, headers, body) {
+    match standard::verify(&secret.signing_secret, headers, body, now) {
         Ok(true) => Verdict::Enters,
         Err(_) if standard::is_signed(headers) => Verdict::NotFilledIn,
         _ => Verdict::Refused,

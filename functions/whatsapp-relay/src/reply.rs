@@ -16,11 +16,12 @@ use crate::{App, CONTENDED, access, store_unavailable};
 impl App {
     /// An answer is taken once: `webhook-id` tells a repetition, which is answered as such.
     pub(crate) async fn reply(&self, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Answer> {
-        admit(&self.secret, |secret| access::reply(headers, body, secret)).await?;
+        let received = self.clock.now();
+        admit(&self.secret, |secret| access::reply(headers, body, secret, received)).await?;
         let (id, reply) =
             parse_reply(body).map_err(|error| answer::field_invalid(&error.field, error.problem))?;
         let rules = ReplyRules::from(&self.settings);
-        let guard = reply_guard(standard::id(headers), body, self.clock.now());
+        let guard = reply_guard(standard::id(headers), body, received);
         let failed = |error: StoreError| store_unavailable(&error);
         let mut rounds = Rounds::new(CONTENDED);
         loop {

@@ -29,6 +29,7 @@ pub use settings::GraphSettings;
 pub use usage::Usage;
 
 use crate::fbe::catalog::Batch;
+use crate::json;
 
 /// A full batch takes Meta longer than any other call.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(1);
@@ -338,7 +339,7 @@ impl GraphClient {
         let usage = Usage::read(response.headers());
         let wait = usage::wait(response.headers());
         let body = response.bytes().await.map_err(GraphError::transport)?;
-        let value: Result<Value, _> = serde_json::from_slice(&body);
+        let value: Result<Value, _> = json::read(&body);
         match value {
             // Some errors come with status 200.
             Ok(value) if status.is_success() && value.get("error").is_none() => Ok(Answer { value, usage }),

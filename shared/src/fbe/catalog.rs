@@ -13,6 +13,8 @@ use serde::ser::SerializeStruct;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::json::{self, Scalar};
+
 /// An item of more bytes is skipped.
 pub const MAX_ITEM_BYTES: usize = 512 * 1024;
 /// Meta takes this many items a call.
@@ -274,22 +276,26 @@ fn only_blanks(bytes: &[u8]) -> Result<(), FeedError> {
 
 fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
     #[derive(serde::Deserialize)]
-    struct Head {
-        id: Option<Value>,
+    struct Head<'a> {
+        #[serde(default, borrow)]
+        id: Scalar<'a>,
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+    let text = json::text(bytes);
     if !text.starts_with('{') {
         return Err("not a JSON object");
     }
-    let data: Box<RawValue> = serde_json::from_str(text).map_err(|_| "not valid JSON")?;
-    let head: Head = serde_json::from_str(data.get()).map_err(|_| "not valid JSON")?;
-    // A retailer may well call a product "0".
-    match head.id {
-        Some(Value::String(id)) if !id.trim().is_empty() => Ok(FeedItem::new(index, id, data)),
-        Some(Value::Number(number)) => {
+    let data = RawValue::from_string(text.into_owned()).map_err(|_| "not valid JSON")?;
+    let Head { id } = json::parse(data.get()).map_err(|_| "not valid JSON")?;
+    match id {
+        // A retailer may well call a product "0". Under an id that lost a character it would be another's.
+        Scalar::Text(id) if !id.trim().is_empty() && !id.contains(char::REPLACEMENT_CHARACTER) => {
+            let id = id.into_owned();
+            Ok(FeedItem::new(index, id, data))
+        }
+        Scalar::Number(number) => {
             // Meta takes ids as text only.
             let mut item: serde_json::Map<String, Value> =
-                serde_json::from_str(data.get()).map_err(|_| "not valid JSON")?;
+                json::parse(data.get()).map_err(|_| "not valid JSON")?;
             let id = number.to_string();
             item.insert("id".to_owned(), Value::from(id.as_str()));
             let data = serde_json::value::to_raw_value(&item).map_err(|_| "not valid JSON")?;
@@ -572,6 +578,28 @@ mod tests {
             (item.id.as_str(), item.data.get()),
             ("7", r#"{"id":"7","price":"1 USD"}"#)
         );
+    }
+
+    #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        for (text, id, data) in [
+            (
+                r#"{"id":"a","title":"half \ud83d"}"#,
+                "a",
+                "{\"id\":\"a\",\"title\":\"half \u{FFFD}\"}",
+            ),
+            (
+                r#"{"id":10000002479028556077430}"#,
+                "10000002479028556077430",
+                r#"{"id":"10000002479028556077430"}"#,
+            ),
+        ] {
+            let item = item(0, text.as_bytes()).unwrap();
+            assert_eq!((item.id.as_str(), item.data.get()), (id, data));
+        }
+        assert_eq!(item(0, b"{\"id\":\"a\",\"title\":\"\xE9\"}").unwrap().id, "a");
+        // Two products whose ids lost a character would be one.
+        assert_eq!(item(0, br#"{"id":"\ud83d"}"#).unwrap_err(), "without an `id`");
     }
 
     #[test]

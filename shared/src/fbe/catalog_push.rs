@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{Batch, BrokenItem, Form, MAX_BATCH_ITEMS};
 use super::redact;
-use super::secret::digest;
+use crate::digest::Digest;
 
 /// How many ids of items that were refused at once are remembered, so that their batch's result does not count them
 /// again.
@@ -105,7 +105,7 @@ impl PushProgress {
             catalog_id: catalog_id.to_owned(),
             started_at: now,
             feed_version: None,
-            feed_url: digest(&["feed", url]),
+            feed_url: Digest::of_parts(["feed", url]).to_string(),
             next_index: 0,
             resume: None,
             content: String::new(),
@@ -288,7 +288,7 @@ pub struct BatchResult<'a> {
 }
 
 fn item_digest(id: &str) -> String {
-    digest(&["item", id]).chars().take(16).collect()
+    Digest::of_parts(["item", id]).to_string().chars().take(16).collect()
 }
 
 /// The feed of a business: `url` with `{external_business_id}` and `{catalog_id}` filled in, percent-encoded. `None`

@@ -6,8 +6,9 @@ use super::event::{InstallChange, InstallEvent, Stamp};
 use super::install::{Change, Install, Status, TokenState};
 use super::manager::Removal;
 use super::plan::{FollowUps, Outcome, Plan, SecretChange, exchange, tell};
-use super::secret::{FbeSecret, digest};
+use super::secret::FbeSecret;
 use super::settings::Configured;
+use crate::digest::Digest;
 
 /// How long after a removal its secret is looked for again.
 const SWEEP_AFTER: SignedDuration = SignedDuration::from_mins(5);
@@ -120,7 +121,7 @@ pub fn removal(install: &Install, now: Timestamp) -> InstallEvent {
         business_manager_id: None,
         stamp: Stamp {
             at,
-            digest: digest(&["removal", &install.business_id, &at.to_string()]),
+            digest: Digest::of_parts(["removal", &install.business_id, &at.to_string()]).to_string(),
         },
         uid: None,
         flow: None,

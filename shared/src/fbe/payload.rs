@@ -13,6 +13,8 @@ use super::event::{
 };
 use super::secret::{self, Token, TokenType};
 use super::{read, redact};
+use crate::digest::Digest;
+use crate::json::{self, Scalar};
 use crate::webhook::Verified;
 
 /// Why something was quarantined.
@@ -70,7 +72,7 @@ struct Around {
 #[must_use]
 pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
     let mut parsed = Parsed::default();
-    match serde_json::from_slice::<Value>(verified.body()) {
+    match json::read::<Value>(verified.body()) {
         Ok(Value::Array(items)) => {
             for item in &items {
                 parsed.document(item, received_at);
@@ -133,7 +135,7 @@ impl Parsed {
 
     fn entry(&mut self, entry: &Value, received_at: Timestamp) {
         let around = Around {
-            at: entry.get("time").and_then(time),
+            at: json::member(entry, "time").time(),
             id: entry.get("id").and_then(read::id),
             uid: entry
                 .get("uid")
@@ -173,7 +175,8 @@ impl Parsed {
             change: integration,
             stamp: Stamp {
                 at,
-                digest: secret::digest(&[field, &business_manager_id, &at.to_string(), &change.to_string()]),
+                digest: Digest::of_parts([field, &business_manager_id, &at.to_string(), &change.to_string()])
+                    .to_string(),
             },
             business_manager_id,
             configuration_id: id("tp_config_id"),
@@ -190,11 +193,8 @@ impl Parsed {
         around: &Around,
         received_at: Timestamp,
     ) {
-        // Some bridges pass the value on as text.
-        let inner = value
-            .and_then(Value::as_str)
-            .and_then(|text| serde_json::from_str(text).ok());
-        let Some(Value::Object(members)) = inner.as_ref().or(value) else {
+        let value = value.map(read::unwrapped);
+        let Some(Value::Object(members)) = value.as_deref() else {
             return self.quarantine(reason::NO_VALUE, raw);
         };
         match install(field, members, around, received_at) {
@@ -233,7 +233,7 @@ fn install(
         return Err(reason::TOO_LARGE);
     }
     let at = plausible(
-        around.at.or_else(|| value.get("time").and_then(time)),
+        around.at.or_else(|| Scalar::from(value.get("time")).time()),
         received_at,
     );
     let content = serde_json::to_string(value).unwrap_or_default();
@@ -254,7 +254,7 @@ fn install(
         business_manager_id: granted.assets.business_manager_id.clone(),
         stamp: Stamp {
             at,
-            digest: secret::digest(&[field, &business_id, &at.to_string(), &content]),
+            digest: Digest::of_parts([field, &business_id, &at.to_string(), &content]).to_string(),
         },
         business_id,
         uid: around.uid.clone(),
@@ -276,14 +276,7 @@ fn install(
 /// Chosen by the partner, so `0` is a business like any other where it is a string of several digits, but a
 /// lone `"0"` is Meta's "none".
 fn business_id(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => {
-            let text = text.trim();
-            (!text.is_empty() && text != "0").then(|| text.to_owned())
-        }
-        Value::Number(_) => read::id(value),
-        _ => None,
-    }
+    Scalar::from(value).id().filter(|id| id != "0")
 }
 
 /// The members of a list; anything else is a list of one.
@@ -293,21 +286,6 @@ fn items(value: &Value) -> &[Value] {
         Value::Null => &[],
         single => std::slice::from_ref(single),
     }
-}
-
-/// Seconds or milliseconds since 1970, as a number or as digits: Meta uses both.
-fn time(value: &Value) -> Option<Timestamp> {
-    let number = match value {
-        Value::Number(number) => number.as_i64()?,
-        Value::String(text) => text.trim().parse().ok()?,
-        _ => return None,
-    };
-    let millisecond = if number >= 100_000_000_000 {
-        number
-    } else {
-        number.checked_mul(1_000)?
-    };
-    (millisecond > 0).then(|| Timestamp::from_millisecond(millisecond).ok())?
 }
 
 fn plausible(at: Option<Timestamp>, received_at: Timestamp) -> Timestamp {
@@ -334,21 +312,6 @@ mod tests {
 
     fn reasons(parsed: &Parsed) -> Vec<&'static str> {
         parsed.quarantined.iter().map(|item| item.reason).collect()
-    }
-
-    #[test]
-    fn times_are_read_in_seconds_and_milliseconds() {
-        let expected = Timestamp::from_second(1_700_000_000).unwrap();
-        for value in [
-            json!(1_700_000_000),
-            json!("1700000000"),
-            json!(1_700_000_000_000_i64),
-        ] {
-            assert_eq!(time(&value), Some(expected), "{value}");
-        }
-        for value in [json!(0), json!(-5), json!("soon"), json!(i64::MAX), json!(1.5)] {
-            assert_eq!(time(&value), None, "{value}");
-        }
     }
 
     #[test]
@@ -390,6 +353,31 @@ mod tests {
         );
         let raw = &parsed.quarantined.last().unwrap().raw;
         assert!(!raw.windows(5).any(|bytes| bytes == b"EAABx"));
+    }
+
+    #[test]
+    fn what_json_allows_and_others_refuse_costs_nobody_anything() {
+        let deep = "[".repeat(1_000) + &"]".repeat(1_000);
+        let body = format!(
+            r#"{{"unused":{deep},"entry":[{{"changes":[
+                {{"field":"fbe_install","value":{{"business_id":"a","access_token":"t","installed_features":
+                    [{{"feature_type":"ads","feature_name":"half \ud83d","key \ude00":1e400}}]}}}},
+                {{"field":"fbe_install","value":{{"business_id":10000002479028556077430,"access_token":"t"}}}},
+                {{"field":"fbe_install","value":{{"business_id":"lost \ud83d","access_token":"t"}}}}]}}]}}"#
+        );
+        let parsed = read([b"\xEF\xBB\xBF", body.as_bytes()].concat());
+        let ids: Vec<_> = parsed
+            .changes
+            .iter()
+            .map(|event| event.business_id.as_str())
+            .collect();
+        assert_eq!(ids, ["a", "10000002479028556077430"]);
+        // Two businesses whose ids lost a character would be one.
+        assert_eq!(reasons(&parsed), [reason::NO_BUSINESS_ID]);
+        let InstallChange::Granted { granted, .. } = &parsed.changes[0].change else {
+            panic!("removed");
+        };
+        assert_eq!(granted.features[0].name.as_deref(), Some("half \u{FFFD}"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! `"0"`, `""` and null mean "none"; ids are strings or numbers; lists may be missing, null, a single id or
 //! a string. What cannot be read is left out: it never costs what stands next to it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 use super::asset::Assets;
 use super::features::{AdditionalInfo, Feature};
 use super::redact;
+use crate::json::{self, Scalar};
 
 /// Longer ids are not Meta's, and would not fit the keys of an index.
 const MAX_ID_BYTES: usize = 256;
@@ -31,55 +33,30 @@ pub struct Granted {
 /// An id, or `None` if it stands for "none".
 #[must_use]
 pub fn id(value: &Value) -> Option<String> {
-    let id = match value {
-        Value::String(text) => text.trim().to_owned(),
-        Value::Number(number) if number.is_u64() || number.is_i64() => number.to_string(),
-        Value::Object(node) => {
-            return node
-                .get("id")
-                .filter(|inner| !inner.is_object())
-                .and_then(self::id);
-        }
-        _ => return None,
-    };
-    let none = id.is_empty() || id == "0" || id.eq_ignore_ascii_case("null") || id.len() > MAX_ID_BYTES;
+    let id = Scalar::from(value.get("id").unwrap_or(value)).id()?;
+    let none = id == "0" || id.eq_ignore_ascii_case("null") || id.len() > MAX_ID_BYTES;
     // A token in the place of an id would be stored and logged as one.
     let token = redact::text(&id) != id;
     (!none && !token).then_some(id)
 }
 
-/// A boolean, also as text or number.
+/// Lists and objects come as JSON text too: what the text holds then, else the value itself.
 #[must_use]
-pub fn boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(known) => Some(*known),
-        Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
-            "true" | "1" | "yes" => Some(true),
-            "false" | "0" | "no" => Some(false),
-            _ => None,
-        },
-        Value::Number(number) => number.as_i64().map(|number| number != 0),
-        _ => None,
+pub fn unwrapped(value: &Value) -> Cow<'_, Value> {
+    match value.as_str().map(|text| json::read(text.as_bytes())) {
+        Some(Ok(inner @ (Value::Array(_) | Value::Object(_)))) => Cow::Owned(inner),
+        _ => Cow::Borrowed(value),
     }
 }
 
 /// A list of ids. Text is taken as a list only where it is one: JSON, or digits.
 #[must_use]
 pub fn ids(value: &Value) -> BTreeSet<String> {
-    match value {
+    let value = unwrapped(value);
+    match value.get("data").filter(|data| data.is_array()).unwrap_or(&value) {
         Value::Array(items) => items.iter().filter_map(id).collect(),
-        Value::String(text) => match serde_json::from_str::<Value>(text) {
-            Ok(Value::Array(items)) => items.iter().filter_map(id).collect(),
-            _ if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                id(value).into_iter().collect()
-            }
-            _ => BTreeSet::new(),
-        },
-        Value::Object(node) => match node.get("data") {
-            Some(Value::Array(items)) => items.iter().filter_map(id).collect(),
-            _ => id(value).into_iter().collect(),
-        },
-        other => id(other).into_iter().collect(),
+        Value::String(text) if !text.bytes().all(|byte| byte.is_ascii_digit()) => BTreeSet::new(),
+        _ => id(&value).into_iter().collect(),
     }
 }
 
@@ -92,7 +69,7 @@ pub fn granted(value: &Map<String, Value>) -> Granted {
         onsite_eligible: value
             .get("onsite_eligible")
             .or_else(|| value.get("onsite_commerce_eligible"))
-            .and_then(boolean),
+            .and_then(|eligible| Scalar::from(eligible).boolean()),
         features,
     }
 }
@@ -183,23 +160,9 @@ fn assets(value: &Map<String, Value>, features: &[Feature]) -> Assets {
 }
 
 fn features(value: Option<&Value>) -> Vec<Feature> {
-    let parsed;
-    let items = match value {
-        Some(Value::Array(items)) => items,
-        Some(Value::String(text)) => match serde_json::from_str(text) {
-            Ok(Value::Array(items)) => {
-                parsed = items;
-                &parsed
-            }
-            _ => return Vec::new(),
-        },
-        _ => return Vec::new(),
-    };
-    let mut features: Vec<Feature> = items
-        .iter()
-        .filter_map(Value::as_object)
-        .filter_map(feature)
-        .collect();
+    let items = value.map(unwrapped);
+    let items = items.as_deref().and_then(Value::as_array).into_iter().flatten();
+    let mut features: Vec<Feature> = items.filter_map(Value::as_object).filter_map(feature).collect();
     sort(&mut features);
     // A repeated instance says nothing new.
     features.dedup();
@@ -223,13 +186,10 @@ fn feature(value: &Map<String, Value>) -> Option<Feature> {
 
 /// Documented as a list, recorded as an object; some send it as text.
 fn objects(value: Option<&Value>) -> Vec<Map<String, Value>> {
-    match value {
+    let value = value.map(unwrapped);
+    match value.as_deref() {
         Some(Value::Object(members)) => vec![members.clone()],
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_object).cloned().collect(),
-        Some(Value::String(text)) => match serde_json::from_str::<Value>(text) {
-            Ok(inner @ (Value::Object(_) | Value::Array(_))) => objects(Some(&inner)),
-            _ => Vec::new(),
-        },
         _ => Vec::new(),
     }
 }
@@ -262,7 +222,7 @@ fn additional(value: Option<&Value>) -> AdditionalInfo {
     for (name, value) in found.into_iter().flatten() {
         match name.as_str() {
             "onsite_eligible" | "onsite_commerce_eligible" => {
-                info.onsite_eligible = boolean(&value).or(info.onsite_eligible);
+                info.onsite_eligible = Scalar::from(&value).boolean().or(info.onsite_eligible);
             }
             "shop_status" => match redact::value(&value) {
                 Value::String(status) => info.shop_status.push(status),

@@ -5,7 +5,8 @@ use std::fmt::{self, Write};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+
+use crate::digest::Digest;
 
 /// Secrets Manager allows names of 512 characters; the rest is for the stack's prefix.
 const MAX_NAME: usize = 400;
@@ -112,7 +113,7 @@ impl FbeSecret {
     pub fn source(&self) -> String {
         self.access_token.as_ref().map_or_else(String::new, |token| {
             let token_type = String::from(self.token_type.clone());
-            digest(&["token", &token_type, token.expose_secret()])
+            Digest::of_parts(["token", &token_type, token.expose_secret()]).to_string()
         })
     }
 
@@ -167,7 +168,7 @@ impl FbeSecret {
     /// token after two webhooks wrote at once.
     #[must_use]
     pub fn version(&self) -> String {
-        digest(&[self.to_json().expose_secret()])
+        Digest::of_parts([self.to_json().expose_secret()]).to_string()
     }
 }
 
@@ -218,17 +219,6 @@ pub fn name(prefix: &str, business_id: &str) -> String {
 #[must_use]
 pub fn fits(business_id: &str) -> bool {
     escaped(business_id).len() <= MAX_NAME
-}
-
-/// SHA-256 over the parts, each with its length, as 64 hexadecimal digits.
-#[must_use]
-pub fn digest(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part.len().to_be_bytes());
-        hash.update(part.as_bytes());
-    }
-    hex::encode(hash.finalize())
 }
 
 #[cfg(test)]

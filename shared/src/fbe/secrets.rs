@@ -13,6 +13,7 @@ use aws_sdk_secretsmanager::types::Tag;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::digest::Digest;
 use crate::fbe::install::Install;
 use crate::fbe::secret::{self, FbeSecret};
 use crate::fbe::settings::FbeSecretSettings;
@@ -182,7 +183,7 @@ impl BusinessSecrets {
         at: Timestamp,
     ) -> Result<(), SecretError> {
         let (name, label) = (self.name(business_id), label(manager));
-        let version = secret::digest(&["dropped", &label, &at.to_string()]);
+        let version = Digest::of_parts(["dropped", &label, &at.to_string()]).to_string();
         match self.put(&name, version, EMPTY.into(), &[label]).await {
             Ok(()) | Err(Refusal::Absent | Refusal::Deleted) => Ok(()),
             Err(refusal) => Err(unavailable(&name, refusal)),
@@ -360,7 +361,7 @@ impl BusinessSecrets {
 /// The staging label of a Business Manager's token.
 fn label(manager: Option<&str>) -> String {
     // Ids come from payloads, and a label is shorter than they may be.
-    let digest = manager.map(|manager| secret::digest(&["manager", manager]));
+    let digest = manager.map(|manager| Digest::of_parts(["manager", manager]).to_string());
     let name = digest.as_ref().and_then(|digest| digest.get(..16));
     format!("manager-{}", name.unwrap_or("unnamed"))
 }

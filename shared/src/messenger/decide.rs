@@ -7,12 +7,13 @@ use serde_json::{Map, Value};
 
 use super::contact::{Contact, Link, LinkedVia, Referral, Stamped};
 use super::event::{AccountLinking, Effect, Event, EventKind, Handover, Payment};
-use super::key::{ContactKey, Redacted};
+use super::key::ContactKey;
 use super::link::{LinkError, LinkKeys, has_the_form_of_a_token};
 use super::sync::{self, Others, Synced};
 use super::user_ref::UserRefLink;
 use crate::messenger::settings::{MessengerSettings, UnlinkedContacts};
 use crate::outbox::{Kind, OutboxItem};
+use crate::personal::Personal;
 
 /// How long after a person's act they may be written to.
 const WINDOW: SignedDuration = SignedDuration::from_hours(24);
@@ -290,14 +291,14 @@ pub(super) fn token_of(kind: &EventKind) -> Option<(&str, LinkedVia)> {
         }
         _ => (None, LinkedVia::Ref),
     };
-    token.map(|token| (token.expose(), via))
+    token.map(|token| (token.as_str(), via))
 }
 
 fn opted_out(kind: &EventKind, settings: &MessengerSettings) -> Option<bool> {
     match kind {
         EventKind::Optout => Some(true),
         EventKind::Message(message) => {
-            let text = message.text.as_ref()?.expose().trim().to_lowercase();
+            let text = message.text.as_ref()?.as_str().trim().to_lowercase();
             let is_one_of = |keywords: &[String]| {
                 keywords
                     .iter()
@@ -329,8 +330,8 @@ fn referral(source: &super::event::ReferralSource) -> Option<Referral> {
 }
 
 /// The text, unless it has the form of a token: tokens are credentials, valid or not.
-fn plain(text: Option<&Redacted>) -> Option<&str> {
-    text.map(Redacted::expose)
+fn plain(text: Option<&Personal<String>>) -> Option<&str> {
+    text.map(|text| text.as_str())
         .filter(|text| !has_the_form_of_a_token(text.trim()))
 }
 

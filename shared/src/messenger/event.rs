@@ -3,9 +3,10 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
-use super::key::{Channel, ContactKey, Redacted, UserRefKey};
+use super::key::{Channel, ContactKey, UserRefKey};
+use crate::digest::Digest;
+use crate::personal::Personal;
 
 /// The longest dedup key that is kept as it reads; longer ones are hashed. `DynamoDB` takes sort keys of 1,024
 /// bytes, and an outbox key puts a prefix and a suffix around it.
@@ -91,9 +92,9 @@ impl Event {
     pub fn user_ref(&self) -> Option<&str> {
         match (&self.person, &self.kind) {
             (Person::UserRef(user_ref), _) => Some(user_ref),
-            (_, EventKind::Optin(optin)) => optin.user_ref.as_ref().map(Redacted::expose),
+            (_, EventKind::Optin(optin)) => optin.user_ref.as_ref().map(|text| text.as_str()),
             (Person::Scoped(_), EventKind::Message(message)) => {
-                message.prior_user_ref.as_ref().map(Redacted::expose)
+                message.prior_user_ref.as_ref().map(|text| text.as_str())
             }
             _ => None,
         }
@@ -127,7 +128,7 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReferralSource {
     /// The `ref` of the link, ad or plugin; may be a link token.
-    pub reference: Option<Redacted>,
+    pub reference: Option<Personal<String>>,
     /// `SHORTLINK`, `ADS`, … as Meta spells it.
     pub source: Option<String>,
     /// The ad, if it was one.
@@ -138,26 +139,26 @@ pub struct ReferralSource {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Message {
     /// Message id; old and odd payloads have none.
-    pub mid: Option<Redacted>,
+    pub mid: Option<Personal<String>>,
     /// The text, if it has one.
-    pub text: Option<Redacted>,
+    pub text: Option<Personal<String>>,
     /// The payload of the quick reply that was tapped.
-    pub quick_reply: Option<Redacted>,
+    pub quick_reply: Option<Personal<String>>,
     /// The types of its attachments, as Meta spells them.
     pub attachments: Vec<String>,
     /// The ad or product it answers.
     pub referral: Option<ReferralSource>,
     /// The `user_ref` under which this person ticked a checkbox plugin before.
-    pub prior_user_ref: Option<Redacted>,
+    pub prior_user_ref: Option<Personal<String>>,
 }
 
 /// A tapped button.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Postback {
     /// Message id, absent in old payloads.
-    pub mid: Option<Redacted>,
+    pub mid: Option<Personal<String>>,
     /// What the button carries; absent under standby.
-    pub payload: Option<Redacted>,
+    pub payload: Option<Personal<String>>,
     /// The link or ad that led to Get Started.
     pub referral: Option<ReferralSource>,
 }
@@ -168,9 +169,9 @@ pub struct Optin {
     /// `one_time_notif_req`, `notification_messages`; plugins have none.
     pub optin_type: Option<String>,
     /// The plugin's `ref`; may be a link token.
-    pub reference: Option<Redacted>,
+    pub reference: Option<Personal<String>>,
     /// Names the person of a checkbox plugin until the PSID is known.
-    pub user_ref: Option<Redacted>,
+    pub user_ref: Option<Personal<String>>,
     /// Whether a token for later messages came with it. The token itself is not kept.
     pub has_token: bool,
     /// `STOP NOTIFICATIONS`, `RESUME NOTIFICATIONS`; for one topic, so not an opt-out of everything.
@@ -181,7 +182,7 @@ pub struct Optin {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Reaction {
     /// The message reacted to.
-    pub mid: Option<Redacted>,
+    pub mid: Option<Personal<String>>,
     /// `love`, `like`, …; absent when taken back.
     pub reaction: Option<String>,
     /// Whether the reaction was taken back.
@@ -194,7 +195,7 @@ pub enum AccountLinking {
     /// Linked; the code is what our redirect passed on, a link token.
     Linked {
         /// The pass-through `authorization_code`.
-        authorization_code: Option<Redacted>,
+        authorization_code: Option<Personal<String>>,
     },
     /// Unlinked by the person.
     Unlinked,
@@ -232,19 +233,19 @@ pub enum EventKind {
     /// The page wrote, through us or another app or its inbox.
     Echo {
         /// Message id.
-        mid: Option<Redacted>,
+        mid: Option<Personal<String>>,
         /// The app that sent it.
         app_id: Option<String>,
     },
     /// The person took a message back.
     Unsend {
         /// Message id.
-        mid: Option<Redacted>,
+        mid: Option<Personal<String>>,
     },
     /// The person changed a message.
     Edit {
         /// Message id.
-        mid: Option<Redacted>,
+        mid: Option<Personal<String>>,
         /// How many times it has been changed.
         num_edit: Option<String>,
     },
@@ -403,17 +404,6 @@ pub(super) fn event_key(kind: &str, parts: &[&str]) -> String {
     if plain && readable.len() <= LONGEST_KEY {
         format!("{kind}:{readable}")
     } else {
-        let parts = parts.iter().map(|part| part.as_bytes());
-        format!("{kind}:sha256-{}", digest(parts))
+        format!("{kind}:sha256-{}", Digest::of_parts(parts))
     }
-}
-
-/// SHA-256 in hexadecimal of `parts`, each with its length before it, so that no two lists run together.
-pub(super) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    hex::encode(hash.finalize())
 }

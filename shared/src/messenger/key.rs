@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::digest;
+use crate::digest::Digest;
 
 /// The longest id that is taken for one. Meta's are 15 to 19 digits; Braze takes alias names of 236 bytes.
 const LONGEST_ID: usize = 128;
@@ -155,7 +155,7 @@ impl UserRefKey {
         let name = if plain {
             user_ref.to_owned()
         } else {
-            format!("sha256:{}", digest([user_ref.as_bytes()]))
+            format!("sha256:{}", Digest::of_parts([user_ref]))
         };
         Self(format!("{channel}#{}#user_ref:{name}", escaped(account_id)))
     }
@@ -218,35 +218,4 @@ fn unescaped(text: &str) -> Option<String> {
     }
     id.push_str(rest);
     Some(id)
-}
-
-/// Text of a person or a token: kept, compared, never printed.
-#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Redacted(String);
-
-impl Redacted {
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Redacted {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl From<&str> for Redacted {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Redacted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
 }

@@ -31,7 +31,7 @@ pub mod user_ref;
 pub use contact::{Contact, Link, LinkedVia, Referral, Stamped};
 pub use decide::{LinkCounts, Plan, Stored, decide};
 pub use event::{Event, EventKind, Person};
-pub use key::{Channel, ContactKey, Redacted, UserRefKey};
+pub use key::{Channel, ContactKey, UserRefKey};
 pub use link::{LinkError, LinkKeys};
 pub use payload::{Parsed, Quarantined, parse};
 pub use user_ref::{UserRef, UserRefLink, decide_user_ref};

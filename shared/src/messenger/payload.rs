@@ -1,9 +1,9 @@
 //! Meta's envelopes, taken apart one item at a time.
 //!
-//! Reading is lenient, as Meta's payloads differ from its documentation and change without notice: ids and
-//! times come as numbers or text, lists may be missing, unknown keys and values are no error. Each item is
-//! cut out unread and then read on its own, so a broken one costs only itself. What is signed and yet not
-//! understood is handed back raw: see [`Quarantined`].
+//! Reading is lenient ([`json`](crate::json)), as Meta's payloads differ from its documentation and change without
+//! notice: lists may be missing, unknown keys and values are no error. Each item is cut out unread and then read on
+//! its own, so a broken one costs only itself. What is signed and yet not understood is handed back raw: see
+//! [`Quarantined`].
 
 mod item;
 mod wire;
@@ -12,13 +12,13 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::event::{Event, EventKind};
 use super::key::{Channel, is_id};
+use crate::json::{self, List, Object, Scalar};
 use crate::webhook::Verified;
-use wire::{Item, Node, Word};
+use wire::Item;
 
 /// Times further ahead of the receipt than this are taken for a mistake. Facts keep the latest time, so one
 /// date in a far future would otherwise hold a contact's window and link for good.
@@ -63,8 +63,6 @@ impl std::fmt::Debug for Quarantined {
 
 /// The codes of [`Quarantined::reason`].
 pub mod reason {
-    /// The body is not UTF-8.
-    pub const INVALID_UTF8: &str = "invalid_utf8";
     /// The body is not JSON.
     pub const NOT_JSON: &str = "not_json";
     /// The body is JSON without a list of entries.
@@ -113,51 +111,45 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
     parsed
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 struct Body<'a> {
-    #[serde(default)]
-    object: Word,
-    #[serde(default, borrow)]
-    entry: Option<&'a RawValue>,
+    object: Scalar<'a>,
+    entry: List<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 struct Entry<'a> {
-    #[serde(default)]
-    id: Word,
-    #[serde(default)]
-    time: Word,
-    #[serde(default, borrow)]
+    id: Scalar<'a>,
+    time: Scalar<'a>,
     messaging: Option<&'a RawValue>,
-    #[serde(default, borrow)]
     standby: Option<&'a RawValue>,
-    #[serde(default, borrow)]
     changes: Option<&'a RawValue>,
-    #[serde(default, borrow)]
     changed_fields: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 struct Change<'a> {
-    #[serde(default)]
-    field: Word,
-    #[serde(default, borrow)]
+    field: Scalar<'a>,
     value: Option<&'a RawValue>,
 }
 
 fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result<(), &'static str> {
-    let text = std::str::from_utf8(body).map_err(|_| reason::INVALID_UTF8)?;
-    let body: Node<Body<'_>> = serde_json::from_str(text).map_err(|error| match error.classify() {
-        Category::Data => reason::MALFORMED_BODY,
-        Category::Io | Category::Syntax | Category::Eof => reason::NOT_JSON,
+    let text = json::text(body);
+    let body: Object<Body<'_>> = json::parse(&text).map_err(|error| match error {
+        json::Error::Shape { .. } => reason::MALFORMED_BODY,
+        json::Error::Syntax { .. } => reason::NOT_JSON,
     })?;
     let body = body.get().ok_or(reason::MALFORMED_BODY)?;
     let object = body.object.text().unwrap_or_default();
     let channel = Channel::of_object(object).ok_or(reason::UNKNOWN_OBJECT)?;
-    let entries = body.entry.ok_or(reason::MALFORMED_BODY)?;
-    let entries: Vec<&RawValue> = serde_json::from_str(entries.get()).map_err(|_| reason::MALFORMED_BODY)?;
+    let List::Is(entries) = &body.entry else {
+        return Err(reason::MALFORMED_BODY);
+    };
     for raw in entries {
-        let Ok(Node::Is(entry)) = serde_json::from_str::<Node<Entry<'_>>>(raw.get()) else {
+        let Ok(Object::Is(entry)) = json::parse::<Object<Entry<'_>>>(raw.get()) else {
             parsed.quarantined.push(Quarantined {
                 reason: reason::MALFORMED_ENTRY,
                 raw: body_of(object, raw.get()),
@@ -220,7 +212,7 @@ impl Context<'_> {
         let Some(raw) = raw else {
             return Vec::new();
         };
-        serde_json::from_str(raw.get()).unwrap_or_else(|_| {
+        json::parse(raw.get()).unwrap_or_else(|_| {
             let whole = self.entry(name, raw.get());
             self.quarantine(reason::MALFORMED_LIST, &whole, self.account_id.clone(), parsed);
             Vec::new()
@@ -228,8 +220,8 @@ impl Context<'_> {
     }
 
     fn read_item(&self, raw: &RawValue, standby: bool, parsed: &mut Parsed) {
-        let read = match serde_json::from_str::<Node<Item>>(raw.get()) {
-            Ok(Node::Is(item)) => item::read(&item, raw.get(), standby, self),
+        let read = match json::parse(raw.get()) {
+            Ok(Object::<Item<'_>>::Is(item)) => item::read(&item, raw.get(), standby, self),
             _ => Err(reason::MALFORMED_ITEM),
         };
         let mut keep = |reason, account_id| {
@@ -259,7 +251,7 @@ impl Context<'_> {
                 parsed,
             );
         };
-        let Ok(Node::Is(change)) = serde_json::from_str::<Node<Change<'_>>>(raw.get()) else {
+        let Ok(Object::Is(change)) = json::parse::<Object<Change<'_>>>(raw.get()) else {
             keep(reason::MALFORMED_ITEM, parsed);
             return;
         };

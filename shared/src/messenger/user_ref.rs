@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::contact::{Link, LinkedVia, Stamped};
 use super::decide::{LinkCounts, token_of};
 use super::event::{Event, EventKind, Person};
-use super::key::{Channel, ContactKey, Redacted};
+use super::key::{Channel, ContactKey};
 use super::link::LinkKeys;
+use crate::personal::Personal;
 
 /// What is known of one `user_ref`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub struct UserRef {
     pub link: Option<Stamped<Link>>,
     /// The PSID that the person wrote with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scoped_id: Option<Stamped<Redacted>>,
+    pub scoped_id: Option<Stamped<Personal<String>>>,
     /// Bookkeeping: how many times the record was written; 0 = not yet.
     #[serde(default)]
     pub version: u64,
@@ -99,7 +100,7 @@ fn fold(record: &mut UserRef, event: &Event, links: &LinkKeys, counts: &mut Link
         }
     }
     if let Person::Scoped(scoped_id) = &event.person {
-        let scoped_id = Redacted::from(scoped_id.as_str());
+        let scoped_id = Personal(scoped_id.clone());
         Stamped::merge(
             &mut record.scoped_id,
             Stamped {
@@ -116,7 +117,7 @@ fn derive(record: &UserRef, (channel, account_id): (Channel, &str)) -> Option<Us
         contact: ContactKey {
             channel,
             account_id: account_id.to_owned(),
-            scoped_id: scoped_id.value.expose().to_owned(),
+            scoped_id: scoped_id.value.as_str().to_owned(),
         },
         link: record.link.clone()?,
     })

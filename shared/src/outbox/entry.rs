@@ -5,8 +5,8 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use crate::digest::Digest;
 use crate::outbox::{Kind, Lane, OutboxItem};
 use crate::store::{Item, StoreError};
 use crate::telemetry;
@@ -174,9 +174,7 @@ impl Entry {
 
 /// The partition of the index that a pending item lies in.
 pub(super) fn due_shard(lane: Lane, subject: &str) -> String {
-    let digest = Sha256::digest(subject);
-    let shard = digest.first().map_or(0, |byte| u16::from(*byte) % SHARDS);
-    format!("{}#{shard}", lane.as_str())
+    format!("{}#{}", lane.as_str(), Digest::of(subject).shard(SHARDS))
 }
 
 /// As DynamoDB holds it.

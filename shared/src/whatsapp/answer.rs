@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::conversation::{Conversation, Mode, Role, Turn};
 use super::message::ConversationId;
+use crate::json;
 
 /// How many turns of what was said before are told along.
 pub const HISTORY_TURNS: usize = 30;
@@ -230,11 +231,10 @@ pub fn parse_reply(body: &[u8]) -> Result<(ConversationId, Answer), AnswerError>
 }
 
 fn object(body: &[u8]) -> Result<Map<String, Value>, AnswerError> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(fault("body", "must be a JSON object")),
-        Err(_) => Err(fault("body", "is not JSON")),
-    }
+    json::read(body).map_err(|error| match error {
+        json::Error::Syntax { .. } => fault("body", "is not JSON"),
+        json::Error::Shape { .. } => fault("body", "must be a JSON object"),
+    })
 }
 
 fn answer(object: &Map<String, Value>) -> Result<Answer, AnswerError> {
@@ -382,6 +382,18 @@ mod tests {
             parse_answer(br#"{"handoff":false}"#).unwrap().handoff,
             Some(false)
         );
+    }
+
+    #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        let answer = r#""replies":[{"text":"see you \ud83d"}],"unused \ude00":1e400,"#;
+        let expected = Answer::of("see you \u{FFFD}");
+        let body = format!("\u{FEFF}{{{answer}\"attributes\":{{\"n\":10000002479028556077430}}}}");
+        let read = parse_answer(body.as_bytes()).unwrap();
+        assert_eq!(read.replies, expected.replies);
+        assert_eq!(read.attributes["n"], "10000002479028556077430");
+        let body = format!("\u{FEFF}{{{answer}\"conversation_id\":\"user:42\"}}");
+        assert_eq!(parse_reply(body.as_bytes()).unwrap().1, expected);
     }
 
     #[test]

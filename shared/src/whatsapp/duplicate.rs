@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::conversation::Turn;
 use super::message::{ConversationId, InboundMessage};
+use crate::digest::Digest;
 
 /// The dispatch id of previews and test sends, always the same, so it says nothing about duplicates.
 const PREVIEW_DISPATCH_ID: &str = "dispatch_id_for_unsent_campaign";
@@ -72,11 +72,11 @@ pub fn guards(message: &InboundMessage) -> Vec<DuplicateGuard> {
 #[must_use]
 pub fn reply_guard(webhook_id: Option<&str>, body: &[u8], now: Timestamp) -> DuplicateGuard {
     let (kind, digest, hold) = match webhook_id {
-        Some(id) => ("reply", Sha256::digest(id.as_bytes()), SAME_DISPATCH),
-        None => ("reply-body", Sha256::digest(body), SAME_CONTENT_WITHOUT_DISPATCH),
+        Some(id) => ("reply", Digest::of(id), SAME_DISPATCH),
+        None => ("reply-body", Digest::of(body), SAME_CONTENT_WITHOUT_DISPATCH),
     };
     DuplicateGuard {
-        key: format!("seen#{kind}#{}", short(&digest)),
+        key: format!("seen#{kind}#{}", digest.short()),
         expires_at: now.saturating_add(hold).unwrap_or(Timestamp::MAX),
     }
 }
@@ -85,41 +85,23 @@ pub fn reply_guard(webhook_id: Option<&str>, body: &[u8], now: Timestamp) -> Dup
 /// that the receiver can tell a repetition.
 #[must_use]
 pub fn handover_id(conversation: &ConversationId, messages: &[Turn]) -> String {
-    let mut hash = Sha256::new();
     let ids = messages.iter().map(|message| message.id.as_str());
-    for part in std::iter::once(conversation.as_str()).chain(ids) {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part.as_bytes());
-    }
-    format!("msg_{}", short(&hash.finalize()))
+    let parts = std::iter::once(conversation.as_str()).chain(ids);
+    format!("msg_{}", Digest::of_parts(parts).short())
 }
 
 fn digest(kind: &str, message: &InboundMessage, detail: &str) -> String {
     let content = &message.content;
-    let mut hash = Sha256::new();
-    // Each part with its length, so that no two messages run into the same bytes.
-    let mut add = |part: &str| {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part.as_bytes());
-    };
-    for part in [
+    let parts = [
         kind,
         detail,
         message.conversation_id.as_str(),
         content.text.trim(),
-    ] {
-        add(part);
-    }
-    for part in [&content.flow_response, &content.product_id, &content.catalog_id] {
-        add(part.as_deref().unwrap_or_default());
-    }
-    content.media_urls.iter().for_each(|url| add(url));
-    short(&hash.finalize())
-}
-
-/// 128 bits: short enough for keys and logs, long enough that no two messages share them.
-fn short(digest: &[u8]) -> String {
-    hex::encode(digest.get(..16).unwrap_or(digest))
+    ];
+    let optional = [&content.flow_response, &content.product_id, &content.catalog_id];
+    let optional = optional.map(|part| part.as_deref().unwrap_or_default());
+    let urls = content.media_urls.iter().map(String::as_str);
+    Digest::of_parts(parts.into_iter().chain(optional).chain(urls)).short()
 }
 
 impl fmt::Display for DuplicateGuard {

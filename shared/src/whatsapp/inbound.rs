@@ -4,13 +4,12 @@
 //! without guessing is kept whole instead ([`Inbound::Quarantined`]).
 
 use jiff::Timestamp;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::base64_text;
 use super::broken_json::{self, Reading};
 use super::message::{Content, InboundMessage, Person};
-use super::object::Object;
+use crate::json::{self, Members};
 
 /// The most that one message may hold. A DynamoDB item ends at 400 KB, and WhatsApp's longest text is far
 /// below this.
@@ -30,9 +29,9 @@ pub enum Inbound {
 /// Reads a body. `content_type` is the header's value; it only decides where the body itself does not show
 /// its form. `received_at` is when it arrived.
 ///
-/// Reasons for [`Inbound::Quarantined`]: `not_utf8`, `empty_body`, `unreadable`, `not_an_object`,
+/// Reasons for [`Inbound::Quarantined`]: `empty_body`, `unreadable`, `not_an_object`,
 /// `ambiguous` (several readings), `duplicate_key` (one key, two values), `identity_after_message` (it may have
-/// been typed into the message), `identity_rounded` (a number too long to be kept exactly), `no_identity`,
+/// been typed into the message), `identity_rounded` (a fraction), `identity_damaged` (a character of it was lost), `no_identity`,
 /// `message_b64`, `too_large`.
 /// Reasons for [`Inbound::Ignored`]: `blank`.
 #[must_use]
@@ -147,10 +146,14 @@ impl Fields {
         if behind.iter().any(is_told) && !serialized {
             return Err(Unread("identity_after_message"));
         }
-        // A number that is not kept to its last digit is another person's as well.
-        let rounded = |(key, value): &(Key, Value)| key.is_identity() && value.is_f64();
-        if self.known.iter().any(rounded) {
-            return Err(Unread("identity_rounded"));
+        // An id that is not kept to its last digit or character is another person's as well.
+        for (_, value) in self.known.iter().filter(|(key, _)| key.is_identity()) {
+            if value.is_f64() {
+                return Err(Unread("identity_rounded"));
+            }
+            if text_of(value).is_some_and(|id| id.contains(char::REPLACEMENT_CHARACTER)) {
+                return Err(Unread("identity_damaged"));
+            }
         }
         Ok(())
     }
@@ -169,18 +172,17 @@ impl Fields {
 }
 
 fn fields(body: &[u8], content_type: Option<&str>) -> Result<Fields, Unread> {
-    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-    let body = std::str::from_utf8(body).map_err(|_| Unread("not_utf8"))?;
+    let body = &*json::decode(body);
     if body.trim().is_empty() {
         return Err(Unread("empty_body"));
     }
     if !body.trim_start().starts_with('{') && is_form(body, content_type) {
         return Fields::new(form(body.trim())?);
     }
-    match serde_json::from_str::<Object>(body) {
-        Ok(Object(fields)) => Fields::new(fields),
-        Err(_) if serde_json::from_str::<IgnoredAny>(body).is_ok() => Err(Unread("not_an_object")),
-        Err(_) => match broken_json::read(body) {
+    match json::read(body.as_bytes()) {
+        Ok(Members(fields)) => Fields::new(fields),
+        Err(json::Error::Shape { .. }) => Err(Unread("not_an_object")),
+        Err(json::Error::Syntax { .. }) => match broken_json::read(body) {
             Reading::Fields(fields) => Fields::new(
                 fields
                     .into_iter()
@@ -241,7 +243,7 @@ fn media_urls(value: &Value) -> Vec<String> {
         Value::Array(urls) => urls.iter().flat_map(media_urls).collect(),
         Value::String(text) => {
             let text = text.trim();
-            if let Ok(urls @ Value::Array(_)) = serde_json::from_str(text) {
+            if let Ok(urls @ Value::Array(_)) = json::read(text.as_bytes()) {
                 return media_urls(&urls);
             }
             text.replace(",http", " http")
@@ -365,10 +367,43 @@ mod tests {
     #[test]
     fn a_number_that_cannot_be_kept_is_nobody() {
         let of = |id: &str| read(&format!(r#"{{"user_id":{id},"message":"hi"}}"#));
-        for id in ["12345678901234567890123", "12345678901234567890124", "1.5", "1e3"] {
+        for id in ["1.5", "1e3"] {
             assert_eq!(of(id), Inbound::Quarantined("identity_rounded"), "{id}");
         }
-        assert!(matches!(of("18446744073709551615"), Inbound::Message(_)));
+        assert_eq!(of(r#""a\ud83d""#), Inbound::Quarantined("identity_damaged"));
+        for id in ["18446744073709551615", "12345678901234567890123"] {
+            let body = format!(r#"{{"user_id":{id},"message":"hi"}}"#);
+            assert_eq!(conversation_of(&body), format!("user:{id}"));
+        }
+    }
+
+    #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        for (body, text) in [
+            (
+                r#"{"user_id":"42","message":"see you \ud83d"}"#,
+                "see you \u{FFFD}",
+            ),
+            (
+                r#"{"user_id":"42","unused \ude00":{"a":["\ud83d"]},"message":"hi"}"#,
+                "hi",
+            ),
+            (
+                "\u{FEFF}{\"user_id\":42,\"message\":10000002479028556077430}",
+                "10000002479028556077430",
+            ),
+            // The template that Liquid broke too.
+            (
+                "{\"user_id\":\"42\",\"first_name\":\"\\ud83d\",\"message\":\"a\nb\"}",
+                "a\nb",
+            ),
+        ] {
+            let message = message_of(body);
+            assert_eq!(
+                (message.content.text.as_str(), message.conversation_id.as_str()),
+                (text, "user:42")
+            );
+        }
     }
 
     #[test]
@@ -464,10 +499,6 @@ mod tests {
         assert_eq!(
             read(&format!(r#"{{"user_id":"{id}","message":"hi"}}"#)),
             Inbound::Quarantined("no_identity")
-        );
-        assert_eq!(
-            parse(b"\xff", None, Timestamp::UNIX_EPOCH),
-            Inbound::Quarantined("not_utf8")
         );
         assert_eq!(read(" "), Inbound::Quarantined("empty_body"));
         assert_eq!(read("[1]"), Inbound::Quarantined("not_an_object"));

@@ -29,7 +29,6 @@ pub mod duplicate;
 pub mod inbound;
 mod json_string;
 pub mod message;
-mod object;
 pub mod plan;
 pub mod reply;
 pub mod route;

@@ -263,3 +263,23 @@ async fn strangers_are_refused_for_what_they_are() {
     assert_eq!(error.kind, ErrorKind::TokenInvalid { subcode: None });
     assert_eq!(graph.take_refusals().len(), 2);
 }
+
+#[tokio::test]
+async fn an_answer_is_read_whatever_json_allows() {
+    let (graph, caller) = start().await;
+    let body = "\u{FEFF}{\"data\":[{\"catalog_id\":10000002479028556077430,\"name \\ude00\":\"half \\ud83d\"}],\"n\":1e400}";
+    graph.script(
+        Edge::Installs,
+        testkit::fault::Fault::Answer(testkit::fault::Answer::html(200, body)),
+    );
+    let installs = caller
+        .client
+        .fbe_installs(caller.credentials(), BUSINESS)
+        .await
+        .unwrap();
+    let granted = read::installs(&installs.value).unwrap();
+    assert_eq!(
+        granted.assets.catalog_id.as_deref(),
+        Some("10000002479028556077430")
+    );
+}

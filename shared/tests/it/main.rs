@@ -2,6 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "tests fail by panicking"
 )]
 
@@ -11,6 +12,7 @@ mod fbe_order;
 mod graph;
 mod lease;
 mod outbox;
+mod stored_keys;
 
 use shared::clock::Clock;
 use shared::messenger::table::Contacts;
@@ -35,7 +37,7 @@ impl Tables {
         let template = Template::parse(include_str!("../../../template.yaml")).unwrap();
         aws.create_tables(&template).await.unwrap();
         let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let clock = Clock::fixed(testkit::time::start());
         let outbox = Outbox::new(aws.dynamodb(), name("OutboxTable"), clock.clone());
         let contacts = Contacts::new(
             aws.dynamodb(),

@@ -184,13 +184,12 @@ async fn what_a_batch_leaves_out_is_asked_for_again_but_not_for_ever() {
         outbox.add(&item("a", operation)).await.unwrap();
         tables.later(31);
         tables.aws.fail_next(operation, 1_000, Fault::Unprocessed);
-        let began = std::time::Instant::now();
         let failed = match operation {
             "BatchGetItem" => outbox.due(Lane::Sync, 100).await.is_err(),
             _ => outbox.done(due.clone()).await.is_err(),
         };
-        assert!(failed && began.elapsed() < Duration::from_secs(2), "{operation}");
-        tables.aws.clear_faults();
+        let tries = 1_000 - tables.aws.clear_faults();
+        assert!(failed && tries < 50, "{operation}: {tries} tries");
     }
 }
 

@@ -43,14 +43,17 @@ pub struct Options {
     pub address: SocketAddr,
     /// Where tables and secrets are kept. `None` = in memory, gone at the end.
     pub data_dir: Option<PathBuf>,
+    /// Whether items are removed once they have expired by the machine's clock. A test's clock shows another time.
+    pub expiry: bool,
 }
 
 impl Default for Options {
-    /// A free port of the loopback interface, in memory.
+    /// A free port of the loopback interface, in memory, and nothing expires.
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             data_dir: None,
+            expiry: false,
         }
     }
 }
@@ -291,7 +294,9 @@ async fn serve(options: Options, ledger: Arc<Ledger>, stop: CancellationToken) -
         database.clone(),
         stop.clone().cancelled_owned(),
     ));
-    tokio::spawn(sweep(database, stop.clone()));
+    if options.expiry {
+        tokio::spawn(sweep(database, stop.clone()));
+    }
     tokio::spawn(server::serve(listener, dynamodb, secrets, ledger, stop));
     Ok(address)
 }

@@ -15,8 +15,8 @@ use crate::fault::{Answer, Fault};
 pub enum RateLimit {
     /// `x-ratelimit-retry-after`: whole seconds, in place of the other headers.
     RetryAfter(u32),
-    /// `x-ratelimit-reset` as UTC seconds since 1970, the general reading: so many seconds from now.
-    ResetAt(u32),
+    /// `x-ratelimit-reset` as UTC seconds since 1970, the general reading.
+    ResetAt(Timestamp),
     /// `x-ratelimit-reset` as seconds that remain, the reading of newer contracts on `/users/track`.
     ResetIn(u32),
     /// No header at all.
@@ -34,10 +34,7 @@ pub fn rate_limited(form: RateLimit) -> Fault {
     };
     Fault::Answer(match form {
         RateLimit::RetryAfter(seconds) => answer.header("x-ratelimit-retry-after", seconds),
-        RateLimit::ResetAt(seconds) => {
-            let reset = Timestamp::now().as_second() + i64::from(seconds);
-            spent(answer).header("x-ratelimit-reset", reset)
-        }
+        RateLimit::ResetAt(time) => spent(answer).header("x-ratelimit-reset", time.as_second()),
         RateLimit::ResetIn(seconds) => spent(answer).header("x-ratelimit-reset", seconds),
         RateLimit::Silent => answer,
     })

@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
+use shared::clock::Clock;
 
 use super::{Campaign, InputArray};
+use crate::time;
 
 /// The endpoints of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +42,7 @@ pub struct Options {
     pub(super) trigger_api_key: Option<SecretString>,
     pub(super) campaigns: Option<Vec<Campaign>>,
     pub(super) text_attributes: Vec<String>,
+    pub(super) clock: Clock,
     pub(super) history: usize,
     pub(super) drained: bool,
 }
@@ -55,6 +57,7 @@ impl Options {
             trigger_api_key: None,
             campaigns: None,
             text_attributes: vec!["messenger_id".to_owned(), "instagram_id".to_owned()],
+            clock: Clock::fixed(time::start()),
             history: usize::MAX,
             drained: true,
         }
@@ -89,6 +92,13 @@ impl Options {
         self
     }
 
+    /// Its time; by default it stands at [`time::start`].
+    #[must_use]
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = clock.clone();
+        self
+    }
+
     /// How many requests are remembered; by default all.
     #[must_use]
     pub fn history(mut self, requests: usize) -> Self {
@@ -115,8 +125,6 @@ pub struct Request {
     pub body: Value,
     /// The body's size.
     pub bytes: usize,
-    /// When it was received, by this machine's clock.
-    pub received_at: Timestamp,
 }
 
 impl Request {

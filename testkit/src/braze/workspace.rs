@@ -104,7 +104,7 @@ impl Model {
                     .push(format!("{status} {} {path}: {reason}", request.method));
             }
             self.processed += 1;
-            with_headers(outcome.answer, self.processed)
+            with_headers(outcome.answer, self.processed, self.options.clock.now())
         };
         let effect = match fault {
             None => Effect::of(process()),
@@ -115,7 +115,6 @@ impl Model {
             status: effect.answer.as_ref().map(|answer| answer.status),
             body: body.unwrap_or_default(),
             bytes: request.body.len(),
-            received_at: Timestamp::now(),
         });
         effect
     }
@@ -176,9 +175,9 @@ impl Model {
 }
 
 /// Limits are per clock hour; what remains is approximate at Braze, too.
-fn with_headers(answer: Answer, processed: u64) -> Answer {
+fn with_headers(answer: Answer, processed: u64, now: Timestamp) -> Answer {
     const HOUR: i64 = 3_600;
-    let reset = (Timestamp::now().as_second() / HOUR + 1) * HOUR;
+    let reset = (now.as_second() / HOUR + 1) * HOUR;
     answer
         .header("x-ratelimit-limit", 250_000)
         .header("x-ratelimit-remaining", 250_000_u64.saturating_sub(processed))

@@ -28,8 +28,6 @@ pub struct Handover {
     pub repeated: bool,
     /// The status answered; `None` if the connection was closed instead.
     pub status: Option<u16>,
-    /// When it was received, by this machine's clock.
-    pub received_at: Timestamp,
 }
 
 impl Handover {
@@ -167,11 +165,16 @@ pub(super) fn check_chat_completion(body: &Value) -> Result<(), String> {
 }
 
 /// The answer to a chat completion request.
-pub(super) fn chat_completion(request: &Value, number: usize, content: Option<&str>) -> Value {
+pub(super) fn chat_completion(
+    request: &Value,
+    number: usize,
+    content: Option<&str>,
+    now: Timestamp,
+) -> Value {
     json!({
         "id": format!("chatcmpl-{number}"),
         "object": "chat.completion",
-        "created": Timestamp::now().as_second(),
+        "created": now.as_second(),
         "model": text(request, "model"),
         "choices": [{
             "index": 0,

@@ -32,9 +32,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use shared::clock::Clock;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::desk::{Desk, InProgress, Turn};
@@ -45,6 +45,7 @@ use crate::fault::{Effect, Fault};
 use crate::history::Shared;
 use crate::server::Server;
 use crate::signer;
+use crate::time;
 
 /// How the external system is set up.
 #[derive(Debug, Clone)]
@@ -53,7 +54,7 @@ pub struct Options {
     signing_secret: SecretString,
     bearer_token: Option<SecretString>,
     openai_api_key: Option<SecretString>,
-    any_time: bool,
+    clock: Clock,
     calls_back_with_bearer: bool,
     history: usize,
     drained: bool,
@@ -68,7 +69,7 @@ impl Options {
             signing_secret: signing_secret.into(),
             bearer_token: None,
             openai_api_key: None,
-            any_time: false,
+            clock: Clock::fixed(time::start()),
             calls_back_with_bearer: false,
             history: usize::MAX,
             drained: true,
@@ -89,10 +90,10 @@ impl Options {
         self
     }
 
-    /// Takes signatures of any time, for tests whose clock is not this machine's.
+    /// Its time, by which signatures are made and judged; by default it stands at [`time::start`].
     #[must_use]
-    pub fn any_time(mut self, any: bool) -> Self {
-        self.any_time = any;
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = clock.clone();
         self
     }
 
@@ -390,7 +391,7 @@ async fn call_back_once(
         Some(token) if options.calls_back_with_bearer => request = request.bearer_auth(token.expose_secret()),
         _ => {
             let secret = options.signing_secret.expose_secret();
-            let now = Timestamp::now();
+            let now = options.clock.now();
             for (name, value) in signer::standard_webhooks_headers(secret, webhook_id, now, body.as_bytes())?
             {
                 request = request.header(name, value);

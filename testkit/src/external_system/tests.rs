@@ -1,7 +1,9 @@
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use shared::webhook::standard;
 
 use super::*;
 use crate::fault::{Answer, Effect};
@@ -44,7 +46,7 @@ impl Default for Sending<'_> {
             id: "msg_1",
             secret: SECRET,
             token: "token",
-            at: Timestamp::now(),
+            at: time::start(),
         }
     }
 }
@@ -89,7 +91,7 @@ async fn it_echoes_and_remembers() {
 async fn credentials_are_checked() {
     let system = start().await;
     let body = said("c", &["x"], "http://127.0.0.1:1/");
-    let old = Timestamp::now() - jiff::SignedDuration::from_mins(6);
+    let old = time::start() - jiff::SignedDuration::from_mins(6);
     for sending in [
         Sending {
             secret: "whsec_AAAA",
@@ -119,31 +121,6 @@ async fn credentials_are_checked() {
     assert_eq!(client().get(system.url()).send().await.unwrap().status(), 404);
     assert_eq!(system.take_refusals().len(), 5);
     assert_eq!(system.handover_count(), 0);
-
-    let timeless = ExternalSystem::start(Options::new(SECRET).any_time(true))
-        .await
-        .unwrap();
-    let answer = post(
-        &timeless,
-        &body,
-        Sending {
-            at: old,
-            ..Sending::default()
-        },
-    )
-    .await;
-    assert_eq!(answer.unwrap().0, 200);
-    let forged = post(
-        &timeless,
-        &body,
-        Sending {
-            secret: "whsec_AAAA",
-            ..Sending::default()
-        },
-    )
-    .await;
-    assert_eq!(forged.unwrap().0, 401);
-    assert_eq!(timeless.take_refusals().len(), 1);
 }
 
 #[tokio::test]
@@ -221,9 +198,7 @@ async fn it_behaves_as_scripted_and_then_as_set() {
 async fn slow_answers_overlap_and_are_noticed() {
     let system = start().await;
     system.set_behaviour(Behaviour::slow(Duration::from_millis(200)));
-    let began = Instant::now();
     tokio::join!(hand_over(&system, "a", &["x"]), hand_over(&system, "b", &["x"]));
-    assert!(began.elapsed() >= Duration::from_millis(200));
     assert_eq!((system.most_at_once(), system.overlapping().len()), (2, 0));
     tokio::join!(hand_over(&system, "a", &["x"]), hand_over(&system, "a", &["x"]));
     assert_eq!(system.overlapping(), ["a"]);
@@ -237,9 +212,8 @@ async fn relay() -> (Server, Arc<Mutex<Vec<Value>>>) {
     let server = Server::start(address, move |request| {
         let keep = keep.clone();
         async move {
-            let webhook = standardwebhooks::Webhook::new(SECRET).unwrap();
-            let signed = webhook.verify(&request.body, &request.headers).is_ok();
-            if signed || request.bearer() == Some("token") {
+            let signed = standard::verify(&SECRET.into(), &request.headers, &request.body, time::start());
+            if signed == Ok(true) || request.bearer() == Some("token") {
                 keep.lock()
                     .unwrap()
                     .push(serde_json::from_slice(&request.body).unwrap());

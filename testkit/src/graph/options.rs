@@ -2,9 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 /// The calls of the model. `{v}` is a version such as `v25.0`; a path without one is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,8 +134,8 @@ pub struct Call {
     pub status: Option<u16>,
     /// The code of the model's own error, if it was refused.
     pub error_code: Option<i64>,
-    /// When it was received, by this machine's clock.
-    pub received_at: Timestamp,
+    /// When it was received.
+    pub received_at: Instant,
 }
 
 /// Use of the app's limit, in percent.

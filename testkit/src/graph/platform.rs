@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use http::Method;
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::catalog::{Batching, Store};
 use super::configuration;
@@ -195,7 +195,7 @@ impl Platform {
             items,
             status: effect.answer.as_ref().map(|answer| answer.status),
             error_code,
-            received_at: Timestamp::now(),
+            received_at: Instant::now(),
         });
         effect
     }

@@ -5,14 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{StatusCode, header};
-use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
+use shared::clock::Clock;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -45,24 +44,9 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Listens on `address` (port 0 takes a free one), and then as [`Gateway::serve`].
+    /// Answers on `listener` until `stop` is cancelled; requests in hand are answered first. `clock` dates the events.
     ///
-    /// # Errors
-    ///
-    /// When the address is taken.
-    pub async fn start(
-        address: SocketAddr,
-        routes: Vec<GatewayRoute>,
-        stop: CancellationToken,
-    ) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}"))?;
-        Self::serve(listener, routes, stop)
-    }
-
-    /// Answers on `listener` until `stop` is cancelled. Requests that are being answered then are answered
-    /// first. For functions that have to know their own URL before they can be made.
+    /// The listener comes from outside because a function may have to know its own URL before it is made.
     ///
     /// # Errors
     ///
@@ -70,12 +54,13 @@ impl Gateway {
     pub fn serve(
         listener: TcpListener,
         routes: Vec<GatewayRoute>,
+        clock: Clock,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let service = Router::new()
             .fallback(answer)
-            .with_state(Arc::<[GatewayRoute]>::from(routes));
+            .with_state((Arc::<[GatewayRoute]>::from(routes), clock));
         let service = service.into_make_service_with_connect_info::<SocketAddr>();
         let served = tokio::spawn(async move {
             let served = axum::serve(listener, service)
@@ -109,7 +94,7 @@ impl Gateway {
 }
 
 async fn answer(
-    State(routes): State<Arc<[GatewayRoute]>>,
+    State((routes, clock)): State<(Arc<[GatewayRoute]>, Clock)>,
     ConnectInfo(source): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
@@ -137,7 +122,7 @@ async fn answer(
         },
         &format!("{} {}", route.method, route.path),
         &path_parameters(&route.path, head.uri.path()).unwrap_or_default(),
-        Timestamp::now(),
+        clock.now(),
     );
     let invocation = invoke(&route.handler, event, route.timeout);
     let Ok(answer) = tokio::time::timeout(INTEGRATION_TIMEOUT, invocation).await else {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use shared::clock::Clock;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -31,13 +32,13 @@ pub struct ScheduleDriver {
 }
 
 impl ScheduleDriver {
-    /// Runs `schedules` until `stop` is cancelled. A schedule does not overtake itself: while an invocation
+    /// Runs `schedules` until `stop` is cancelled; `clock` dates their events. A schedule does not overtake itself: while an invocation
     /// runs, its ticks are left out.
     #[must_use]
-    pub fn start(schedules: Vec<ScheduledInvocation>, stop: &CancellationToken) -> Self {
+    pub fn start(schedules: Vec<ScheduledInvocation>, clock: &Clock, stop: &CancellationToken) -> Self {
         let mut tasks = JoinSet::new();
         for schedule in schedules {
-            tasks.spawn(run(schedule, stop.clone()));
+            tasks.spawn(run(schedule, clock.clone(), stop.clone()));
         }
         Self { tasks }
     }
@@ -48,7 +49,7 @@ impl ScheduleDriver {
     }
 }
 
-async fn run(schedule: ScheduledInvocation, stop: CancellationToken) {
+async fn run(schedule: ScheduledInvocation, clock: Clock, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(schedule.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
@@ -56,7 +57,7 @@ async fn run(schedule: ScheduledInvocation, stop: CancellationToken) {
         let event = schedule
             .input
             .clone()
-            .unwrap_or_else(|| schedule_event(&schedule.name, Timestamp::now()));
+            .unwrap_or_else(|| schedule_event(&schedule.name, clock.now()));
         if let Err(error) = invoke(&schedule.handler, event, schedule.timeout).await {
             tracing::error!(schedule = %schedule.name, %error, "a scheduled function failed");
         }

@@ -1,4 +1,3 @@
-use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -6,14 +5,17 @@ use axum::body::{Body, to_bytes};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
+use shared::clock::Clock;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::aws::EmbeddedAws;
 use crate::template::{Stream, Table, Template};
+use crate::time::{eventually, start};
 
 const TEMPLATE: &str = include_str!("../template/fixture.yaml");
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 fn route(method: &str, path: &str, handler: Handler) -> GatewayRoute {
     GatewayRoute {
@@ -22,6 +24,11 @@ fn route(method: &str, path: &str, handler: Handler) -> GatewayRoute {
         handler,
         timeout: Some(Duration::from_millis(300)),
     }
+}
+
+async fn serve(routes: Vec<GatewayRoute>, stop: &CancellationToken) -> Gateway {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Gateway::serve(listener, routes, Clock::fixed(start()), stop.clone()).unwrap()
 }
 
 async fn request(url: &str, method: &str, body: impl Into<Body>) -> (u16, String) {
@@ -53,7 +60,7 @@ async fn the_gateway_routes_by_method_and_path() {
         route("ANY", "/any", echo("any")),
     ];
     let stop = CancellationToken::new();
-    let gateway = Gateway::start(LOOPBACK, routes, stop.clone()).await.unwrap();
+    let gateway = serve(routes, &stop).await;
     let url = gateway.url();
     let post = request(&format!("{url}/w?hub.mode=x"), "POST", "{}").await;
     assert_eq!(post, (200, r#"post "hub.mode=x" "{}""#.to_owned()));
@@ -93,9 +100,7 @@ async fn a_function_that_fails_is_an_internal_server_error() {
             handler(|_| async { Ok(json!({"statusCode": 9999})) }),
         ),
     ];
-    let gateway = Gateway::start(LOOPBACK, routes, CancellationToken::new())
-        .await
-        .unwrap();
+    let gateway = serve(routes, &CancellationToken::new()).await;
     for path in ["/error", "/panic", "/slow", "/malformed"] {
         let (status, body) = request(&format!("{}{path}", gateway.url()), "GET", "").await;
         assert_eq!(
@@ -108,18 +113,26 @@ async fn a_function_that_fails_is_an_internal_server_error() {
 
 #[tokio::test]
 async fn a_stop_lets_the_request_in_hand_finish() {
-    let slow = handler(|_| async {
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        Ok(json!({"statusCode": 200, "body": "done"}))
+    let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, completes) = (begun.clone(), finish.clone());
+    let slow = handler(move |_| {
+        let (begins, completes) = (begins.clone(), completes.clone());
+        async move {
+            begins.notify_one();
+            completes.notified().await;
+            Ok(json!({"statusCode": 200, "body": "done"}))
+        }
     });
+    let mut unlimited = route("GET", "/", slow);
+    unlimited.timeout = None;
     let stop = CancellationToken::new();
-    let gateway = Gateway::start(LOOPBACK, vec![route("GET", "/", slow)], stop.clone())
-        .await
-        .unwrap();
-    let url = gateway.url();
+    let gateway = serve(vec![unlimited], &stop).await;
+    let (url, address) = (gateway.url(), gateway.address());
     let answer = tokio::spawn(async move { request(&format!("{url}/"), "GET", "").await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    begun.notified().await;
     stop.cancel();
+    assert!(eventually(async || TcpStream::connect(address).await.is_err()).await);
+    finish.notify_one();
     assert_eq!(answer.await.unwrap(), (200, "done".to_owned()));
     gateway.stopped().await;
 }
@@ -188,6 +201,27 @@ impl Setup {
             .unwrap();
     }
 
+    /// The batches that came, once there are so many, up to a last record: what came too much would precede it.
+    async fn batches(&self, seen: &Seen, count: usize) -> Vec<Vec<String>> {
+        let has = |enough: usize| seen.lock().unwrap().len() >= enough;
+        assert!(
+            eventually(async || has(count)).await,
+            "{:?}",
+            seen.lock().unwrap()
+        );
+        self.put("last", "sync").await;
+        let last = || {
+            seen.lock()
+                .unwrap()
+                .last()
+                .is_some_and(|batch| *batch == ["last"])
+        };
+        assert!(eventually(async || last()).await, "{:?}", seen.lock().unwrap());
+        let mut batches = std::mem::take(&mut *seen.lock().unwrap());
+        batches.pop();
+        batches
+    }
+
     async fn drive(&self, handler: Handler) -> StreamDriver {
         let source = StreamSource {
             table: self.table.clone(),
@@ -200,18 +234,6 @@ impl Setup {
             .await
             .unwrap()
     }
-}
-
-async fn eventually(seen: &Seen, batches: usize) -> Vec<Vec<String>> {
-    for _ in 0..500 {
-        if seen.lock().unwrap().len() >= batches {
-            // Whatever comes too much gets its chance.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            return seen.lock().unwrap().clone();
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("only {:?} came", seen.lock().unwrap());
 }
 
 #[tokio::test]
@@ -230,7 +252,8 @@ async fn inserts_of_the_lane_arrive_in_batches_as_lambda_makes_them() {
         Ok(json!({"batchItemFailures": []}))
     });
     let driver = setup.drive(function).await;
-    assert_eq!(eventually(&seen, 2).await, [vec!["1", "3"], vec!["4"]]);
+    let came = || seen.lock().unwrap().len() == 2;
+    assert!(eventually(async || came()).await);
     let record = event.lock().unwrap()["Records"][0].clone();
     assert_eq!(record["eventName"], "INSERT");
     assert_eq!(record["eventSource"], "aws:dynamodb");
@@ -242,8 +265,8 @@ async fn inserts_of_the_lane_arrive_in_batches_as_lambda_makes_them() {
     assert!(record["dynamodb"]["SequenceNumber"].as_str().unwrap().len() >= 21);
     assert!(record["eventSourceARN"].as_str().unwrap().contains("local-items"));
 
-    setup.put("5", "sync").await;
-    assert_eq!(eventually(&seen, 3).await[2], ["5"]);
+    let expected = [vec!["1", "3"], vec!["4"]];
+    assert_eq!(setup.batches(&seen, 2).await, expected);
     setup.stop.cancel();
     driver.stopped().await;
 }
@@ -256,7 +279,7 @@ async fn latest_sees_only_what_comes_after_the_start() {
     let seen = Seen::default();
     let _driver = setup.drive(noting(&seen, |_, _| Ok(Value::Null))).await;
     setup.put("2", "sync").await;
-    assert_eq!(eventually(&seen, 1).await, [["2"]]);
+    assert_eq!(setup.batches(&seen, 1).await, [["2"]]);
 }
 
 #[tokio::test]
@@ -278,7 +301,8 @@ async fn a_batch_is_retried_from_its_first_failure() {
             Ok(json!({"batchItemFailures": failures}))
         }))
         .await;
-    assert_eq!(eventually(&seen, 2).await, [vec!["1", "2", "3"], vec!["2", "3"]]);
+    let expected = [vec!["1", "2", "3"], vec!["2", "3"]];
+    assert_eq!(setup.batches(&seen, 2).await, expected);
 }
 
 #[tokio::test]
@@ -303,35 +327,40 @@ async fn a_poison_record_is_found_by_halving_and_given_up() {
         &["3"],
         &["4"],
     ];
-    assert_eq!(eventually(&seen, 6).await, expected);
+    assert_eq!(setup.batches(&seen, 6).await, expected);
 }
 
 #[tokio::test]
 async fn a_stop_lets_the_batch_in_hand_finish() {
     let setup = Setup::new().await;
-    let finished = Arc::new(Mutex::new(0));
-    let count = finished.clone();
-    let started = Arc::new(tokio::sync::Notify::new());
-    let begun = started.clone();
+    let done = Arc::new(Mutex::new(false));
+    let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (completes, begins, may_finish) = (done.clone(), begun.clone(), finish.clone());
     let driver = setup
         .drive(handler(move |_| {
-            let (count, begun) = (count.clone(), begun.clone());
+            let (completes, begins, may_finish) = (completes.clone(), begins.clone(), may_finish.clone());
             async move {
-                begun.notify_one();
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                *count.lock().unwrap() += 1;
+                begins.notify_one();
+                may_finish.notified().await;
+                *completes.lock().unwrap() = true;
                 Ok(Value::Null)
             }
         }))
         .await;
     setup.put("1", "sync").await;
-    started.notified().await;
+    begun.notified().await;
     setup.stop.cancel();
-    driver.stopped().await;
-    assert_eq!(*finished.lock().unwrap(), 1);
+    let mut stopped = std::pin::pin!(driver.stopped());
+    for _ in 0..100 {
+        assert!(futures_util::poll!(&mut stopped).is_pending());
+        tokio::task::yield_now().await;
+    }
+    finish.notify_one();
+    stopped.await;
+    assert!(*done.lock().unwrap());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_schedule_invokes_again_and_again_and_survives_a_failure() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let schedule = |name: &str, input: Option<Value>| {
@@ -354,9 +383,11 @@ async fn a_schedule_invokes_again_and_again_and_survives_a_failure() {
             schedule("due", Some(json!({"task": "due"}))),
             schedule("plain", None),
         ],
+        &Clock::fixed(start()),
         &stop,
     );
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let events_so_far = || events.lock().unwrap().len();
+    assert!(eventually(async || events_so_far() >= 6).await);
     stop.cancel();
     driver.stopped().await;
     let events = events.lock().unwrap();

@@ -1,7 +1,6 @@
 //! `bridge fbe accept`: another Business Manager's claim takes effect.
 
 use anyhow::bail;
-use jiff::Timestamp;
 use shared::fbe::plan::owner_changed;
 use shared::fbe::settings::Configured;
 
@@ -21,7 +20,7 @@ pub(super) async fn accept(parts: &Parts, business: &str, manager: Option<&str>)
             }
             bail!("{business} is claimed by {}", claims.join(", "));
         };
-        let now = Timestamp::now();
+        let now = parts.clock.now();
         let mut next = before.clone();
         next.accept(&wanted, now);
         let key = format!("{:014}-v{:08}-accept", now.as_millisecond().max(0), before.version);

@@ -9,6 +9,7 @@ use shared::clients::graph::GraphSettings;
 use shared::clients::graph::{Credentials, GraphApp, GraphClient};
 use shared::clients::http;
 use shared::clock::Clock;
+use shared::json;
 use shared::secrets::{MetaSecret, Secret};
 
 use super::{GraphArgs, Place};
@@ -26,7 +27,12 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    pub(super) async fn open(place: &Place, graph: &GraphArgs, business: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        place: &Place,
+        clock: &Clock,
+        graph: &GraphArgs,
+        business: &str,
+    ) -> anyhow::Result<Self> {
         let url = match (&graph.graph_url, &place.stack) {
             (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
             (None, Some(_)) => "https://graph.facebook.com".to_owned(),
@@ -36,12 +42,11 @@ impl Configuration {
                 ));
             }
         };
-        let parts = place.open().await?;
+        let parts = place.open(clock).await?;
         let install = parts.installed(business).await?;
         let client = aws_sdk_secretsmanager::Client::new(&parts.config);
         let secrets = parts.business_secrets();
-        let meta: Secret<MetaSecret> =
-            Secret::new(client, &format!("{}meta", parts.secrets), Clock::system());
+        let meta: Secret<MetaSecret> = Secret::new(client, &format!("{}meta", parts.secrets), clock.clone());
         let meta = meta.get().await?;
         let secret = secrets.of(&install).await?;
         let token = secret.as_ref().and_then(|secret| secret.token()).cloned();
@@ -104,7 +109,7 @@ pub(super) fn read_change(change: &str) -> anyhow::Result<Value> {
         }
         None => change.to_owned(),
     };
-    let change: Map<String, Value> = serde_json::from_str(&text)
+    let change: Map<String, Value> = json::read(text.as_bytes())
         .map_err(|error| usage(format!("the change is not a JSON object of features: {error}")))?;
     if change.is_empty() {
         return Err(usage("the change names no feature"));

@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, bail};
 use aws_config::SdkConfig;
-use jiff::Timestamp;
 use shared::clock::Clock;
 use shared::fbe::install::Install;
 use shared::fbe::plan::{exchange_on_demand, push_item, reconcile_item};
@@ -191,10 +190,11 @@ struct Parts {
     outbox: Outbox,
     /// `<stack>/`
     secrets: String,
+    clock: Clock,
 }
 
 impl Place {
-    async fn open(&self) -> anyhow::Result<Parts> {
+    async fn open(&self, clock: &Clock) -> anyhow::Result<Parts> {
         let (config, installs, outbox, secrets) = if let Some(stack) = &self.stack {
             let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
             let mut outputs = stack_outputs(&config, stack).await?;
@@ -227,12 +227,13 @@ impl Place {
             )
         };
         let client = aws_sdk_dynamodb::Client::new(&config);
-        let outbox = Outbox::new(client.clone(), outbox, Clock::system());
+        let outbox = Outbox::new(client.clone(), outbox, clock.clone());
         Ok(Parts {
-            installs: Installs::new(client, installs, outbox.clone(), Clock::system()),
+            installs: Installs::new(client, installs, outbox.clone(), clock.clone()),
             outbox,
             config,
             secrets,
+            clock: clock.clone(),
         })
     }
 }
@@ -262,18 +263,18 @@ impl Parts {
     }
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     match args.verb {
-        Verb::List { place, all, json } => list(&place.open().await?, all, json).await,
-        Verb::Show { place, business } => show(&place.open().await?, &business).await,
-        Verb::Reconcile { place, business } => reconcile(&place.open().await?, &business).await,
-        Verb::Push { place, business } => push(&place, &business).await,
-        Verb::Exchange { place, business } => exchange(&place.open().await?, &business).await,
+        Verb::List { place, all, json } => list(&place.open(clock).await?, all, json).await,
+        Verb::Show { place, business } => show(&place.open(clock).await?, &business).await,
+        Verb::Reconcile { place, business } => reconcile(&place.open(clock).await?, &business).await,
+        Verb::Push { place, business } => push(&place, clock, &business).await,
+        Verb::Exchange { place, business } => exchange(&place.open(clock).await?, &business).await,
         Verb::Accept {
             place,
             business,
             manager,
-        } => accept::accept(&place.open().await?, &business, manager.as_deref()).await,
+        } => accept::accept(&place.open(clock).await?, &business, manager.as_deref()).await,
         Verb::Uninstall {
             place,
             graph,
@@ -282,14 +283,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             dry_run,
         } => {
             let graph = at_meta.then_some(&graph);
-            Box::pin(uninstall(&place, graph, &business, dry_run)).await
+            Box::pin(uninstall(&place, clock, graph, &business, dry_run)).await
         }
         Verb::Config(ConfigVerb::Get {
             place,
             graph,
             business,
         }) => {
-            let config = Configuration::open(&place, &graph, &business).await?;
+            let config = Configuration::open(&place, clock, &graph, &business).await?;
             output::line(serde_json::to_string_pretty(&config.read().await?)?);
             Ok(())
         }
@@ -301,7 +302,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             dry_run,
         }) => {
             let change = read_change(&change)?;
-            let config = Configuration::open(&place, &graph, &business).await?;
+            let config = Configuration::open(&place, clock, &graph, &business).await?;
             let posted = config_patch::patch(&config.read().await?, &change)
                 .map_err(|error| usage(error.to_string()))?;
             if dry_run {
@@ -321,14 +322,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn reconcile(parts: &Parts, business: &str) -> anyhow::Result<()> {
     let install = parts.installed(business).await?;
-    let item = reconcile_item(&install.business_id, "demand", Timestamp::now(), None);
+    let item = reconcile_item(&install.business_id, "demand", parts.clock.now(), None);
     parts.outbox.add(&item).await?;
     output::line("planned; `bridge fbe show` tells what came of it");
     Ok(())
 }
 
-async fn push(place: &Place, business: &str) -> anyhow::Result<()> {
-    let parts = place.open().await?;
+async fn push(place: &Place, clock: &Clock, business: &str) -> anyhow::Result<()> {
+    let parts = place.open(clock).await?;
     if let Some(stack) = &place.stack {
         let feed = stack_parameter(&parts.config, stack, "CatalogFeedUrl").await?;
         if feed.is_none_or(|url| url.is_empty()) {
@@ -339,7 +340,7 @@ async fn push(place: &Place, business: &str) -> anyhow::Result<()> {
     let Some(catalog) = &install.assets.catalog_id else {
         bail!("{business} has granted no catalog");
     };
-    let item = push_item(&install.business_id, catalog, Timestamp::now());
+    let item = push_item(&install.business_id, catalog, parts.clock.now());
     parts.outbox.add(&item).await?;
     output::line("planned; `bridge fbe show` tells how far it has come");
     if place.stack.is_none() {
@@ -350,7 +351,7 @@ async fn push(place: &Place, business: &str) -> anyhow::Result<()> {
 
 async fn exchange(parts: &Parts, business: &str) -> anyhow::Result<()> {
     let install = parts.installed(business).await?;
-    let Some(item) = exchange_on_demand(&install, Timestamp::now()) else {
+    let Some(item) = exchange_on_demand(&install, parts.clock.now()) else {
         bail!("{business} has no Business Manager to ask for a token");
     };
     parts.outbox.add(&item).await?;

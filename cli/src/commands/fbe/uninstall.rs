@@ -1,7 +1,7 @@
 //! `bridge fbe uninstall`: the end of an install that no webhook has ended.
 
 use anyhow::bail;
-use jiff::Timestamp;
+use shared::clock::Clock;
 use shared::fbe::decide::{decide, removal};
 use shared::fbe::settings::Configured;
 
@@ -12,11 +12,12 @@ use crate::output;
 /// Ends the install here and, with `graph`, at Meta before that.
 pub(super) async fn uninstall(
     place: &Place,
+    clock: &Clock,
     graph: Option<&GraphArgs>,
     business: &str,
     dry_run: bool,
 ) -> anyhow::Result<()> {
-    let parts = place.open().await?;
+    let parts = place.open(clock).await?;
     let install = parts.installed(business).await?;
     if dry_run {
         if graph.is_some() {
@@ -38,7 +39,7 @@ pub(super) async fn uninstall(
         return Ok(());
     }
     if let Some(graph) = graph {
-        Configuration::open(place, graph, business)
+        Configuration::open(place, clock, graph, business)
             .await?
             .uninstall()
             .await?;
@@ -53,7 +54,7 @@ pub(super) async fn uninstall(
 async fn remove(parts: &Parts, business: &str) -> anyhow::Result<()> {
     for _ in 0..ROUNDS {
         let install = parts.business(business).await?.install;
-        let now = Timestamp::now();
+        let now = parts.clock.now();
         let plan = decide(Some(&install), &removal(&install, now), Configured::ALL, now);
         if let Some(next) = &plan.install
             && !parts.installs.commit(next, &plan.outbox, plan.wake).await?

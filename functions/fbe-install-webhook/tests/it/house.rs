@@ -49,7 +49,7 @@ impl House {
             ("CATALOG_FEED_URL", "https://shop.example/feed"),
         ];
         let settings = Env::from_pairs(&pairs).finish(Settings::read).unwrap();
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let clock = Clock::fixed(testkit::time::start());
         let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
         let app = App::new(settings, &secrets, &dynamodb, clock.clone());
         let outbox = Outbox::new(dynamodb.clone(), outbox_table.clone(), clock.clone());
@@ -142,7 +142,7 @@ impl House {
             ("OUTBOX_TABLE", house.tables[1].as_str()),
         ];
         let settings = Env::from_pairs(&pairs).finish(Settings::read).unwrap();
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let clock = Clock::fixed(testkit::time::start());
         App::new(
             settings,
             &house.aws.secrets_manager(),

@@ -23,6 +23,7 @@ use serde_json::Value;
 
 pub use self::refusal::{Array, ObjectError};
 use shared::clock::Clock;
+use shared::json;
 use shared::secrets::{BrazeSecret, Secret};
 
 /// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
@@ -153,7 +154,7 @@ impl Taken {
 impl Taken {
     /// An answer that is not JSON, or not as documented, has no fields.
     fn read(body: &[u8]) -> Self {
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let body: Value = json::read(body).unwrap_or_default();
         let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
         Self {
             errors: ObjectError::read_all(body.get("errors")),
@@ -400,6 +401,14 @@ mod tests {
         let taken = Taken::read(answer.to_string().as_bytes());
         let shown = format!("{body:?} {alias:?} {taken:?}");
         assert!(!shown.contains("user-7") && !shown.contains("7001"), "{shown}");
+    }
+
+    #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        let body = "\u{FEFF}{\"dispatch_id\":\"d\",\"message\":\"\\ud83d\",\"n\":1e400,\"errors\":[{\"index\":\"2\"}]}";
+        let taken = Taken::read(body.as_bytes());
+        assert_eq!(taken.dispatch_id.as_deref(), Some("d"));
+        assert_eq!(taken.errors[0].index, Some(2));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! error is not documented, so each is read by itself, and one that cannot be read is still an error.
 
 use serde_json::Value;
+use shared::json;
 
 /// Braze's codes for objects at fault; no trial of the same object ends otherwise.
 /// (<https://www.braze.com/docs/api/endpoints/user_data/post_user_track>)
@@ -58,9 +59,7 @@ impl ObjectError {
 
     fn read(error: &Value) -> Self {
         let text = |name: &str| error.get(name).and_then(Value::as_str);
-        let index = error
-            .get("index")
-            .and_then(|index| index.as_u64().or_else(|| index.as_str()?.trim().parse().ok()));
+        let index = json::member(error, "index").integer();
         let description = error.as_str().or_else(|| text("type")).unwrap_or_default();
         Self {
             array: match text("input_array") {

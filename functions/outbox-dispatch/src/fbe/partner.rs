@@ -15,6 +15,7 @@ use serde::Serialize;
 use shared::clients::graph::usage;
 use shared::clients::http;
 use shared::clock::Clock;
+use shared::digest::Digest;
 use shared::fbe::plan::PartnerNotice;
 use shared::fbe::view::InstallView;
 use shared::outbox::{Entry, Kind, Outbox};
@@ -127,8 +128,7 @@ impl PartnerWorker {
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         // A repetition carries the same id.
-        let id = shared::fbe::secret::digest(&["partner", &entry.subject, &entry.event_key]);
-        let id = format!("msg_{}", id.get(..32).unwrap_or(&id));
+        let id = format!("msg_{}", Digest::of_parts(["partner", &entry.subject, &entry.event_key]).short());
         let signed = standard::sign(&secret.signing_secret, &id, self.clock.now(), &body);
         let headers = signed.map_err(|error| {
             tracing::error!(%error, "the partner secret cannot sign");

@@ -13,11 +13,11 @@ use http::header::{
     RANGE,
 };
 use jiff::SignedDuration;
+use shared::digest::Digest;
 use shared::clients::graph::{Answer, BatchAccepted, BatchStatus, ErrorKind, GraphError};
 use shared::fbe::catalog::{Batch, Batcher, BrokenItem, FeedError, FeedItem, FeedReader, Form};
 use shared::fbe::catalog_push::{BatchResult, PushProgress, feed_url};
 use shared::fbe::plan::CatalogPush;
-use shared::fbe::secret::digest;
 use shared::fbe::table::Push;
 use shared::outbox::Entry;
 use shared::store::Claim;
@@ -580,7 +580,7 @@ fn extend(content: &mut String, items: &[Result<FeedItem, BrokenItem>]) {
 }
 
 fn chained(content: &str, item: &FeedItem) -> String {
-    digest(&[content, item.data.get()])
+    Digest::of_parts([content, item.data.get()]).to_string()
 }
 
 /// Whether Graph refused the content of a call, and not the catalog or the app.

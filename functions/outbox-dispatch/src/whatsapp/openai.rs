@@ -4,6 +4,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use shared::json;
 use shared::whatsapp::answer::{Answer, AnswerError, MAX_ANSWER_BYTES, fault, latest};
 use shared::whatsapp::conversation::{Role, Turn};
 use shared::whatsapp::message::Content;
@@ -96,7 +97,7 @@ fn words(content: &Content) -> String {
 ///
 /// [`AnswerError`] if there is no text, the model refused, or a filter took the text away.
 pub(super) fn parse_completion(body: &[u8]) -> Result<Answer, AnswerError> {
-    let body: Value = serde_json::from_slice(body).map_err(|_| fault("body", "is not JSON"))?;
+    let body: Value = json::read(body).map_err(|_| fault("body", "is not JSON"))?;
     if body.get("error").is_some_and(|error| !error.is_null()) {
         return Err(fault("error", "was answered instead of a completion"));
     }
@@ -183,6 +184,16 @@ mod tests {
         assert_eq!(parse_completion(body), Ok(Answer::of("Hi!")));
         let parts = br#"{"choices":[{"message":{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}}]}"#;
         assert_eq!(parse_completion(parts), Ok(Answer::of("ab")));
+    }
+
+    #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        let body =
+            "\u{FEFF}{\"choices\":[{\"message\":{\"content\":\"see you \\ud83d\",\"\\ude00\":1e400}}]}";
+        assert_eq!(
+            parse_completion(body.as_bytes()),
+            Ok(Answer::of("see you \u{FFFD}"))
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::json;
 use testkit::braze::faults::{self, RateLimit};
 use testkit::braze::{Endpoint, InputArray, Rejection};
 use testkit::fault::Fault;
+use testkit::time::start;
 
 use super::house::House;
 
@@ -16,7 +17,7 @@ async fn whatever_passes_is_survived_and_applied_once() {
         faults::unavailable(503),
         faults::unavailable(504),
         faults::rate_limited(RateLimit::RetryAfter(7)),
-        faults::rate_limited(RateLimit::ResetAt(60)),
+        faults::rate_limited(RateLimit::ResetAt(start() + SignedDuration::from_secs(60))),
         faults::rate_limited(RateLimit::ResetIn(60)),
         faults::rate_limited(RateLimit::Silent),
         Fault::CutBeforeProcessing,

@@ -61,7 +61,7 @@ impl House {
             ("LANE", "sync"),
         ];
         pairs.splice(0..0, settings.iter().copied());
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let clock = Clock::fixed(testkit::time::start());
         let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
         let messenger_settings = Env::from_pairs(&pairs)
             .finish(messenger_events::Settings::read)

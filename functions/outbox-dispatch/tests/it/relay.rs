@@ -321,7 +321,7 @@ async fn what_comes_to_the_reply_route_is_checked() {
     let mut headers = testkit::signer::standard_webhooks_headers(
         super::relay_house::SIGNING_SECRET,
         "msg_1",
-        jiff::Timestamp::now(),
+        house.clock.now(),
         b"{}",
     )
     .unwrap();

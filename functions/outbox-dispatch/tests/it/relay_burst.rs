@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::SignedDuration;
 use testkit::external_system::Behaviour;
+use testkit::time::PATIENCE;
 
 use super::relay_house::RelayHouse;
 
@@ -42,13 +43,17 @@ async fn a_burst_while_the_answer_is_made_takes_a_second_call_and_no_more() {
     house
         .system
         .set_behaviour(Behaviour::slow(Duration::from_millis(1500)));
-    for text in ["1", "2", "3", "4", "5"] {
+    house.says("42", "1").await;
+    let asked = house
+        .system
+        .until(PATIENCE, |system| system.handover_count() == 1);
+    assert!(asked.await);
+    for text in ["2", "3", "4", "5"] {
         house.says("42", text).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let answered = house
         .braze
-        .until(Duration::from_secs(20), |braze| braze.sent_messages().len() == 2);
+        .until(PATIENCE, |braze| braze.sent_messages().len() == 2);
     assert!(answered.await, "{:?}", house.got("42"));
     assert_eq!(house.system.texts("user:42"), ["1", "2", "3", "4", "5"]);
     assert_eq!(house.system.handover_count(), 2);
@@ -61,11 +66,11 @@ async fn with_a_burst_window_there_is_one_call() {
     house.knows("42");
     for text in ["1", "2", "3", "4", "5"] {
         house.says("42", text).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        house.later(SignedDuration::from_millis(200));
     }
     let answered = house
         .braze
-        .until(Duration::from_secs(20), |braze| !braze.sent_messages().is_empty());
+        .until(PATIENCE, |braze| !braze.sent_messages().is_empty());
     assert!(answered.await);
     assert_eq!(house.system.handover_count(), 1);
     assert_eq!(house.system.texts("user:42"), ["1", "2", "3", "4", "5"]);

@@ -19,6 +19,7 @@ use testkit::external_system::{ExternalSystem, Options as SystemOptions};
 use testkit::lambda::{Gateway, GatewayRoute, StreamDriver, StreamSource, handler};
 use testkit::signer::standard_webhooks_headers;
 use testkit::template::Template;
+use testkit::time::start;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use whatsapp_relay::App as Relay;
@@ -50,23 +51,22 @@ impl RelayHouse {
 
     /// A house whose clock stands still, where somebody has to tick.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
-        Self::build(settings, clock).await
+        Self::build(settings, Clock::fixed(start())).await
     }
 
-    /// A house on this machine's clock, whose dispatcher is woken by the table's stream.
+    /// A house whose clock runs and whose dispatcher is woken by the table's stream.
     pub(crate) async fn live(settings: &[(&str, &str)]) -> Self {
-        let mut house = Self::build(settings, Clock::system()).await;
+        let mut house = Self::build(settings, Clock::starting_at(start())).await;
         let function = house.template.function("DispatchRelayFunction").unwrap();
-        let dispatch = house.dispatch.clone();
+        let (dispatch, clock) = (house.dispatch.clone(), house.clock.clone());
         let source = StreamSource {
             table: house.template.table("OutboxTable").unwrap().clone(),
             mapping: function.streams[0].clone(),
             poll: Duration::from_millis(30),
             handler: handler(move |event| {
-                let dispatch = dispatch.clone();
+                let (dispatch, clock) = (dispatch.clone(), clock.clone());
                 async move {
-                    let until = Timestamp::now() + SignedDuration::from_mins(4);
+                    let until = clock.now() + SignedDuration::from_mins(4);
                     dispatch
                         .handle_until(event, until)
                         .await
@@ -90,7 +90,7 @@ impl RelayHouse {
         let options = SystemOptions::new(SIGNING_SECRET)
             .bearer_token(EXTERNAL_TOKEN)
             .openai_api_key("openai-key")
-            .any_time(true);
+            .clock(&clock);
         let system = ExternalSystem::start(options).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -133,7 +133,13 @@ impl RelayHouse {
             .unwrap();
         let dispatch = Arc::new(Dispatch::new(settings, &secrets, &dynamodb, clock.clone()));
         let stop = CancellationToken::new();
-        let gateway = Gateway::serve(listener, vec![reply_route(relay.clone())], stop.clone()).unwrap();
+        let gateway = Gateway::serve(
+            listener,
+            vec![reply_route(relay.clone())],
+            clock.clone(),
+            stop.clone(),
+        )
+        .unwrap();
         aws.reset_calls();
         Self {
             aws,
@@ -185,7 +191,7 @@ impl RelayHouse {
     }
 
     pub(crate) async fn answers_signed(&self, body: &Value, webhook_id: &str) -> (u16, Value) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let headers = standard_webhooks_headers(SIGNING_SECRET, webhook_id, now, body.to_string().as_bytes());
         self.answers(body, &headers.unwrap()).await
     }

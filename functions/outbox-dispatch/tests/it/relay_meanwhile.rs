@@ -8,14 +8,14 @@ use super::relay_house::{RelayHouse, SIGNING_SECRET, TOKEN, body, inbound_reques
 
 /// The desk takes the conversation over just before the answer is stored.
 fn a_human_takes_over(house: &RelayHouse) {
-    let relay = house.relay.clone();
+    let (relay, now) = (house.relay.clone(), house.clock.now());
     house.aws.before_next("TransactWriteItems", move |_| {
         Box::pin(async move {
             let takes_over = json!({"conversation_id": "user:42", "replies": [], "handoff": true});
             let headers = testkit::signer::standard_webhooks_headers(
                 SIGNING_SECRET,
                 "msg_desk",
-                jiff::Timestamp::now(),
+                now,
                 takes_over.to_string().as_bytes(),
             );
             let answer = relay.handle(reply_request(&takes_over, &headers.unwrap())).await;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Answer, GraphError};
 use crate::fbe::catalog_push::ItemError;
 use crate::fbe::read;
+use crate::json::{self, Scalar};
 
 /// A batch that Meta took in. Whether its items are good shows later, under the handles.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(super) fn unreadable(detail: &str) -> GraphError {
 /// `{"success": true}`, in which `true` is at times a string.
 pub(super) fn done(answer: Answer<Value>) -> Result<Answer<()>, GraphError> {
     // Some versions answer with the object that was changed instead.
-    if answer.value.get("success").and_then(read::boolean) == Some(false) {
+    if json::member(&answer.value, "success").boolean() == Some(false) {
         return Err(unreadable("`success` is false"));
     }
     Ok(answer.map(drop))
@@ -49,23 +50,18 @@ fn list(value: Option<&Value>) -> &[Value] {
 }
 
 fn texts(value: Option<&Value>) -> Vec<String> {
-    list(value).iter().filter_map(text).collect()
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
+    list(value)
+        .iter()
+        .filter_map(|value| Scalar::from(value).any())
+        .collect()
 }
 
 fn item_error(error: &Value, item: &str) -> ItemError {
-    let named = |names: &[&str]| names.iter().find_map(|name| error.get(*name).and_then(text));
+    let named = |names: &[&str]| names.iter().find_map(|name| json::member(error, name).any());
     ItemError {
         item: named(&["id", "retailer_id", "line"]).unwrap_or_else(|| item.to_owned()),
         message: named(&["message", "error_message", "summary"])
-            .or_else(|| text(error))
+            .or_else(|| Scalar::from(error).any())
             .unwrap_or_default(),
     }
 }
@@ -111,9 +107,9 @@ pub(super) fn batch_status(value: &Value) -> BatchStatus {
             "finished" | "completed" | "complete" | "failed" | "error" | "cancelled" | "canceled"
         ),
         status: status.to_owned(),
-        errors_total: first
-            .get("errors_total_count")
-            .and_then(|count| count.as_u64().or_else(|| count.as_str()?.trim().parse().ok()))
+        errors_total: json::member(first, "errors_total_count")
+            .integer()
+            .and_then(|total| u64::try_from(total).ok())
             .unwrap_or(errors.len() as u64),
         errors,
         invalid: texts(first.get("ids_of_invalid_requests")),

@@ -11,6 +11,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::fbe::redact;
+use crate::json;
 
 /// Meta lifts a block for policy reasons in hours, not seconds.
 const POLICY_BLOCK: Duration = Duration::from_hours(1);
@@ -135,17 +136,14 @@ impl GraphError {
     /// Reads an error answer. `wait` is what its headers ask for.
     #[must_use]
     pub fn from_answer(status: StatusCode, body: &[u8], wait: Option<Duration>) -> Self {
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        let error = body.get("error");
-        let number = |name: &str| {
-            let value = error.and_then(|error| error.get(name))?;
-            value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
-        };
-        let text = |name: &str| error.and_then(|error| error.get(name)).and_then(Value::as_str);
+        let body: Value = json::read(body).unwrap_or_default();
+        let error = body.get("error").unwrap_or(&Value::Null);
+        let number = |name: &str| json::member(error, name).integer();
+        let text = |name: &str| error.get(name).and_then(Value::as_str);
         let (code, subcode) = (number("code"), number("error_subcode"));
-        let message = text("message").or_else(|| body.get("error").and_then(Value::as_str));
+        let message = text("message").or_else(|| error.as_str());
         let message = message.unwrap_or_default();
-        let is_transient = error.and_then(|error| error.get("is_transient")) == Some(&Value::Bool(true));
+        let is_transient = json::member(error, "is_transient").boolean() == Some(true);
         let kind = match code {
             Some(code) => classify(code, subcode, message, wait, is_transient),
             None if matches!(status.as_u16(), 408 | 429)
@@ -245,6 +243,12 @@ mod tests {
             error.to_string(),
             "the Graph API answered error 10/2018278: (#10) This message is sent outside of allowed window."
         );
+    }
+
+    #[test]
+    fn what_json_allows_and_others_refuse_is_read() {
+        let body = "\u{FEFF}{\"error\":{\"message\":\"half \\ud83d\",\"code\":\"190\",\"n\":1e400}}";
+        assert_eq!(kind(body), ErrorKind::TokenInvalid { subcode: None });
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
+use crate::json::{self, Scalar};
+
 /// Fill level of the tightest limit that an answer reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
@@ -23,7 +25,7 @@ impl Usage {
         let mut usage = Self::default();
         for name in ["x-app-usage", "x-ad-account-usage", "x-business-use-case-usage"] {
             for value in headers.get_all(name) {
-                if let Ok(value) = serde_json::from_slice::<Value>(value.as_bytes()) {
+                if let Ok(value) = json::read::<Value>(value.as_bytes()) {
                     usage.add(&value, 0);
                 }
             }
@@ -63,10 +65,7 @@ impl Usage {
     reason = "percentages and minutes; the cast saturates"
 )]
 fn number(value: &Value) -> Option<u64> {
-    value
-        .as_u64()
-        .or_else(|| value.as_f64().map(|number| number.ceil() as u64))
-        .or_else(|| value.as_str()?.trim().parse().ok())
+    Scalar::from(value).number().map(|number| number.ceil() as u64)
 }
 
 /// How long an answer asks to wait: `Retry-After` in seconds, else the longest time to regain access.
@@ -106,6 +105,12 @@ mod tests {
         assert_eq!(usage.percent, 101);
         assert_eq!(usage.regain, Some(Duration::from_mins(3)));
         assert_eq!(wait(&headers), Some(Duration::from_mins(3)));
+    }
+
+    #[test]
+    fn numbers_are_read_as_text_and_rounded_up() {
+        let headers = headers(&[("x-app-usage", r#"{"call_count":"28.2","total_time":27}"#)]);
+        assert_eq!(Usage::read(&headers).percent, 29);
     }
 
     #[test]

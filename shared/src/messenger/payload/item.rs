@@ -2,19 +2,22 @@
 
 use jiff::Timestamp;
 
-use super::wire::{self, Item, Node, Word};
+use super::wire::{self, Item};
 use super::{Context, reason};
+use crate::digest::Digest;
+use crate::json::{Object, Scalar};
 use crate::messenger::event::{
     AccountLinking, Event, EventKind, Handover, Message, Optin, Payment, Person, Postback, Reaction,
-    ReferralSource, digest, event_key,
+    ReferralSource, event_key,
 };
-use crate::messenger::key::{Redacted, is_id};
+use crate::messenger::key::is_id;
+use crate::personal::Personal;
 
 /// No message has more attachments that anybody would count.
 const MOST_ATTACHMENTS: usize = 20;
 
 pub(super) fn read(
-    item: &Item,
+    item: &Item<'_>,
     raw: &str,
     standby: bool,
     context: &Context<'_>,
@@ -66,7 +69,7 @@ pub(super) fn read(
 }
 
 /// The id of a sender or recipient: absent is fine, nonsense is not.
-fn party_id(party: &Node<wire::Party>) -> Result<Option<String>, &'static str> {
+fn party_id(party: &Object<wire::Party<'_>>) -> Result<Option<String>, &'static str> {
     let Some(party) = party.get() else {
         return Ok(None);
     };
@@ -82,13 +85,13 @@ fn party_id(party: &Node<wire::Party>) -> Result<Option<String>, &'static str> {
 }
 
 /// The order of the checks is that of Meta's keys: an item may carry `message` beside `prior_message`.
-fn kind(item: &Item, context: &Context<'_>) -> Result<EventKind, &'static str> {
+fn kind(item: &Item<'_>, context: &Context<'_>) -> Result<EventKind, &'static str> {
     if let Some(message) = object(&item.message)? {
         return Ok(message_kind(item, message, context));
     }
     if let Some(edit) = object(&item.message_edit)? {
         return Ok(EventKind::Edit {
-            mid: edit.mid.private(),
+            mid: personal(&edit.mid),
             num_edit: edit.num_edit.any(),
         });
     }
@@ -100,16 +103,16 @@ fn kind(item: &Item, context: &Context<'_>) -> Result<EventKind, &'static str> {
     }
     if let Some(postback) = object(&item.postback)? {
         return Ok(EventKind::Postback(Postback {
-            mid: postback.mid.private(),
-            payload: postback.payload.private(),
+            mid: personal(&postback.mid),
+            payload: personal(&postback.payload),
             referral: referral(&postback.referral),
         }));
     }
     if let Some(optin) = object(&item.optin)? {
         return Ok(EventKind::Optin(Optin {
             optin_type: optin.request.any(),
-            reference: optin.reference.private(),
-            user_ref: optin.user_ref.private(),
+            reference: personal(&optin.reference),
+            user_ref: personal(&optin.user_ref),
             has_token: !optin.one_time_notif_token.is_absent()
                 || !optin.notification_messages_token.is_absent(),
             notification_status: optin.notification_messages_status.any(),
@@ -120,7 +123,7 @@ fn kind(item: &Item, context: &Context<'_>) -> Result<EventKind, &'static str> {
     }
     if let Some(reaction) = object(&item.reaction)? {
         return Ok(EventKind::Reaction(Reaction {
-            mid: reaction.mid.private(),
+            mid: personal(&reaction.mid),
             reaction: reaction.name.any(),
             removed: reaction.action.text() == Some("unreact"),
         }));
@@ -128,7 +131,7 @@ fn kind(item: &Item, context: &Context<'_>) -> Result<EventKind, &'static str> {
     if let Some(linking) = object(&item.account_linking)? {
         return Ok(EventKind::AccountLinking(match linking.status.text() {
             Some("linked") => AccountLinking::Linked {
-                authorization_code: linking.authorization_code.private(),
+                authorization_code: personal(&linking.authorization_code),
             },
             Some("unlinked") => AccountLinking::Unlinked,
             _ => AccountLinking::Other(linking.status.any().unwrap_or_default()),
@@ -137,27 +140,27 @@ fn kind(item: &Item, context: &Context<'_>) -> Result<EventKind, &'static str> {
     other_kind(item)
 }
 
-fn message_kind(item: &Item, message: &wire::Message, context: &Context<'_>) -> EventKind {
-    let mid = message.mid.private();
+fn message_kind(item: &Item<'_>, message: &wire::Message<'_>, context: &Context<'_>) -> EventKind {
+    let mid = personal(&message.mid);
     // A page that sends is an echo also where the flag is missing: a person's id is never the page's.
     let sender = item.sender.get().and_then(|sender| sender.id.id());
-    if message.is_echo.is_true() || (sender.is_some() && sender == context.account_id) {
+    if message.is_echo.boolean() == Some(true) || (sender.is_some() && sender == context.account_id) {
         return EventKind::Echo {
             mid,
             app_id: message.app_id.any(),
         };
     }
-    if message.is_deleted.is_true() {
+    if message.is_deleted.boolean() == Some(true) {
         return EventKind::Unsend { mid };
     }
-    let attachments = message.attachments.0.iter().filter_map(Node::get);
+    let attachments = message.attachments.members().iter().filter_map(Object::get);
     EventKind::Message(Message {
         mid,
-        text: message.text.private(),
+        text: personal(&message.text),
         quick_reply: message
             .quick_reply
             .get()
-            .and_then(|reply| reply.payload.private()),
+            .and_then(|reply| personal(&reply.payload)),
         attachments: attachments
             .filter_map(|attachment| attachment.attachment_type.any())
             .take(MOST_ATTACHMENTS)
@@ -172,11 +175,11 @@ fn message_kind(item: &Item, message: &wire::Message, context: &Context<'_>) -> 
                     .text()
                     .is_none_or(|source| source == "checkbox_plugin")
             })
-            .and_then(|prior| prior.identifier.private()),
+            .and_then(|prior| personal(&prior.identifier)),
     })
 }
 
-fn other_kind(item: &Item) -> Result<EventKind, &'static str> {
+fn other_kind(item: &Item<'_>) -> Result<EventKind, &'static str> {
     let present = [
         (&item.pass_thread_control, EventKind::Handover(Handover::Pass)),
         (&item.take_thread_control, EventKind::Handover(Handover::Take)),
@@ -218,21 +221,25 @@ fn other_kind(item: &Item) -> Result<EventKind, &'static str> {
 }
 
 /// The object under a key. Something else under a key that we know makes the item malformed.
-fn object<T>(node: &Node<T>) -> Result<Option<&T>, &'static str> {
+fn object<T>(node: &Object<T>) -> Result<Option<&T>, &'static str> {
     match node {
-        Node::Absent => Ok(None),
-        Node::Is(value) => Ok(Some(value)),
-        Node::Other => Err(reason::MALFORMED_ITEM),
+        Object::Absent => Ok(None),
+        Object::Is(value) => Ok(Some(value)),
+        Object::Other => Err(reason::MALFORMED_ITEM),
     }
 }
 
-fn referral(node: &Node<wire::Referral>) -> Option<ReferralSource> {
+fn personal(scalar: &Scalar<'_>) -> Option<Personal<String>> {
+    scalar.any().map(Personal)
+}
+
+fn referral(node: &Object<wire::Referral<'_>>) -> Option<ReferralSource> {
     node.get().map(referral_source)
 }
 
-fn referral_source(referral: &wire::Referral) -> ReferralSource {
+fn referral_source(referral: &wire::Referral<'_>) -> ReferralSource {
     ReferralSource {
-        reference: referral.reference.private(),
+        reference: personal(&referral.reference),
         source: referral.source.any(),
         ad_id: referral.ad_id.any(),
     }
@@ -242,12 +249,12 @@ fn referral_source(referral: &wire::Referral) -> ReferralSource {
 ///
 /// Where a kind has no id of its own, the item's own time is part of it. The entry's time and that of receipt
 /// never are, as they differ with each delivery: without a time of its own, it is told apart by what it says.
-fn key(item: &Item, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> String {
+fn key(item: &Item<'_>, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> String {
     let name = kind.name();
-    let content = || digest([raw.as_bytes()]);
+    let content = || Digest::of_parts([raw]).to_string();
     let time = time.map_or_else(content, |time| time.as_millisecond().to_string());
-    let by_mid = |mid: &Option<Redacted>, more: &[&str]| match mid {
-        Some(mid) => event_key(name, &[&[mid.expose()], more].concat()),
+    let by_mid = |mid: &Option<Personal<String>>, more: &[&str]| match mid {
+        Some(mid) => event_key(name, &[&[mid.as_str()], more].concat()),
         None => event_key(name, &[&time, &content()]),
     };
     match kind {
@@ -259,18 +266,20 @@ fn key(item: &Item, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> Str
             by_mid(&reaction.mid, &[action, &time])
         }
         EventKind::Postback(postback) => match (&postback.mid, &postback.payload) {
-            (None, Some(payload)) => event_key(name, &[&time, &digest([payload.expose().as_bytes()])]),
+            (None, Some(payload)) => {
+                event_key(name, &[&time, &Digest::of_parts([payload.as_str()]).to_string()])
+            }
             (mid, _) => by_mid(mid, &[]),
         },
         EventKind::Delivery => {
             let delivery = item.delivery.get();
             let mut mids: Vec<String> = delivery
                 .into_iter()
-                .flat_map(|delivery| &delivery.mids.0)
-                .filter_map(Word::any)
+                .flat_map(|delivery| delivery.mids.members())
+                .filter_map(Scalar::any)
                 .collect();
             mids.sort_unstable();
-            let mids = digest(mids.iter().map(String::as_bytes));
+            let mids = Digest::of_parts(&mids).to_string();
             let watermark = delivery.and_then(|delivery| delivery.watermark.any());
             event_key(name, &[watermark.as_deref().unwrap_or(&time), &mids])
         }
@@ -291,8 +300,10 @@ fn key(item: &Item, kind: &EventKind, raw: &str, time: Option<Timestamp>) -> Str
                 ]
                 .map(|word| word.any().unwrap_or_default())
             });
-            let words = words.iter().flatten().map(String::as_bytes);
-            event_key(name, &[&time, &digest(words)])
+            event_key(
+                name,
+                &[&time, &Digest::of_parts(words.iter().flatten()).to_string()],
+            )
         }
         EventKind::AccountLinking(linking) => {
             let status = match linking {

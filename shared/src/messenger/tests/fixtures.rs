@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::super::event::{EVENT_NAMES, Event, EventKind, Person, ReferralSource};
-use super::super::{Parsed, Redacted, UserRefLink, decide, decide_user_ref, sync};
+use super::super::{Parsed, UserRefLink, decide, decide_user_ref, sync};
 use super::{by_subject, link_keys, parsed, settings};
+use crate::personal::Personal;
 
 #[test]
 fn messenger_payloads() {
@@ -160,8 +161,8 @@ fn event_view(event: &Event) -> Value {
     })
 }
 
-fn shown(text: Option<&Redacted>) -> Value {
-    text.map(Redacted::expose).into()
+fn shown(text: Option<&Personal<String>>) -> Value {
+    text.map(|text| text.as_str()).into()
 }
 
 fn referral(referral: Option<&ReferralSource>) -> Value {

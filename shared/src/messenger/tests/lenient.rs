@@ -163,10 +163,6 @@ fn a_body_that_cannot_be_read_is_kept_whole() {
         [reason::NOT_JSON]
     );
     assert_eq!(
-        reasons(b"{\"object\":\"page\",\"entry\":[\"\xff\xfe\"]}"),
-        [reason::INVALID_UTF8]
-    );
-    assert_eq!(
         reasons("{\"object\":\"page\",\"entry\":[\"\0\"]}"),
         [reason::NOT_JSON]
     );
@@ -192,6 +188,32 @@ fn a_body_that_cannot_be_read_is_kept_whole() {
     );
     let body = r#"{"object":"user","entry":[{"id":"1"}]}"#;
     assert_eq!(parsed(body).quarantined[0].raw, body);
+}
+
+#[test]
+fn what_json_allows_and_others_refuse_costs_nothing() {
+    for (item, person) in [
+        (
+            r#"{"sender":{"id":"P"},"message":{"mid":"m","text":"see you \ud83d"}}"#,
+            "P",
+        ),
+        (
+            r#"{"sender":{"id":"P"},"message":{"mid":"m"},"unused \ud83d":["\ude00",1e400]}"#,
+            "P",
+        ),
+        (
+            r#"{"sender":{"id":10000002479028556077430},"message":{"mid":"m"}}"#,
+            "10000002479028556077430",
+        ),
+    ] {
+        let body =
+            format!("\u{FEFF}{{\"object\":\"page\",\"entry\":[{{\"id\":\"1\",\"messaging\":[{item}]}}]}}");
+        let parsed = parsed(body);
+        assert_eq!(parsed.quarantined, [], "{item}");
+        assert_eq!(parsed.events[0].person, Person::Scoped(person.into()), "{item}");
+    }
+    let bytes = b"{\"object\":\"page\",\"entry\":[{\"id\":\"1\",\"messaging\":[{\"sender\":{\"id\":\"P\"},\"message\":{\"text\":\"\xE9\"}}]}]}";
+    assert_eq!(parsed(bytes).events.len(), 1);
 }
 
 #[test]
@@ -265,11 +287,22 @@ fn times_are_read_in_seconds_milliseconds_and_text() {
 fn ids_are_read_as_numbers_and_text() {
     let body = r#"{"object":"instagram","entry":[{"id":17841452691600098,"messaging":[
         {"sender":{"id":5614879045272581},"recipient":{"id":17841452691600098},"read":{"mid":7}},
-        {"sender":{"id":12345678901234567890123},"message":{"mid":"m"}}]}]}"#;
+        {"sender":{"id":12345678901234567890123},"message":{"mid":"m"}},
+        {"sender":{"id":1.5e3},"message":{"mid":"m"}}]}]}"#;
     let parsed = parsed(body);
-    let key = parsed.events[0].contact_key().unwrap();
-    assert_eq!(key.to_string(), "instagram#17841452691600098#5614879045272581");
-    // It has more digits than were read: another person's, for all we know.
+    let keys: Vec<_> = parsed
+        .events
+        .iter()
+        .map(|event| event.contact_key().unwrap().to_string())
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "instagram#17841452691600098#5614879045272581",
+            "instagram#17841452691600098#12345678901234567890123"
+        ]
+    );
+    // A fraction has lost digits: another person's, for all we know.
     assert_eq!(parsed.quarantined[0].reason, reason::BAD_ID);
 }
 

@@ -74,7 +74,7 @@ impl House {
             ("LANE", "sync"),
         ];
         pairs.splice(0..0, settings.iter().copied());
-        let clock = Clock::fixed("2026-11-21T10:00:00Z".parse().unwrap());
+        let clock = Clock::fixed(testkit::time::start());
         let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
         let webhook_settings = Env::from_pairs(&pairs)
             .finish(fbe_install_webhook::Settings::read)
