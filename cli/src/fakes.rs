@@ -127,7 +127,10 @@ impl Fakes {
         };
         [
             of("Braze", self.braze.as_ref().map(FakeBraze::take_refusals)),
-            of("partner's platform", self.partner.as_ref().map(FakePartner::take_refusals)),
+            of(
+                "partner's platform",
+                self.partner.as_ref().map(FakePartner::take_refusals),
+            ),
             of("Graph", self.graph.as_ref().map(|fake| fake.take_refusals())),
             of(
                 "external system",

@@ -65,7 +65,11 @@ impl FakePartner {
             }
         })
         .await?;
-        Ok(Self { server, shared, drained })
+        Ok(Self {
+            server,
+            shared,
+            drained,
+        })
     }
 
     /// The value for `PARTNER_WEBHOOK_URL`.
@@ -117,8 +121,15 @@ impl Drop for FakePartner {
     fn drop(&mut self) {
         if self.drained && !std::thread::panicking() {
             let model = self.shared.lock();
-            assert!(model.refusals.all().is_empty(), "the partner's platform refused: {:?}", model.refusals.all());
-            assert!(model.script.left().is_empty(), "faults of the partner's platform that no request has met");
+            assert!(
+                model.refusals.all().is_empty(),
+                "the partner's platform refused: {:?}",
+                model.refusals.all()
+            );
+            assert!(
+                model.script.left().is_empty(),
+                "faults of the partner's platform that no request has met"
+            );
         }
     }
 }

@@ -113,7 +113,12 @@ pub fn gateway_event(
         body: Bytes::copy_from_slice(body),
         source: SocketAddr::from((Ipv4Addr::new(203, 0, 113, 7), 443)),
     };
-    let mut event = request_event(&request, &format!("{method} {path}"), &BTreeMap::new(), time::start());
+    let mut event = request_event(
+        &request,
+        &format!("{method} {path}"),
+        &BTreeMap::new(),
+        time::start(),
+    );
     if let Some(id) = event.pointer_mut("/requestContext/requestId") {
         *id = "JKJaXmPLvHcESHA=".into();
     }

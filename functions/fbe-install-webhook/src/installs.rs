@@ -33,7 +33,10 @@ struct Found {
 pub(crate) fn asked(request: &Request) -> Option<Asked> {
     // A stage may lead the path.
     let (_, rest) = request.uri().path().split_once(PATH)?;
-    if let Some(business) = request.path_parameters_ref().and_then(|path| path.first("business")) {
+    if let Some(business) = request
+        .path_parameters_ref()
+        .and_then(|path| path.first("business"))
+    {
         return Some(Asked::Business(business.to_owned()));
     }
     let business = rest.trim_matches('/');
@@ -48,13 +51,17 @@ pub(crate) fn asked(request: &Request) -> Option<Asked> {
 impl App {
     /// 200 with the install, or with the installs of a pixel; 400, 401, 404 or 503.
     pub(crate) async fn installs(&self, request: &Request, asked: &Asked) -> Answer {
-        let judge = |secret: &shared::secrets::PartnerSecret| by_bearer(request.headers(), secret.api_tokens());
+        let judge =
+            |secret: &shared::secrets::PartnerSecret| by_bearer(request.headers(), secret.api_tokens());
         if let Err(refusal) = admit(&self.partner, judge).await {
             return refusal;
         }
         let found = match asked {
             Asked::Business(business) => self.business(business).await,
-            Asked::Pixel => match request.query_string_parameters_ref().and_then(|query| query.first("pixel_id")) {
+            Asked::Pixel => match request
+                .query_string_parameters_ref()
+                .and_then(|query| query.first("pixel_id"))
+            {
                 Some(pixel) if !pixel.trim().is_empty() => self.pixel(pixel.trim()).await,
                 _ => return answer::field_invalid("pixel_id", "is the id of a pixel, in the query"),
             },
@@ -68,7 +75,9 @@ impl App {
     async fn business(&self, business: &str) -> Result<Answer, StoreError> {
         let stored = self.ingest.installs.read(business).await?;
         // A record of a removal that came first, or of integration events, is no install.
-        let install = stored.map(|stored| stored.install).filter(|install| !install.is_trace());
+        let install = stored
+            .map(|stored| stored.install)
+            .filter(|install| !install.is_trace());
         Ok(install.map_or_else(
             || ErrorCode::InstallUnknown.answer(),
             |install| answer::json(StatusCode::OK, &InstallView::of(&install)),

@@ -17,7 +17,10 @@ impl App {
     /// An answer is taken once: `webhook-id` tells a repetition, which is answered as such.
     pub(crate) async fn reply(&self, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Answer> {
         let received = self.clock.now();
-        admit(&self.secret, |secret| access::reply(headers, body, secret, received)).await?;
+        admit(&self.secret, |secret| {
+            access::reply(headers, body, secret, received)
+        })
+        .await?;
         let (id, reply) =
             parse_reply(body).map_err(|error| answer::field_invalid(&error.field, error.problem))?;
         let rules = ReplyRules::from(&self.settings);

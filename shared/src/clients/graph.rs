@@ -107,12 +107,10 @@ pub struct CreatedToken {
 
 /// Seconds, as a number or a text; 0 and nothing mean that there is no end.
 fn expires_in(answer: &Value) -> Option<SignedDuration> {
-    let seconds = match answer.get("expires_in")? {
-        Value::Number(number) => number.as_i64()?,
-        Value::String(text) => text.trim().parse().ok()?,
-        _ => return None,
-    };
-    (seconds > 0).then(|| SignedDuration::from_secs(seconds))
+    let seconds = json::member(answer, "expires_in").integer();
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .map(SignedDuration::from_secs)
 }
 
 /// Speaks to Graph. Cheap to clone.

@@ -8,8 +8,8 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
 use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -318,7 +318,9 @@ impl FeedItem {
 
     /// Meta takes ids for the same that differ in case, blanks or characters without a width.
     fn key(&self) -> String {
-        let visible = self.id.chars().filter(|c| !c.is_whitespace() && !matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}'));
+        let visible = self.id.chars().filter(|c| {
+            !c.is_whitespace() && !matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
+        });
         visible.flat_map(char::to_lowercase).collect()
     }
 }
@@ -352,7 +354,12 @@ impl Batch {
     /// Leaves out all but the last of several items with one id: Meta refuses the second in the same call.
     fn without_doubles(mut self) -> Self {
         let mut seen = HashSet::with_capacity(self.items.len());
-        let mut keep: Vec<bool> = self.items.iter().rev().map(|item| seen.insert(item.key())).collect();
+        let mut keep: Vec<bool> = self
+            .items
+            .iter()
+            .rev()
+            .map(|item| seen.insert(item.key()))
+            .collect();
         if seen.len() < self.items.len() {
             self.items.retain(|_| keep.pop().unwrap_or(true));
             self.bytes = self.items.iter().map(|item| item.data.get().len()).sum();

@@ -288,7 +288,11 @@ pub struct BatchResult<'a> {
 }
 
 fn item_digest(id: &str) -> String {
-    Digest::of_parts(["item", id]).to_string().chars().take(16).collect()
+    Digest::of_parts(["item", id])
+        .to_string()
+        .chars()
+        .take(16)
+        .collect()
 }
 
 /// The feed of a business: `url` with `{external_business_id}` and `{catalog_id}` filled in, percent-encoded. `None`
@@ -338,7 +342,12 @@ mod tests {
     fn a_crash_repeats_nothing_that_was_stored() {
         let mut at = progress();
         for batch in batches(4, &at).iter().take(2) {
-            at.accepted(batch, &["h".to_owned() + &batch.next_index().to_string()], &[], Form::Lines);
+            at.accepted(
+                batch,
+                &["h".to_owned() + &batch.next_index().to_string()],
+                &[],
+                Form::Lines,
+            );
         }
         let stored: PushProgress = serde_json::from_str(&serde_json::to_string(&at).unwrap()).unwrap();
         let rest = batches(4, &stored);

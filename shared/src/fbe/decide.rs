@@ -3,8 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::event::{InstallChange, InstallEvent, Stamp};
-use super::install::{Change, Install, Status, TokenState};
+use super::install::{Change, Install, Status};
 use super::manager::Removal;
+use super::manager::TokenState;
 use super::plan::{FollowUps, Outcome, Plan, SecretChange, exchange, tell};
 use super::secret::FbeSecret;
 use super::settings::Configured;
@@ -24,10 +25,9 @@ pub fn decide(
     configured: Configured,
     now: Timestamp,
 ) -> Plan {
-    let before = stored.cloned().map_or_else(
-        || Install::unknown(&event.business_id),
-        Install::with_owner,
-    );
+    let before = stored
+        .cloned()
+        .map_or_else(|| Install::unknown(&event.business_id), Install::with_owner);
     let mut next = before.clone();
     let mut secret = None;
     match &event.change {
@@ -36,7 +36,9 @@ pub fn decide(
             business_manager_id: event.business_manager_id.clone(),
         }),
         InstallChange::Granted { granted, token } => {
-            let content = token.as_ref().map(|token| FbeSecret::arrived(token, event.stamp.at));
+            let content = token
+                .as_ref()
+                .map(|token| FbeSecret::arrived(token, event.stamp.at));
             let token = content.as_ref().map(|content| TokenState {
                 token_type: content.token_type.clone(),
                 at: event.stamp.at,
@@ -98,7 +100,9 @@ pub fn decide(
             SecretChange::RestoreAndPut(content)
         }
         Some(content) if is_in_force(&content) => SecretChange::Put(content),
-        Some(content) if claims(&next, &content) && !claims(&before, &content) => SecretChange::PutClaim(content),
+        Some(content) if claims(&next, &content) && !claims(&before, &content) => {
+            SecretChange::PutClaim(content)
+        }
         _ if next.keeps_no_token() && !before.keeps_no_token() => SecretChange::ScheduleDelete,
         _ if outcome == Outcome::ClaimWithdrawn => SecretChange::DropClaim,
         _ => left_over(&next, event),
@@ -140,7 +144,9 @@ fn outcome(before: &Install, next: &Install, event: &InstallEvent, is_new_token:
     let is_claim = |install: &Install| {
         let claims = install.claims().iter();
         event.business_manager_id.is_some()
-            && claims.map(|claim| &claim.business_manager_id).any(|id| *id == event.business_manager_id)
+            && claims
+                .map(|claim| &claim.business_manager_id)
+                .any(|id| *id == event.business_manager_id)
     };
     match (before.is_installed(), next.is_installed()) {
         (false, true) => Outcome::Installed,
@@ -152,7 +158,12 @@ fn outcome(before: &Install, next: &Install, event: &InstallEvent, is_new_token:
         (true, true) if is_new_token => Outcome::LateToken,
         (true, true) if is_removal && is_claim(before) => Outcome::ClaimWithdrawn,
         (true, true) if is_claim(next) => Outcome::Claimed,
-        (true, true) if next.granted.as_ref().is_some_and(|granted| event.stamp.at > granted.at) => {
+        (true, true)
+            if next
+                .granted
+                .as_ref()
+                .is_some_and(|granted| event.stamp.at > granted.at) =>
+        {
             Outcome::ForeignBusinessManager
         }
         (true, true) => Outcome::Stale,

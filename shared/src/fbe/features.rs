@@ -66,7 +66,12 @@ impl Feature {
     }
 
     /// Why the instance is off; `None` = it is on.
-    fn lacks(&self, needs: &[Asset], assets: &Assets, switched_off: &BTreeSet<String>) -> Option<&'static str> {
+    fn lacks(
+        &self,
+        needs: &[Asset],
+        assets: &Assets,
+        switched_off: &BTreeSet<String>,
+    ) -> Option<&'static str> {
         let missing = needs.iter().find(|asset| {
             let connected = self.connected.get(asset.as_str());
             connected.is_none_or(BTreeSet::is_empty) && !assets.has(**asset)
@@ -75,7 +80,11 @@ impl Feature {
             return Some(asset.as_str());
         }
         let shops = &self.additional.shop_status;
-        if !shops.is_empty() && !shops.iter().any(|status| status.trim().eq_ignore_ascii_case("active")) {
+        if !shops.is_empty()
+            && !shops
+                .iter()
+                .any(|status| status.trim().eq_ignore_ascii_case("active"))
+        {
             return Some(ACTIVE_SHOP);
         }
         switched_off.contains(&self.key()).then_some(SWITCHED_ON_AT_META)
@@ -266,7 +275,10 @@ mod tests {
     #[test]
     fn one_complete_instance_is_enough() {
         let features = [feature("page_cta", &[]), feature("page_cta", &[("page_id", "9")])];
-        assert_eq!(gate(&Assets::default(), &features, &BTreeSet::new()).enabled, ["page_cta"]);
+        assert_eq!(
+            gate(&Assets::default(), &features, &BTreeSet::new()).enabled,
+            ["page_cta"]
+        );
     }
 
     #[test]
@@ -279,7 +291,11 @@ mod tests {
 
     #[test]
     fn unknown_types_are_reported_and_cost_nothing() {
-        let gating = gate(&everything(), &[feature("teleport", &[]), feature("ads", &[])], &BTreeSet::new());
+        let gating = gate(
+            &everything(),
+            &[feature("teleport", &[]), feature("ads", &[])],
+            &BTreeSet::new(),
+        );
         assert_eq!(gating.enabled, ["ads"]);
         assert_eq!(gating.unknown, ["teleport"]);
     }
@@ -290,7 +306,11 @@ mod tests {
             profiles: BTreeSet::from(["17841400000000000".into()]),
             ..Assets::default()
         };
-        let gating = gate(&assets, &[feature("page_cta", &[]), feature("ig_cta", &[])], &BTreeSet::new());
+        let gating = gate(
+            &assets,
+            &[feature("page_cta", &[]), feature("ig_cta", &[])],
+            &BTreeSet::new(),
+        );
         assert_eq!(gating.enabled, ["ig_cta"]);
         assert_eq!(gating.disabled[0].missing, "page_id");
     }

@@ -2,7 +2,7 @@
 //!
 //! The record is built so that webhooks may arrive in any order and any number of times: the grants of each Business
 //! Manager, its newest token and its newest removal are kept side by side, each with its own time. Whose the business
-//! is, what is granted and the status follow from them ([`super::manager`]). So the end state depends on which events
+//! is, what is granted and the status follow from them ([`super::ownership`]). So the end state depends on which events
 //! there were, not on how they arrived.
 
 use std::collections::BTreeSet;
@@ -15,9 +15,8 @@ use super::asset::Assets;
 use super::drift::Drift;
 use super::event::{BusinessIntegrationEvent, Stamp, UserId};
 use super::features::{Feature, Gating, gate};
-use super::manager::{ManagerGrant, Removal};
+use super::manager::{ManagerGrant, Removal, TokenState};
 use super::read::Granted;
-use super::secret::TokenType;
 
 /// How many changes are remembered.
 const MAX_HISTORY: usize = 20;
@@ -65,32 +64,6 @@ pub struct HistoryEntry {
     /// The assets and `feature:<type>`s that are different.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
-}
-
-/// What is known of the token, without the token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenState {
-    /// Type of the token that arrived.
-    pub token_type: TokenType,
-    /// Time of the newest event that brought it.
-    pub at: Timestamp,
-    /// Digest of the token as it arrived: the same token in two webhooks has the same one. Decides ties. Empty: the
-    /// token was obtained on behalf of the business.
-    pub source: String,
-    /// Version id of the secret as it is now.
-    pub version: String,
-    /// Business Manager of the event that brought it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub business_manager_id: Option<String>,
-    /// When it was exchanged for a system user's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exchanged_at: Option<Timestamp>,
-    /// When the system user's token ends; `None`: it has no known end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-    /// Since when Graph refuses it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub invalid_since: Option<Timestamp>,
 }
 
 /// One business. Holds no token.

@@ -7,7 +7,7 @@
 //! * [`payload`]: bodies of `fbe_install` and `business_integration_*` webhooks → [`event`]s.
 //! * [`read`]: JSON as Meta and its bridges really write it → [`asset::Assets`] and [`features`].
 //! * [`install`]: what is stored of a business. Never a token: those are in [`secret`].
-//! * [`manager`]: whose a business is that several Business Managers have installed.
+//! * [`manager`], [`ownership`]: what each Business Manager granted, and whose the business therefore is.
 //! * [`decide`]: what an event changes, and what follows from it. Pure.
 //! * [`view`]: what the partner's platform is told and may read.
 
@@ -20,6 +20,7 @@ pub mod event;
 pub mod features;
 pub mod install;
 pub mod manager;
+pub mod ownership;
 pub mod payload;
 pub mod plan;
 pub mod read;

@@ -160,7 +160,12 @@ pub fn reconcile_item(
 ) -> OutboxItem {
     OutboxItem {
         not_before,
-        ..item(business_id, (at, name, "2-reconcile"), Kind::FbeReconcile, json!({}))
+        ..item(
+            business_id,
+            (at, name, "2-reconcile"),
+            Kind::FbeReconcile,
+            json!({}),
+        )
     }
 }
 
@@ -179,7 +184,12 @@ pub fn reconcile_manager_item(business_manager_id: &str, stamp: &Stamp) -> Outbo
 /// An exchange of the token that no webhook asked for.
 #[must_use]
 pub fn exchange_item(business_id: &str, name: &str, at: Timestamp, payload: &ExchangeToken) -> OutboxItem {
-    item(business_id, (at, name, "1-exchange"), Kind::FbeExchangeToken, json!(payload))
+    item(
+        business_id,
+        (at, name, "1-exchange"),
+        Kind::FbeExchangeToken,
+        json!(payload),
+    )
 }
 
 /// A push of the catalog on demand.
@@ -189,7 +199,12 @@ pub fn push_item(business_id: &str, catalog_id: &str, at: Timestamp) -> OutboxIt
         catalog_id: catalog_id.to_owned(),
         refresh: false,
     };
-    item(business_id, (at, "demand", "4-catalog"), Kind::FbeCatalogPush, json!(payload))
+    item(
+        business_id,
+        (at, "demand", "4-catalog"),
+        Kind::FbeCatalogPush,
+        json!(payload),
+    )
 }
 
 /// A push of the catalog, at this time, unless its feed is as it was.
@@ -201,7 +216,12 @@ pub fn refresh_item(business_id: &str, catalog_id: &str, at: Timestamp) -> Outbo
     };
     OutboxItem {
         not_before: Some(at),
-        ..item(business_id, (at, "refresh", "4-catalog"), Kind::FbeCatalogPush, json!(payload))
+        ..item(
+            business_id,
+            (at, "refresh", "4-catalog"),
+            Kind::FbeCatalogPush,
+            json!(payload),
+        )
     }
 }
 
@@ -234,11 +254,16 @@ pub fn exchange(next: &Install, new_token: Option<&str>) -> Option<ExchangeToken
 /// Asks for a system user's token whether there is one or not; `None` if there is no Business Manager to ask.
 #[must_use]
 pub fn exchange_again(stored: &Install) -> Option<ExchangeToken> {
-    stored.assets.business_manager_id.as_ref().filter(|_| stored.is_installed())?;
+    stored
+        .assets
+        .business_manager_id
+        .as_ref()
+        .filter(|_| stored.is_installed())?;
     let token = stored.token.as_ref();
     Some(ExchangeToken {
         // A token that was obtained on behalf of the business has no source, and that of a system user is not exchanged.
-        on_behalf_of: token.is_none_or(|token| token.source.is_empty() || token.token_type == TokenType::SystemUser),
+        on_behalf_of: token
+            .is_none_or(|token| token.source.is_empty() || token.token_type == TokenType::SystemUser),
         source: token.map(|token| token.source.clone()),
         again: token.is_some(),
     })
@@ -361,7 +386,13 @@ pub fn tell(
 /// The plan of an install whose owner is gone and whose first claim is in effect now. `key` begins the event keys of
 /// what follows.
 #[must_use]
-pub fn owner_changed(before: &Install, mut next: Install, key: String, configured: Configured, now: Timestamp) -> Plan {
+pub fn owner_changed(
+    before: &Install,
+    mut next: Install,
+    key: String,
+    configured: Configured,
+    now: Timestamp,
+) -> Plan {
     next.version = before.version + 1;
     let mut follow_ups = FollowUps::new(&before.business_id, key, configured);
     let source = next.token.as_ref().map(|token| token.source.clone());
@@ -372,7 +403,11 @@ pub fn owner_changed(before: &Install, mut next: Install, key: String, configure
     tell(before, &mut next, Change::Updated, (now, now), &mut follow_ups);
     Plan {
         wake: before.status == super::install::Status::TokenInvalid,
-        secret: if next.keeps_no_token() { SecretChange::ScheduleDelete } else { SecretChange::None },
+        secret: if next.keeps_no_token() {
+            SecretChange::ScheduleDelete
+        } else {
+            SecretChange::None
+        },
         install: Some(next),
         outbox: follow_ups.items,
         outcome: Outcome::OwnerChanged,

@@ -100,7 +100,12 @@ impl FbeSecret {
 
     /// The same secret with the system user's token that it was exchanged for.
     #[must_use]
-    pub fn exchanged(mut self, system_user: SecretString, at: Timestamp, expires_at: Option<Timestamp>) -> Self {
+    pub fn exchanged(
+        mut self,
+        system_user: SecretString,
+        at: Timestamp,
+        expires_at: Option<Timestamp>,
+    ) -> Self {
         self.system_user_access_token = Some(system_user);
         self.exchanged_at = Some(at);
         self.system_user_expires_at = expires_at;

@@ -133,7 +133,8 @@ impl BusinessSecrets {
         manager: Option<&str>,
     ) -> Result<(), SecretError> {
         let labels = [label(manager)];
-        self.write_labelled(business_id, content, &labels, Expected::Present).await
+        self.write_labelled(business_id, content, &labels, Expected::Present)
+            .await
     }
 
     async fn write_labelled(
@@ -155,7 +156,10 @@ impl BusinessSecrets {
             let result = match step {
                 Step::Create if is_claim => self.create(&name, EMPTY_VERSION.to_owned(), EMPTY.into()).await,
                 Step::Create => self.create(&name, content.version(), content.to_json()).await,
-                Step::Put => self.put(&name, content.version(), content.to_json(), labels).await,
+                Step::Put => {
+                    self.put(&name, content.version(), content.to_json(), labels)
+                        .await
+                }
                 Step::Restore => self.bring_back(&name).await,
             };
             step = match (step, result) {
@@ -196,7 +200,9 @@ impl BusinessSecrets {
     ///
     /// [`SecretError`] if Secrets Manager does not do it.
     pub async fn make_current(&self, install: &Install, current: &str) -> Result<(), SecretError> {
-        let Some(token) = &install.token else { return Ok(()) };
+        let Some(token) = &install.token else {
+            return Ok(());
+        };
         let name = self.name(&install.business_id);
         self.client
             .update_secret_version_stage()

@@ -51,10 +51,7 @@ pub async fn admit<T: DeserializeOwned>(
 }
 
 /// Judges the bearer token of a request by the tokens that open the route.
-pub fn by_bearer<'a>(
-    headers: &HeaderMap,
-    tokens: impl Iterator<Item = &'a SecretString> + Clone,
-) -> Verdict {
+pub fn by_bearer<'a>(headers: &HeaderMap, tokens: impl Iterator<Item = &'a SecretString> + Clone) -> Verdict {
     if bearer::matches(headers, tokens.clone()) {
         Verdict::Enters
     } else if bearer::is_filled_in(tokens) {

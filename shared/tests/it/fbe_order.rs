@@ -113,7 +113,10 @@ fn end_state<'a>(webhooks: impl IntoIterator<Item = &'a Webhook>) -> Install {
     install.history.clear();
     install.installed_at = None;
     // The same token may have been written first by one webhook or by another.
-    let tokens = install.managers.iter_mut().filter_map(|manager| manager.token.as_mut());
+    let tokens = install
+        .managers
+        .iter_mut()
+        .filter_map(|manager| manager.token.as_mut());
     for token in tokens.chain(&mut install.token) {
         token.version.clear();
     }

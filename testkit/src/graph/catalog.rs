@@ -135,7 +135,9 @@ impl Store {
         }
         let spoils = |how: FoundOut| {
             let bad = identified.iter().filter_map(|(id, _)| self.bad_items.get(&**id));
-            bad.filter(|(_, found_out)| *found_out == how).map(|(message, _)| message.clone()).next()
+            bad.filter(|(_, found_out)| *found_out == how)
+                .map(|(message, _)| message.clone())
+                .next()
         };
         if spoils(FoundOut::AsTooMuch).is_some() {
             return Err(super::faults::reduce());

@@ -195,9 +195,9 @@ impl FakeGraph {
     /// System-user tokens that a business's token was exchanged for, oldest first.
     #[must_use]
     pub fn issued_tokens(&self, business: &str) -> Vec<String> {
-        let mut platform = self.shared.lock();
-        let newest = platform.newest(business);
-        newest.map(|business| business.issued.clone()).unwrap_or_default()
+        let platform = self.shared.lock();
+        let all = platform.businesses.get(business).into_iter().flatten();
+        all.flat_map(|one| one.issued.clone()).collect()
     }
 
     /// Makes a catalog that belongs to no install.

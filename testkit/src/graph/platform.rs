@@ -371,7 +371,8 @@ impl Platform {
     ) -> Result<Value, GraphError> {
         let owner = self.businesses.iter().find(|(_, all)| {
             let data = all.iter().filter_map(|business| business.install.as_ref());
-            data.filter_map(|data| asset(data, "catalog_id")).any(|id| id == asked.node)
+            data.filter_map(|data| asset(data, "catalog_id"))
+                .any(|id| id == asked.node)
         });
         let may = owner.is_none_or(|(id, _)| self.may_act_for(token, id));
         let verb = if asked.edge == Edge::ItemsBatch {

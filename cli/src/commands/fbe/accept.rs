@@ -11,7 +11,10 @@ use crate::output;
 pub(super) async fn accept(parts: &Parts, business: &str, manager: Option<&str>) -> anyhow::Result<()> {
     for _ in 0..ROUNDS {
         let before = parts.installed(business).await?;
-        let claims = before.claims().iter().filter_map(|claim| claim.business_manager_id.clone());
+        let claims = before
+            .claims()
+            .iter()
+            .filter_map(|claim| claim.business_manager_id.clone());
         let claims: Vec<String> = claims.collect();
         let wanted = manager.map(str::to_owned).or_else(|| claims.first().cloned());
         let Some(wanted) = wanted.filter(|wanted| claims.contains(wanted)) else {
@@ -23,12 +26,18 @@ pub(super) async fn accept(parts: &Parts, business: &str, manager: Option<&str>)
         let now = parts.clock.now();
         let mut next = before.clone();
         next.accept(&wanted, now);
-        let key = format!("{:014}-v{:08}-accept", now.as_millisecond().max(0), before.version);
+        let key = format!(
+            "{:014}-v{:08}-accept",
+            now.as_millisecond().max(0),
+            before.version
+        );
         let plan = owner_changed(&before, next, key, Configured::ALL, now);
         if let Some(next) = &plan.install
             && parts.installs.commit(next, &plan.outbox, plan.wake).await?
         {
-            output::line(format_args!("{business} belongs to Business Manager {wanted} now"));
+            output::line(format_args!(
+                "{business} belongs to Business Manager {wanted} now"
+            ));
             output::note("what follows leaves within a minute; `bridge fbe show` tells what came of it");
             return Ok(());
         }

@@ -51,7 +51,16 @@ fn row(install: &Install) -> String {
     }
     for claim in install.claims() {
         let manager = claim.business_manager_id.as_deref().unwrap_or_default();
-        features.push_str(&[" [claimed by ", manager, " since ", &format!("{:.0}", claim.since()), "]"].concat());
+        features.push_str(
+            &[
+                " [claimed by ",
+                manager,
+                " since ",
+                &format!("{:.0}", claim.since()),
+                "]",
+            ]
+            .concat(),
+        );
     }
     if let Some(since) = install.unknown_at_graph_since {
         features.push_str(&[" [unknown at Graph since ", &format!("{since:.0}"), "]"].concat());

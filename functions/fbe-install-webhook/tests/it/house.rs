@@ -36,7 +36,8 @@ impl House {
             "app_id": "1", "app_secret": SECRET, "verify_token": "v", "fbe_verify_token": "of-fbe",
         });
         aws.put_secret("meta", &meta).await.unwrap();
-        let partner = json!({"api_token": "reader", "signing_secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"});
+        let partner =
+            json!({"api_token": "reader", "signing_secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"});
         aws.put_secret("partner", &partner).await.unwrap();
         let table = |name: &str| template.table(name).unwrap().name.clone();
         let (installs_table, outbox_table) = (table("InstallsTable"), table("OutboxTable"));

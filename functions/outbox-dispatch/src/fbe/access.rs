@@ -82,7 +82,11 @@ impl Visit<'_> {
             Found::Secret(secret) => return Ok(Some(*secret)),
             Found::NotCurrent(secret, current) => {
                 // A claim has taken effect, or two webhooks wrote at once. The next call would find it again.
-                let made = self.worker.secrets.make_current(&self.stored.install, &current).await;
+                let made = self
+                    .worker
+                    .secrets
+                    .make_current(&self.stored.install, &current)
+                    .await;
                 if let Err(error) = made {
                     tracing::warn!(%error, "the token in force is not the current version of its secret");
                 }
@@ -200,7 +204,11 @@ impl Visit<'_> {
     /// Graph took the token: if it was marked as refused, it no longer is. `false`: the install was written by
     /// somebody else and read again.
     pub(super) async fn token_was_taken(&mut self) -> Result<bool, Outcome> {
-        match token_valid(&self.stored.install, self.worker.settings.fbe.configured(), self.now()) {
+        match token_valid(
+            &self.stored.install,
+            self.worker.settings.fbe.configured(),
+            self.now(),
+        ) {
             Some(plan) => self.commit(plan).await,
             None => Ok(true),
         }

@@ -142,7 +142,11 @@ pub fn compare(stored: &Install, graph: AtGraph<'_>, configured: Configured, now
 fn is_lost(stored: &Install, granted: Option<&Granted>) -> bool {
     let Some(granted) = granted else { return true };
     let manager = &granted.assets.business_manager_id;
-    manager.is_some() && stored.claims().iter().any(|claim| claim.business_manager_id == *manager)
+    manager.is_some()
+        && stored
+            .claims()
+            .iter()
+            .any(|claim| claim.business_manager_id == *manager)
 }
 
 /// Whether a removal was announced at or after the newest grant. One that named another Business Manager was

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 use shared::fbe::features::Feature;
-use shared::fbe::read;
+use shared::json;
 
 /// The installed features that Meta's configuration (`fbe_business`) says are not enabled, as [`Feature::key`]s.
 ///
@@ -17,12 +17,20 @@ pub(super) fn switched_off(features: &[Feature], configuration: &Map<String, Val
         let entries = [feature.feature_type.as_str(), plural.as_str()]
             .into_iter()
             .filter_map(|key| configuration.get(key))
-            .flat_map(|entry| entry.as_array().map_or(std::slice::from_ref(entry), Vec::as_slice));
+            .flat_map(|entry| {
+                entry
+                    .as_array()
+                    .map_or(std::slice::from_ref(entry), Vec::as_slice)
+            });
         let (mut own, mut all) = (None, None);
         for entry in entries {
-            let Some(enabled) = entry.get("enabled").and_then(read::boolean) else { continue };
-            match entry.get("feature_instance_id").and_then(read::id) {
-                Some(instance) if Some(&instance) == feature.instance_id.as_ref() => own = Some(own.unwrap_or(true) && enabled),
+            let Some(enabled) = json::member(entry, "enabled").boolean() else {
+                continue;
+            };
+            match json::member(entry, "feature_instance_id").id() {
+                Some(instance) if Some(&instance) == feature.instance_id.as_ref() => {
+                    own = Some(own.unwrap_or(true) && enabled)
+                }
                 Some(_) => {}
                 None => all = Some(all.unwrap_or(true) && enabled),
             }
@@ -65,7 +73,11 @@ mod tests {
                 (json!(null), false),
             ] {
                 let entry = json!({"feature_instance_id": 1, "enabled": enabled});
-                assert_eq!(off("pixel", "1", json!({key: [entry]})), expected, "{key} {entry}");
+                assert_eq!(
+                    off("pixel", "1", json!({key: [entry]})),
+                    expected,
+                    "{key} {entry}"
+                );
                 assert_eq!(off("pixel", "1", json!({key: entry})), expected, "{key} {entry}");
             }
         }
@@ -75,7 +87,8 @@ mod tests {
     fn a_feature_that_is_off_stands_there_without_an_instance() {
         assert!(off("ig_cta", "1", json!({"ig_cta": {"enabled": false}})));
         assert!(off("ig_cta", "", json!({"ig_cta": {"enabled": false}})));
-        let on = json!({"ig_cta": {"enabled": false}, "ig_ctas": [{"feature_instance_id": "1", "enabled": true}]});
+        let on =
+            json!({"ig_cta": {"enabled": false}, "ig_ctas": [{"feature_instance_id": "1", "enabled": true}]});
         assert!(!off("ig_cta", "1", on));
     }
 

@@ -76,7 +76,9 @@ impl FbeWorker {
             return Ok(false);
         }
         let at = now + offset(business, SPREAD_MINUTES);
-        self.outbox.add(&reconcile_item(business, "daily", day, Some(at))).await
+        self.outbox
+            .add(&reconcile_item(business, "daily", day, Some(at)))
+            .await
     }
 
     /// The next times at which the install's catalog is looked at. They lie a period apart, at the business's own time.

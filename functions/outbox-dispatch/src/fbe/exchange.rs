@@ -28,7 +28,10 @@ impl Visit<'_> {
             // Graph may name one: the comparison plans the exchange anew.
             return Ok(());
         };
-        let source = payload.source.as_ref().filter(|_| payload.again || !payload.on_behalf_of);
+        let source = payload
+            .source
+            .as_ref()
+            .filter(|_| payload.again || !payload.on_behalf_of);
         let (content, expected) = match source {
             Some(source) if payload.again => (
                 self.again(source, payload.on_behalf_of, &manager).await?,
@@ -43,7 +46,9 @@ impl Visit<'_> {
         let token = self.stored.install.token.as_ref();
         let named = token.map_or(Some(manager), |token| token.business_manager_id.clone());
         let secrets = &self.worker.secrets;
-        let written = secrets.write(self.id(), &content, named.as_deref(), expected).await;
+        let written = secrets
+            .write(self.id(), &content, named.as_deref(), expected)
+            .await;
         written.map_err(|error| secrets_unavailable(&error))?;
         self.take_over(source.map(String::as_str), &content).await
     }
@@ -78,7 +83,9 @@ impl Visit<'_> {
         manager: &str,
     ) -> Result<Option<FbeSecret>, Outcome> {
         let current = self.stored.install.token.as_ref();
-        let Some(exchanged_at) = current.filter(|token| token.source == source).map(|token| token.exchanged_at)
+        let Some(exchanged_at) = current
+            .filter(|token| token.source == source)
+            .map(|token| token.exchanged_at)
         else {
             return Ok(None);
         };
@@ -142,7 +149,9 @@ impl Visit<'_> {
                 .await;
         }
         let created = answer?.value;
-        let expires_at = created.expires_in.and_then(|left| self.now().checked_add(left).ok());
+        let expires_at = created
+            .expires_in
+            .and_then(|left| self.now().checked_add(left).ok());
         Ok((created.token, expires_at))
     }
 

@@ -136,7 +136,9 @@ const LONGEST_REFRESH_HOURS: u32 = 720;
 fn refresh_period(env: &mut Env<'_>) -> Option<SignedDuration> {
     let hours: u32 = env.parsed("CATALOG_REFRESH_HOURS", 24, "a number of hours");
     if hours > LONGEST_REFRESH_HOURS {
-        env.problem(format!("CATALOG_REFRESH_HOURS is {hours}, but expects at most {LONGEST_REFRESH_HOURS}"));
+        env.problem(format!(
+            "CATALOG_REFRESH_HOURS is {hours}, but expects at most {LONGEST_REFRESH_HOURS}"
+        ));
     }
     (hours > 0).then(|| SignedDuration::from_hours(hours.into()))
 }

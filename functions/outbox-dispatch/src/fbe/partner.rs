@@ -128,7 +128,10 @@ impl PartnerWorker {
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         // A repetition carries the same id.
-        let id = format!("msg_{}", Digest::of_parts(["partner", &entry.subject, &entry.event_key]).short());
+        let id = format!(
+            "msg_{}",
+            Digest::of_parts(["partner", &entry.subject, &entry.event_key]).short()
+        );
         let signed = standard::sign(&secret.signing_secret, &id, self.clock.now(), &body);
         let headers = signed.map_err(|error| {
             tracing::error!(%error, "the partner secret cannot sign");
@@ -167,7 +170,10 @@ impl Worker for PartnerWorker {
     async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
         let mut subjects: BTreeMap<&str, Vec<(usize, Entry)>> = BTreeMap::new();
         for (at, entry) in entries.iter().enumerate() {
-            subjects.entry(&entry.subject).or_default().push((at, entry.clone()));
+            subjects
+                .entry(&entry.subject)
+                .or_default()
+                .push((at, entry.clone()));
         }
         let failures = &AtomicUsize::new(0);
         let settled = stream::iter(subjects.into_values())

@@ -9,12 +9,12 @@ use crate::dispatch::Outcome;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED,
-    RANGE,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, RANGE,
 };
 use jiff::SignedDuration;
-use shared::digest::Digest;
 use shared::clients::graph::{Answer, BatchAccepted, BatchStatus, ErrorKind, GraphError};
+use shared::digest::Digest;
 use shared::fbe::catalog::{Batch, Batcher, BrokenItem, FeedError, FeedItem, FeedReader, Form};
 use shared::fbe::catalog_push::{BatchResult, PushProgress, feed_url};
 use shared::fbe::plan::CatalogPush;
@@ -124,7 +124,8 @@ impl Visit<'_> {
                 return Ok(());
             }
             Some(last) if refresh && last.finished_at.is_some() => {
-                let is_same = last.progress.catalog_id == catalog_id && last.progress.feed_url == begun.progress.feed_url;
+                let is_same = last.progress.catalog_id == catalog_id
+                    && last.progress.feed_url == begun.progress.feed_url;
                 if is_same && self.is_unchanged(&last.progress, &url).await? {
                     return self.note_unchanged(last).await;
                 }
@@ -156,7 +157,11 @@ impl Visit<'_> {
     async fn is_unchanged(&self, last: &PushProgress, url: &str) -> Result<bool, Outcome> {
         let mut request = self.worker.feeds.get(url).header(ACCEPT, FEED_TYPES);
         if let Some(version) = &last.feed_version {
-            let condition = if is_date(version) { IF_MODIFIED_SINCE } else { IF_NONE_MATCH };
+            let condition = if is_date(version) {
+                IF_MODIFIED_SINCE
+            } else {
+                IF_NONE_MATCH
+            };
             request = request.header(condition, version);
         }
         let Some(response) = self.in_time(request.send()).await else {
@@ -194,7 +199,9 @@ impl Visit<'_> {
     /// What comes before the time to hand over what was read; `None` = it did not come.
     async fn in_time<T>(&self, reading: impl Future<Output = T>) -> Option<T> {
         let left = self.until.duration_since(self.now()) - MARGIN - HAND_OVER;
-        tokio::time::timeout(left.try_into().unwrap_or_default(), reading).await.ok()
+        tokio::time::timeout(left.try_into().unwrap_or_default(), reading)
+            .await
+            .ok()
     }
 
     /// From wherever the push stands to its end.
@@ -271,7 +278,9 @@ impl Visit<'_> {
             .timeout(left.try_into().unwrap_or_default());
         let from = resumable(&run.push.progress);
         if let Some((offset, _, version)) = &from {
-            request = request.header(RANGE, format!("bytes={offset}-")).header(IF_RANGE, version);
+            request = request
+                .header(RANGE, format!("bytes={offset}-"))
+                .header(IF_RANGE, version);
         }
         // No error is shown: it would quote the URL, which may hold a credential.
         let Some(response) = self.in_time(request.send()).await else {
@@ -279,7 +288,10 @@ impl Visit<'_> {
         };
         let response = response.map_err(|_| Outcome::retry("catalog_feed_unreachable"))?;
         let (status, range) = (response.status(), response.headers().get(CONTENT_RANGE).cloned());
-        let range = range.as_ref().and_then(|range| range.to_str().ok()).unwrap_or_default();
+        let range = range
+            .as_ref()
+            .and_then(|range| range.to_str().ok())
+            .unwrap_or_default();
         let mut reader = match from {
             Some((offset, form, _)) if status == StatusCode::PARTIAL_CONTENT => {
                 if !range.starts_with(&format!("bytes {offset}-")) {
@@ -289,7 +301,9 @@ impl Visit<'_> {
                 FeedReader::resumed(form, run.push.progress.next_index, offset)
             }
             // Nothing is left behind the last item.
-            Some((offset, ..)) if status == StatusCode::RANGE_NOT_SATISFIABLE && range == format!("bytes */{offset}") => {
+            Some((offset, ..))
+                if status == StatusCode::RANGE_NOT_SATISFIABLE && range == format!("bytes */{offset}") =>
+            {
                 return Ok(true);
             }
             Some(_) if status == StatusCode::RANGE_NOT_SATISFIABLE => {
@@ -479,7 +493,12 @@ impl Visit<'_> {
             }
             match answer {
                 Ok(answer) if answer.value.is_finished => {
-                    let BatchStatus { errors, errors_total, invalid, .. } = &answer.value;
+                    let BatchStatus {
+                        errors,
+                        errors_total,
+                        invalid,
+                        ..
+                    } = &answer.value;
                     let result = BatchResult {
                         errors,
                         errors_total: *errors_total,
@@ -563,7 +582,10 @@ fn version(headers: &HeaderMap) -> Option<String> {
 /// takes no weak tags.
 fn resumable(progress: &PushProgress) -> Option<(u64, Form, String)> {
     let (offset, form) = progress.resume.filter(|_| progress.next_index > 0)?;
-    let version = progress.feed_version.clone().filter(|version| !version.starts_with("W/"))?;
+    let version = progress
+        .feed_version
+        .clone()
+        .filter(|version| !version.starts_with("W/"))?;
     Some((offset, form, version))
 }
 

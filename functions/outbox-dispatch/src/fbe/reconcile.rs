@@ -80,7 +80,10 @@ impl Visit<'_> {
     ) -> Result<Option<BTreeSet<String>>, Outcome> {
         let graph = &self.worker.graph;
         match graph.fbe_business(access.credentials(), self.id()).await {
-            Ok(answer) => Ok(answer.value.as_object().map(|all| switched_off(&granted.features, all))),
+            Ok(answer) => Ok(answer
+                .value
+                .as_object()
+                .map(|all| switched_off(&granted.features, all))),
             // What is installed was read, and must not wait for this.
             Err(error) if matches!(error.kind, ErrorKind::Permission | ErrorKind::Permanent { .. }) => {
                 tracing::warn!(%error, fbe.business = self.pseudonym(), "the configuration of a business cannot be read");
@@ -103,7 +106,10 @@ impl Visit<'_> {
             let added = self.worker.outbox.add(&item).await;
             added.map_err(|error| Outcome::from(&error))?;
         }
-        tracing::info!(businesses = installs.len(), "an integration event has every business of its manager compared");
+        tracing::info!(
+            businesses = installs.len(),
+            "an integration event has every business of its manager compared"
+        );
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! What happens to a business's token after it was stored.
 
 use jiff::{SignedDuration, Timestamp};
-use shared::fbe::install::{Change, HistoryEntry, Install, Status, TokenState};
+use shared::fbe::install::{Change, HistoryEntry, Install, Status};
+use shared::fbe::manager::TokenState;
 use shared::fbe::plan::{
     ExchangeToken, FollowUps, Notice, Outcome, Plan, SecretChange, exchange, exchange_again, exchange_item,
     owner_changed, tell,
@@ -166,7 +167,12 @@ pub fn exchange_due(stored: &Install, has_partner: bool, now: Timestamp) -> Opti
         Some(_) => None,
     };
     match first {
-        Some(first) => Some(exchange_item(&stored.business_id, "weekly", start_of(WEEK, now), &first)),
+        Some(first) => Some(exchange_item(
+            &stored.business_id,
+            "weekly",
+            start_of(WEEK, now),
+            &first,
+        )),
         None => renewal(stored, now),
     }
 }
@@ -179,7 +185,12 @@ fn renewal(stored: &Install, now: Timestamp) -> Option<OutboxItem> {
     let ends_soon = token.expires_at.is_some_and(|end| end <= now + ENDS_SOON);
     let is_due = is_exchanged && (token.invalid_since.is_some() || ends_soon);
     let payload: ExchangeToken = exchange_again(stored).filter(|_| is_due)?;
-    Some(exchange_item(&stored.business_id, "daily", start_of(DAY, now), &payload))
+    Some(exchange_item(
+        &stored.business_id,
+        "daily",
+        start_of(DAY, now),
+        &payload,
+    ))
 }
 
 fn start_of(period: i64, now: Timestamp) -> Timestamp {

@@ -148,8 +148,12 @@ async fn few_batches_are_in_flight_whatever_is_to_be_pushed() {
 #[tokio::test]
 async fn failures_are_counted_by_item() {
     let (house, _server) = house(vec![Feed::Lines(10)]).await;
-    house.graph.refuse_item(CATALOG, "p1", "no image", FoundOut::Everywhere);
-    house.graph.refuse_item(CATALOG, "p2", "no price", FoundOut::InProcessing);
+    house
+        .graph
+        .refuse_item(CATALOG, "p1", "no image", FoundOut::Everywhere);
+    house
+        .graph
+        .refuse_item(CATALOG, "p2", "no price", FoundOut::InProcessing);
     house.drain().await;
     let progress = house.push().await.progress;
     assert_eq!((progress.failed, progress.accepted), (2, 9));
@@ -170,7 +174,10 @@ async fn a_batch_that_is_refused_for_one_item_is_halved_until_it_is_alone() {
         assert_eq!((progress.failed, progress.accepted), (3, 11_997), "{how:?}");
         let calls = house.graph.calls_of(Edge::ItemsBatch).len();
         assert!(calls < 90, "{calls}: 26 for each");
-        assert_eq!(progress.batch_limit, 5_000, "the next batches are as large as before");
+        assert_eq!(
+            progress.batch_limit, 5_000,
+            "the next batches are as large as before"
+        );
         assert_eq!(house.rows("dead").await, 0);
     }
 }
@@ -186,7 +193,11 @@ async fn a_catalog_that_refuses_everything_costs_few_calls() {
     house.graph.end_outage();
     assert!(house.graph.calls_of(Edge::ItemsBatch).len() <= 102);
     let dead = house.reasons().await;
-    assert!(dead.iter().all(|(_, status, reason)| status == "dead" && reason == "graph_100"), "{dead:?}");
+    assert!(
+        dead.iter()
+            .all(|(_, status, reason)| status == "dead" && reason == "graph_100"),
+        "{dead:?}"
+    );
 }
 
 #[tokio::test]

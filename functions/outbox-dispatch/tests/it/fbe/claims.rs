@@ -47,7 +47,13 @@ async fn an_install_under_another_manager_changes_nothing_and_is_kept() {
     assert_eq!(house.changes(), ["installed"], "the business is not told");
     // Its token is kept and not used: neither exchanged nor asked with.
     assert!(house.graph.calls_of(Edge::AccessToken).is_empty());
-    assert!(house.graph.calls().iter().all(|call| call.access_token.expose_secret() == "EAAB-system-user-1"));
+    assert!(
+        house
+            .graph
+            .calls()
+            .iter()
+            .all(|call| call.access_token.expose_secret() == "EAAB-system-user-1")
+    );
     assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
     // Graph was asked at once whether the owner is still there.
     assert_eq!(house.graph.calls_of(Edge::Installs).len(), 1);
@@ -61,8 +67,15 @@ async fn a_claim_takes_effect_when_the_owner_removes_the_app() {
     house.drain().await;
     assert_eq!(house.changes(), ["installed", "updated"]);
     assert_eq!(house.token_in_force().await, "EAAB-system-user-2");
-    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-2"), "the current version too");
-    assert_eq!(house.install().await.assets.catalog_id.as_deref(), Some("837746476306297"));
+    assert_eq!(
+        house.token().await.as_deref(),
+        Some("EAAB-system-user-2"),
+        "the current version too"
+    );
+    assert_eq!(
+        house.install().await.assets.catalog_id.as_deref(),
+        Some("837746476306297")
+    );
     assert_eq!(house.rows("dead").await, 0);
 }
 
@@ -75,7 +88,9 @@ async fn a_claim_whose_token_needs_no_exchange_becomes_the_current_version() {
     let body = body.replace("\"token_type\":\"User\"", "\"token_type\":\"System User\"");
     let value: serde_json::Value = serde_json::from_str(&body).unwrap();
     let value = &value["entry"][0]["changes"][0]["value"];
-    house.graph.set_install(testkit::graph::Install::from_webhook(value).unwrap());
+    house
+        .graph
+        .set_install(testkit::graph::Install::from_webhook(value).unwrap());
     assert_eq!(house.deliver_body(body.into_bytes()).await, 200);
     house.happen("uninstall").await;
     house.drain().await;
@@ -119,14 +134,22 @@ async fn a_claim_that_is_withdrawn_is_forgotten_with_its_token() {
     assert!(!house.install().await.is_claimed());
     assert_eq!(house.changes(), ["installed"]);
     let secrets = house.aws.secrets_manager();
-    let version = secrets.get_secret_value().secret_id("stack/fbe/shop-42-unique-id").version_id(claim.version);
+    let version = secrets
+        .get_secret_value()
+        .secret_id("stack/fbe/shop-42-unique-id")
+        .version_id(claim.version);
     assert!(version.send().await.is_err(), "its version is gone");
     assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
 }
 
 #[tokio::test]
 async fn any_order_of_two_managers_webhooks_ends_the_same() {
-    let cases = ["install", "install_other_manager", "update_removes_pixel", "uninstall"];
+    let cases = [
+        "install",
+        "install_other_manager",
+        "update_removes_pixel",
+        "uninstall",
+    ];
     let mut ends = Vec::new();
     for turn in 0..cases.len() {
         for reversed in [false, true] {

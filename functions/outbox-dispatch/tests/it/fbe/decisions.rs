@@ -2,7 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 use outbox_dispatch::fbe::compare::{AtGraph, Reconciled, Verdict, compare};
-use outbox_dispatch::fbe::token::{Obtained, exchange_due, exchanged, owner_lost, token_invalid, token_valid};
+use outbox_dispatch::fbe::token::{
+    Obtained, exchange_due, exchanged, owner_lost, token_invalid, token_valid,
+};
 use secrecy::SecretString;
 use shared::fbe::decide::decide;
 use shared::fbe::drift::Cause;
@@ -93,12 +95,7 @@ fn a_refused_token_is_told_once_and_the_next_one_wakes_what_waits() {
     assert_eq!(token_invalid(&refused, &version, CONFIGURED, now()), None);
     assert_eq!(token_invalid(shop.install(), "another", CONFIGURED, now()), None);
 
-    let plan = decide(
-        Some(&refused),
-        &event("install_without_token"),
-        CONFIGURED,
-        now(),
-    );
+    let plan = decide(Some(&refused), &event("install_without_token"), CONFIGURED, now());
     assert_eq!(plan.install.as_ref().unwrap().status, Status::TokenInvalid);
     assert!(!plan.wake);
     let plan = decide(Some(&refused), &event("update_removes_pixel"), CONFIGURED, now());
@@ -124,7 +121,10 @@ fn an_exchange_that_was_overtaken_is_worth_nothing() {
         None
     );
     shop.receive("uninstall");
-    assert_eq!(exchanged(shop.install(), &obtained(None, "v2"), CONFIGURED, now()), None);
+    assert_eq!(
+        exchanged(shop.install(), &obtained(None, "v2"), CONFIGURED, now()),
+        None
+    );
 }
 
 #[test]
@@ -172,7 +172,10 @@ fn an_exchange_that_was_given_up_is_planned_again() {
     let done = done.install.unwrap();
     assert_eq!(exchange_due(&done, true, now()), None);
     let asked = exchange_on_demand(&done, now()).unwrap();
-    assert_eq!((&asked.payload["again"], &asked.payload["on_behalf_of"]), (&true.into(), &false.into()));
+    assert_eq!(
+        (&asked.payload["again"], &asked.payload["on_behalf_of"]),
+        (&true.into(), &false.into())
+    );
 
     let mut system = Business::new();
     system.receive("install_instagram");
@@ -259,12 +262,23 @@ fn a_token_that_is_refused_or_ends_soon_is_exchanged_anew_once_a_day() {
         expires_at: Some(now() + SignedDuration::from_hours(24 * days)),
         ..obtained(Some(&source), "v2")
     };
-    let stored = |days| exchanged(shop.install(), &ends(days), CONFIGURED, now()).unwrap().install.unwrap();
+    let stored = |days| {
+        exchanged(shop.install(), &ends(days), CONFIGURED, now())
+            .unwrap()
+            .install
+            .unwrap()
+    };
     assert_eq!(exchange_due(&stored(11), false, now()), None);
     let due = exchange_due(&stored(10), false, now()).unwrap();
-    assert_eq!((&due.payload["again"], &due.payload["on_behalf_of"]), (&true.into(), &false.into()));
+    assert_eq!(
+        (&due.payload["again"], &due.payload["on_behalf_of"]),
+        (&true.into(), &false.into())
+    );
     let hour = SignedDuration::from_hours(1);
-    assert_eq!(exchange_due(&stored(10), false, now() + hour).unwrap().event_key, due.event_key);
+    assert_eq!(
+        exchange_due(&stored(10), false, now() + hour).unwrap().event_key,
+        due.event_key
+    );
     let tomorrow = exchange_due(&stored(10), false, now() + hour * 24).unwrap();
     assert_ne!(tomorrow.event_key, due.event_key);
 
@@ -297,9 +311,15 @@ fn what_graph_does_not_know_under_its_owner_any_more_goes_to_who_claims_it() {
         assert_eq!(found.verdict, Verdict::OwnerChanged);
         let plan = found.plan.unwrap();
         let next = plan.install.as_ref().unwrap();
-        assert_eq!((next.assets.business_manager_id.clone(), next.is_claimed()), (manager.clone(), false));
+        assert_eq!(
+            (next.assets.business_manager_id.clone(), next.is_claimed()),
+            (manager.clone(), false)
+        );
         assert_eq!(next.token.as_ref().unwrap().business_manager_id, manager);
-        assert_eq!(kinds(&plan)[..3], [Kind::FbeExchangeToken, Kind::FbeReconcile, Kind::FbeNotify]);
+        assert_eq!(
+            kinds(&plan)[..3],
+            [Kind::FbeExchangeToken, Kind::FbeReconcile, Kind::FbeNotify]
+        );
         // The owner that is not known any more may install again, and claims the business then.
         let mut again = event("install");
         again.stamp.at = next.removals[0].at + SignedDuration::from_secs(1);
@@ -309,7 +329,11 @@ fn what_graph_does_not_know_under_its_owner_any_more_goes_to_who_claims_it() {
     let plan = owner_lost(&owner, CONFIGURED, now()).unwrap();
     assert_eq!(plan.install.unwrap().assets.business_manager_id, manager);
     shop.receive("uninstall");
-    assert_eq!(owner_lost(shop.install(), CONFIGURED, now()), None, "nobody claims it");
+    assert_eq!(
+        owner_lost(shop.install(), CONFIGURED, now()),
+        None,
+        "nobody claims it"
+    );
 }
 
 #[test]
@@ -317,7 +341,14 @@ fn a_feature_that_is_off_at_meta_is_off_and_the_business_is_told_why() {
     let mut shop = Business::new();
     shop.receive("install");
     let install = shop.install().clone();
-    let key = |feature: &str| install.features.iter().find(|one| one.feature_type == feature).unwrap().key();
+    let key = |feature: &str| {
+        install
+            .features
+            .iter()
+            .find(|one| one.feature_type == feature)
+            .unwrap()
+            .key()
+    };
     let graph = |off: &[&str]| AtGraph {
         granted: None,
         switched_off: Some(off.iter().map(|feature| key(feature)).collect()),

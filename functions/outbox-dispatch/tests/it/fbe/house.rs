@@ -49,9 +49,12 @@ impl House {
         aws.create_tables(&template).await.unwrap();
         aws.put_secret("meta", &meta(APP_SECRET, partner)).await.unwrap();
         aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
-        aws.put_secret("partner", &json!({"api_token": "reader", "signing_secret": SIGNING_SECRET}))
-            .await
-            .unwrap();
+        aws.put_secret(
+            "partner",
+            &json!({"api_token": "reader", "signing_secret": SIGNING_SECRET}),
+        )
+        .await
+        .unwrap();
         let options = graph::Options::new("1", APP_SECRET)
             .partner_token(PARTNER)
             .proof_everywhere(true);
@@ -108,7 +111,10 @@ impl House {
     /// Meta installs or changes the app, says so at Graph, and delivers the webhook.
     pub(crate) async fn happen(&self, case: &str) {
         let value = value(case);
-        match (graph::Install::from_webhook(&value), value["business_manager_id"].as_str()) {
+        match (
+            graph::Install::from_webhook(&value),
+            value["business_manager_id"].as_str(),
+        ) {
             (Some(install), _) => self.graph.set_install(install),
             (None, Some(manager)) => self.graph.remove_install(SHOP, manager),
             (None, None) => self.graph.change_install(SHOP, None),

@@ -15,7 +15,9 @@ async fn told() -> (House, FakePartner) {
 
 fn changes(partner: &FakePartner) -> Vec<String> {
     let notices = partner.notices().into_iter();
-    notices.map(|notice| notice.body["data"]["change"].as_str().unwrap().to_owned()).collect()
+    notices
+        .map(|notice| notice.body["data"]["change"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -34,11 +36,26 @@ async fn it_is_told_what_the_business_is_told_with_its_assets_and_without_its_to
     assert_eq!(first["type"], "fbe.install.updated");
     assert_eq!(first["timestamp"], "2026-11-21T09:00:00Z");
     let data = &first["data"];
-    assert_eq!((&data["business"], &data["status"]), (&json!(SHOP), &json!("active")));
+    assert_eq!(
+        (&data["business"], &data["status"]),
+        (&json!(SHOP), &json!("active"))
+    );
     assert_eq!(data["enabled"], json!(["ads", "catalog", "fb_shop", "pixel"]));
-    assert_eq!((&data["pixel_id"], &data["assets"]["catalog_id"]), (&json!("1964583793745557"), &json!("726635365295186")));
-    assert_eq!(notices[1].body["data"]["disabled"], json!([{"feature": "pixel", "missing": "pixel_id"}]));
-    assert_eq!((&notices[1].body["data"]["pixel_id"], &notices[2].body["data"]["status"]), (&json!(null), &json!("uninstalled")));
+    assert_eq!(
+        (&data["pixel_id"], &data["assets"]["catalog_id"]),
+        (&json!("1964583793745557"), &json!("726635365295186"))
+    );
+    assert_eq!(
+        notices[1].body["data"]["disabled"],
+        json!([{"feature": "pixel", "missing": "pixel_id"}])
+    );
+    assert_eq!(
+        (
+            &notices[1].body["data"]["pixel_id"],
+            &notices[2].body["data"]["status"]
+        ),
+        (&json!(null), &json!("uninstalled"))
+    );
     let all = format!("{notices:?}");
     assert!(!all.contains("EAAB") && !all.contains("token"), "{all}");
 }
@@ -53,7 +70,11 @@ async fn its_notices_keep_their_order_and_no_other_waits_for_them() {
     house.happen("update_removes_pixel").await;
     house.tick().await;
     house.tick().await;
-    assert_eq!(house.changes(), ["installed", "updated"], "the business is told at once");
+    assert_eq!(
+        house.changes(),
+        ["installed", "updated"],
+        "the business is told at once"
+    );
     assert!(house.install().await.reconciled_at.is_some());
     // One of the two is tried; the other waits for it.
     let tried = partner.requests();
@@ -76,7 +97,11 @@ async fn after_two_days_it_is_given_up_and_can_be_redriven() {
     }
     assert_eq!(
         house.reasons().await,
-        [("fbe_partner_notify".into(), "dead".into(), "partner_status_500".into())]
+        [(
+            "fbe_partner_notify".into(),
+            "dead".into(),
+            "partner_status_500".into()
+        )]
     );
     partner.end_outage();
     house.redrive().await;
@@ -110,7 +135,9 @@ async fn a_refusal_and_a_redirect_wait_as_faults_of_the_configuration() {
 #[tokio::test]
 async fn a_wait_that_it_asks_for_is_kept_and_an_answer_that_is_lost_is_sent_again_under_its_id() {
     let (house, partner) = told().await;
-    partner.script(Fault::Answer(Answer::json(429, &json!({})).header("retry-after", 600)));
+    partner.script(Fault::Answer(
+        Answer::json(429, &json!({})).header("retry-after", 600),
+    ));
     partner.script(Fault::CutAfterProcessing);
     house.happen("install").await;
     house.tick().await;
@@ -131,7 +158,11 @@ async fn a_platform_that_never_answers_is_left_after_a_while_and_holds_up_nothin
     assert_eq!(house.changes(), ["installed"]);
     assert_eq!(
         house.reasons().await,
-        [("fbe_partner_notify".into(), "pending".into(), "partner_unreachable".into())]
+        [(
+            "fbe_partner_notify".into(),
+            "pending".into(),
+            "partner_unreachable".into()
+        )]
     );
     partner.end_outage();
     house.drain().await;
@@ -142,5 +173,11 @@ async fn a_platform_that_never_answers_is_left_after_a_while_and_holds_up_nothin
 async fn without_a_platform_nothing_is_planned_for_it() {
     let house = House::start().await;
     house.happen("install").await;
-    assert!(house.reasons().await.iter().all(|(kind, ..)| kind != "fbe_partner_notify"));
+    assert!(
+        house
+            .reasons()
+            .await
+            .iter()
+            .all(|(kind, ..)| kind != "fbe_partner_notify")
+    );
 }

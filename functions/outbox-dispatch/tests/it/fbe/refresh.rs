@@ -46,26 +46,44 @@ impl Slow {
 
     fn answer(&self, request: &HeaderMap) -> Response {
         self.requests.fetch_add(1, Ordering::SeqCst);
-        let text = |name: header::HeaderName| request.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text = |name: header::HeaderName| {
+            request
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
         let feed = self.feed.lock().unwrap().clone();
         let mut response = Response::builder();
         for (name, value) in &self.headers {
             response = response.header(name, *value);
         }
         let known = self.headers.iter().any(|(_, value)| {
-            text(header::IF_NONE_MATCH).as_deref() == Some(value) || text(header::IF_MODIFIED_SINCE).as_deref() == Some(value)
+            text(header::IF_NONE_MATCH).as_deref() == Some(value)
+                || text(header::IF_MODIFIED_SINCE).as_deref() == Some(value)
         });
         if known {
             return response.status(304).body(Body::empty()).unwrap();
         }
         let current = self.headers.first().map(|(_, value)| *value);
-        let wanted = text(header::RANGE).filter(|_| self.ranges && text(header::IF_RANGE).as_deref() == current);
-        let from = wanted.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+        let wanted =
+            text(header::RANGE).filter(|_| self.ranges && text(header::IF_RANGE).as_deref() == current);
+        let from = wanted.and_then(|range| {
+            range
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse::<usize>()
+                .ok()
+        });
         if let Some(from) = from {
             let end = format!("bytes {from}-{}/{}", feed.len() - 1, feed.len());
-            response = response.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, end);
+            response = response
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(header::CONTENT_RANGE, end);
         }
-        let pieces: Vec<Bytes> = feed[from.unwrap_or_default()..].chunks(20_000).map(Bytes::copy_from_slice).collect();
+        let pieces: Vec<Bytes> = feed[from.unwrap_or_default()..]
+            .chunks(20_000)
+            .map(Bytes::copy_from_slice)
+            .collect();
         let this = self.clone();
         let body = stream::iter(pieces).map(move |piece| {
             if let Some(clock) = &*this.clock.lock().unwrap() {
@@ -84,7 +102,10 @@ impl Slow {
 
     async fn serve(&self) -> House {
         let this = self.clone();
-        let router = axum::Router::new().route("/feed", get(async move |headers: HeaderMap| this.answer(&headers)));
+        let router = axum::Router::new().route(
+            "/feed",
+            get(async move |headers: HeaderMap| this.answer(&headers)),
+        );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/feed", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -99,12 +120,16 @@ impl Slow {
 }
 
 fn lines(items: usize) -> Vec<u8> {
-    let all: String = (0..items).map(|n| format!("{{\"id\":\"p{n}\",\"price\":\"9.99 EUR\"}}\n")).collect();
+    let all: String = (0..items)
+        .map(|n| format!("{{\"id\":\"p{n}\",\"price\":\"9.99 EUR\"}}\n"))
+        .collect();
     all.into_bytes()
 }
 
 fn array(items: usize) -> Vec<u8> {
-    let all: Vec<String> = (0..items).map(|n| format!("{{\"id\":\"p{n}\",\"price\":\"9.99 EUR\"}}")).collect();
+    let all: Vec<String> = (0..items)
+        .map(|n| format!("{{\"id\":\"p{n}\",\"price\":\"9.99 EUR\"}}"))
+        .collect();
     format!("[{}]", all.join(",")).into_bytes()
 }
 
@@ -119,7 +144,10 @@ async fn a_feed_that_takes_longer_than_an_invocation_is_read_on_where_time_was_u
         house.drain().await;
         assert_eq!(house.graph.item_count(CATALOG), 12_000);
         let progress = house.push().await.progress;
-        assert_eq!((progress.accepted, progress.failed, progress.restarts), (12_000, 0, 0));
+        assert_eq!(
+            (progress.accepted, progress.failed, progress.restarts),
+            (12_000, 0, 0)
+        );
         assert!(slow.requests() > 2, "{}", slow.requests());
         // Each part once, but for what was on its way when time was up.
         let given = slow.given.load(Ordering::SeqCst);
@@ -137,7 +165,11 @@ async fn a_slow_feed_that_gives_no_parts_is_given_up_once_it_gets_nowhere() {
         house.drain().await;
         assert_eq!(
             house.reasons().await,
-            [("fbe_catalog_push".into(), "dead".into(), "catalog_feed_too_slow".into())]
+            [(
+                "fbe_catalog_push".into(),
+                "dead".into(),
+                "catalog_feed_too_slow".into()
+            )]
         );
         // What was read was handed over.
         let items = house.graph.item_count(CATALOG);
@@ -190,7 +222,11 @@ async fn a_feed_that_has_not_changed_is_not_pushed_again() {
         let item = shared::fbe::plan::push_item(super::house::SHOP, CATALOG, house.clock.now());
         house.outbox.add(&item).await.unwrap();
         house.drain().await;
-        assert_eq!(house.graph.calls_of(Edge::ItemsBatch).len(), calls + 1, "{etag:?}");
+        assert_eq!(
+            house.graph.calls_of(Edge::ItemsBatch).len(),
+            calls + 1,
+            "{etag:?}"
+        );
     }
 }
 
@@ -215,11 +251,18 @@ async fn a_feed_that_has_changed_is_pushed_at_its_refresh() {
 async fn without_a_period_a_catalog_is_not_looked_at_again() {
     let slow = Slow::new(lines(10), None, true, SignedDuration::ZERO);
     let this = slow.clone();
-    let router = axum::Router::new().route("/feed", get(async move |headers: HeaderMap| this.answer(&headers)));
+    let router = axum::Router::new().route(
+        "/feed",
+        get(async move |headers: HeaderMap| this.answer(&headers)),
+    );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/feed", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let house = House::with(&[("CATALOG_FEED_URL", &url), ("CATALOG_REFRESH_HOURS", "0")], None).await;
+    let house = House::with(
+        &[("CATALOG_FEED_URL", &url), ("CATALOG_REFRESH_HOURS", "0")],
+        None,
+    )
+    .await;
     house.happen("install").await;
     house.drain().await;
     a_day(&house).await;

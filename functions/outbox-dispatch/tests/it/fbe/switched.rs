@@ -11,15 +11,26 @@ async fn a_feature_that_is_not_enabled_at_meta_is_off_with_the_reason() {
     let house = House::start().await;
     house.happen("install").await;
     house.drain().await;
-    assert_eq!(house.graph.calls_of(Edge::Configuration).len(), 1, "one call more a comparison");
+    assert_eq!(
+        house.graph.calls_of(Edge::Configuration).len(),
+        1,
+        "one call more a comparison"
+    );
     house.graph.switch_off(SHOP, "pixel");
     house.plan_the_day().await;
     house.later(SignedDuration::from_hours(24));
     house.drain().await;
     let off = json!([{"feature": "pixel", "missing": "switched_on_at_meta"}]);
     let last = house.notices().pop().unwrap();
-    assert_eq!(last, ("updated".to_owned(), json!(["ads", "catalog", "fb_shop"]), off));
-    assert_eq!(house.install().await.drift_count, 0, "no drift: it is installed all the same");
+    assert_eq!(
+        last,
+        ("updated".to_owned(), json!(["ads", "catalog", "fb_shop"]), off)
+    );
+    assert_eq!(
+        house.install().await.drift_count,
+        0,
+        "no drift: it is installed all the same"
+    );
 }
 
 #[tokio::test]
@@ -36,7 +47,9 @@ async fn a_shop_that_is_not_active_is_off_whatever_its_assets() {
     ] {
         let house = House::start().await;
         let mut body: serde_json::Value = serde_json::from_slice(&super::house::payload("install")).unwrap();
-        let features = body.pointer_mut("/entry/0/changes/0/value/installed_features").unwrap();
+        let features = body
+            .pointer_mut("/entry/0/changes/0/value/installed_features")
+            .unwrap();
         for feature in features.as_array_mut().unwrap() {
             if feature["feature_type"] == "fb_shop" {
                 feature["additional_info"] = json!([{"shop_status": status}]);
@@ -64,7 +77,11 @@ async fn a_configuration_that_may_not_be_read_costs_nothing_else() {
 
 #[tokio::test]
 async fn an_integration_event_has_the_businesses_of_its_manager_compared_at_once() {
-    for case in ["business_integration_uninstall", "business_integration_update", "business_integration_install"] {
+    for case in [
+        "business_integration_uninstall",
+        "business_integration_update",
+        "business_integration_install",
+    ] {
         let house = House::start().await;
         house.happen("install").await;
         house.drain().await;

@@ -60,7 +60,11 @@ async fn a_refused_token_is_told_once_and_its_items_wait_for_the_next() {
     }
     house.tick().await;
     assert_eq!(house.install().await.status, Status::TokenInvalid);
-    assert_eq!(house.graph.calls_of(Edge::Installs).len(), 1, "the second item does not try again");
+    assert_eq!(
+        house.graph.calls_of(Edge::Installs).len(),
+        1,
+        "the second item does not try again"
+    );
     house.tick().await;
     assert_eq!(house.changes(), ["installed", "token_invalid"]);
     let (_, enabled, disabled) = house.notices().pop().unwrap();
@@ -82,7 +86,10 @@ async fn a_refused_token_is_told_once_and_its_items_wait_for_the_next() {
     let tries = house.graph.calls_of(Edge::Installs).len();
     assert!((25..=30).contains(&tries), "{tries} in 30 hours");
     let exchanges = house.graph.calls_of(Edge::AccessToken).len();
-    assert!((1..=3).contains(&exchanges), "{exchanges}: the person's token is tried once a day");
+    assert!(
+        (1..=3).contains(&exchanges),
+        "{exchanges}: the person's token is tried once a day"
+    );
     assert_eq!((house.rows("pending").await, house.rows("dead").await), (2, 0));
     assert_eq!(house.changes(), ["installed", "token_invalid"], "told once");
 
