@@ -75,15 +75,15 @@ fn contacts(stack: &LocalStack, snapshot: &Snapshot, braze: &FakeBraze) -> anyho
             sync::Profile::None => continue,
             sync::Profile::Alias => Identifier::Alias {
                 label: sync::alias_label(&key),
-                name: key.scoped_id.clone(),
+                name: key.scoped_id.0.clone(),
             },
-            sync::Profile::User(user_id) => Identifier::ExternalId(user_id.clone()),
+            sync::Profile::User(user_id) => Identifier::ExternalId(user_id.0.clone()),
         };
         let Some(profile) = braze.find(&identifier) else {
             problems.push(format!("Braze has no profile for {name}"));
             continue;
         };
-        for (attribute, value) in synced.attributes {
+        for (attribute, value) in synced.attributes.0 {
             told.entry((profile.braze_id.clone(), attribute))
                 .or_default()
                 .insert(value.to_string());

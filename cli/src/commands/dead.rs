@@ -218,7 +218,7 @@ async fn show(place: &Place, clock: &Clock, wanted: &str) -> anyhow::Result<()> 
     if let Some(fields) = whole.as_object_mut() {
         fields.insert("subject".to_owned(), json!(entry.subject));
         fields.insert("event_key".to_owned(), json!(entry.event_key));
-        fields.insert("payload".to_owned(), entry.payload());
+        fields.insert("payload".to_owned(), entry.payload().unwrap_or_default());
     }
     output::line(serde_json::to_string_pretty(&whole)?);
     Ok(())

@@ -111,7 +111,7 @@ impl App {
                 let whole = Quarantined {
                     source: "messenger",
                     reason: UNREADABLE_CONTACT,
-                    raw: verified.body().clone(),
+                    raw: verified.body().clone().into(),
                 };
                 self.outbox.quarantine(&[whole]).await?;
             }

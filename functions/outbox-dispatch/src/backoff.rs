@@ -1,10 +1,8 @@
 //! When a failed item is tried again.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use retry_policies::policies::ExponentialBackoff;
-use retry_policies::{Jitter, RetryDecision, RetryPolicy};
 use shared::config::Env;
 
 /// No wait of ours is shorter, or the tick that failed would meet the item again in its next round.
@@ -13,49 +11,24 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// No wait of ours is longer; a server's own may be.
 const LONGEST: Duration = Duration::from_hours(1);
 
-/// How long and how often an outbox item is tried again.
+/// Exponential backoff with full jitter, doubling from a base to an hour, given up after a while.
 #[derive(Debug, Clone, Copy)]
-pub struct RetrySettings {
-    /// `RETRY_BASE_SECONDS`: the first step of the backoff, doubling to an hour.
-    pub base: Duration,
-    /// `RETRY_FOR_HOURS`: afterwards an item is dead.
-    pub keep_trying: Duration,
+pub struct Backoff {
+    base: Duration,
+    keep_trying: SignedDuration,
 }
 
-impl RetrySettings {
-    /// Reads the group.
+impl Backoff {
+    /// Reads `RETRY_BASE_SECONDS`, the first step, and `RETRY_FOR_HOURS`, after which an item is dead.
     pub fn read(env: &mut Env<'_>) -> Self {
         let base = env.seconds("RETRY_BASE_SECONDS", 60);
-        let hours: u64 = env.parsed("RETRY_FOR_HOURS", 36, "a whole number of hours");
+        let hours: u32 = env.parsed("RETRY_FOR_HOURS", 36, "a whole number of hours");
         if base.is_zero() {
             env.problem("RETRY_BASE_SECONDS is 0, but expects at least 1");
         }
         Self {
             base,
-            keep_trying: Duration::from_secs(hours * 3600),
-        }
-    }
-}
-
-/// Exponential backoff with full jitter, doubling from a base to an hour, given up after a while.
-#[derive(Debug, Clone, Copy)]
-pub struct Backoff {
-    policy: ExponentialBackoff,
-    keep_trying: SignedDuration,
-}
-
-impl Backoff {
-    /// From the settings.
-    #[must_use]
-    pub fn new(settings: RetrySettings) -> Self {
-        let base = settings.base.min(LONGEST);
-        let policy = ExponentialBackoff::builder()
-            .retry_bounds(base, LONGEST)
-            .jitter(Jitter::Full)
-            .build_with_max_retries(u32::MAX);
-        Self {
-            policy,
-            keep_trying: SignedDuration::try_from(settings.keep_trying).unwrap_or(SignedDuration::MAX),
+            keep_trying: SignedDuration::from_hours(hours.into()),
         }
     }
 
@@ -86,18 +59,12 @@ impl Backoff {
     }
 
     fn pause(&self, attempts: u32) -> Duration {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the policy adds to the machine's time and asks for it back"
-        )]
-        let started = SystemTime::now();
-        let pause = match self.policy.should_retry(started, attempts) {
-            RetryDecision::Retry { execute_after } => {
-                execute_after.duration_since(started).unwrap_or_default()
-            }
-            RetryDecision::DoNotRetry => LONGEST,
-        };
-        pause.max(SHORTEST)
+        let longest = self
+            .base
+            .saturating_mul(2_u32.saturating_pow(attempts))
+            .min(LONGEST);
+        // Jitter, so that items that failed together do not come back together.
+        longest.mul_f64(fastrand::f64()).max(SHORTEST)
     }
 }
 
@@ -106,10 +73,7 @@ mod tests {
     use super::*;
 
     fn backoff() -> Backoff {
-        Backoff::new(RetrySettings {
-            base: Duration::from_mins(1),
-            keep_trying: Duration::from_hours(36),
-        })
+        Env::from_pairs(&[]).finish(Backoff::read).unwrap()
     }
 
     #[test]

@@ -4,17 +4,15 @@
 
 pub mod backoff;
 pub mod braze;
-pub mod dispatch;
+mod dispatch;
+mod effect;
 pub mod fbe;
-pub mod messenger;
+mod messenger;
+pub mod settle;
 pub mod whatsapp;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use crate::backoff::Backoff;
-use crate::backoff::RetrySettings;
-use crate::braze::Braze;
-use crate::dispatch::{Dispatcher, Settler, Worker};
 use aws_lambda_events::event::dynamodb;
 use jiff::{SignedDuration, Timestamp};
 use lambda_runtime::{Error, LambdaEvent};
@@ -29,8 +27,12 @@ use shared::secrets::Secret;
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
 
-use self::fbe::FbeWorker;
+use self::backoff::Backoff;
+use self::braze::Braze;
+use self::dispatch::{Dispatcher, Workers};
+use self::fbe::{FbeWorker, FollowUpSettings};
 use self::messenger::sync::ContactWorker;
+use self::settle::Settler;
 use self::whatsapp::RelayWorker;
 
 /// What is left of an invocation when workers have to be back.
@@ -42,56 +44,52 @@ const NOT_A_BATCH: &str = "the event has Records and is no batch of a DynamoDB s
 /// What the function reads from its environment.
 #[derive(Debug)]
 pub struct Settings {
-    lane: Lane,
     outbox_table: String,
-    retry: RetrySettings,
+    backoff: Backoff,
     braze_rest_endpoint: String,
     braze_secret_id: String,
-    sync: Option<SyncSettings>,
-    relay: Option<RelayLane>,
+    lane: LaneSettings,
 }
 
 #[derive(Debug)]
-struct RelayLane {
-    relay_secret_id: String,
-    conversations_table: String,
-    relay: RelaySettings,
-}
-
-#[derive(Debug)]
-struct SyncSettings {
-    contacts_table: String,
-    contacts: MessengerSettings,
-    fbe: fbe::Settings,
+enum LaneSettings {
+    Sync {
+        contacts_table: String,
+        messenger: MessengerSettings,
+        fbe: FollowUpSettings,
+    },
+    Relay {
+        relay_secret_id: String,
+        conversations_table: String,
+        relay: RelaySettings,
+    },
 }
 
 impl Settings {
     /// Reads the environment; what is asked for depends on `LANE`.
     pub fn read(env: &mut Env<'_>) -> Self {
-        let lane = match env.required("LANE").as_str() {
-            "relay" => Lane::Relay,
-            "sync" | "" => Lane::Sync,
-            other => {
-                env.problem(format!("LANE is `{other}`, but expects `sync` or `relay`"));
-                Lane::Sync
-            }
-        };
+        let lane = env.required("LANE");
+        if !matches!(lane.as_str(), "relay" | "sync" | "") {
+            env.problem(format!("LANE is `{lane}`, but expects `sync` or `relay`"));
+        }
         Self {
-            lane,
             outbox_table: env.required("OUTBOX_TABLE"),
-            retry: RetrySettings::read(env),
+            backoff: Backoff::read(env),
             braze_rest_endpoint: env.url("BRAZE_REST_ENDPOINT", None),
             braze_secret_id: env.required("BRAZE_SECRET_ID"),
-            sync: (lane == Lane::Sync).then(|| SyncSettings {
-                contacts_table: env.required("CONTACTS_TABLE"),
-                contacts: MessengerSettings::read(env),
-                fbe: fbe::Settings::read(env),
-            }),
-            relay: (lane == Lane::Relay).then(|| RelayLane {
-                relay_secret_id: env.required("RELAY_SECRET_ID"),
-                conversations_table: env.required("CONVERSATIONS_TABLE"),
-                relay: RelaySettings::read(env),
-            }),
+            lane: if lane == "relay" {
+                LaneSettings::Relay {
+                    relay_secret_id: env.required("RELAY_SECRET_ID"),
+                    conversations_table: env.required("CONVERSATIONS_TABLE"),
+                    relay: RelaySettings::read(env),
+                }
+            } else {
+                LaneSettings::Sync {
+                    contacts_table: env.required("CONTACTS_TABLE"),
+                    messenger: MessengerSettings::read(env),
+                    fbe: FollowUpSettings::read(env),
+                }
+            },
         }
     }
 }
@@ -99,7 +97,6 @@ impl Settings {
 /// The function.
 pub struct App {
     dispatcher: Dispatcher,
-    fbe: Option<Arc<FbeWorker>>,
     clock: Clock,
 }
 
@@ -115,56 +112,43 @@ impl App {
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
-        let backoff = Backoff::new(settings.retry);
-        let mut workers: Vec<Arc<dyn Worker>> = Vec::new();
-        if let Some(lane) = settings.relay {
-            let conversations = Conversations::new(
-                dynamodb.clone(),
-                lane.conversations_table,
-                outbox.clone(),
-                clock.clone(),
-            );
-            let settler = Settler::new(outbox.clone(), backoff, clock.clone());
-            let secret = Secret::new(secrets.clone(), &lane.relay_secret_id, clock.clone());
-            let worker = RelayWorker::new(
-                conversations,
-                (outbox.clone(), settler),
-                braze.clone(),
-                secret,
-                lane.relay,
-                clock.clone(),
-            );
-            workers.push(Arc::new(worker));
-        }
-        let mut fbe = None;
-        if let Some(sync) = settings.sync {
-            let contacts = Contacts::new(
-                dynamodb.clone(),
-                sync.contacts_table,
-                outbox.clone(),
-                clock.clone(),
-            );
-            workers.push(Arc::new(ContactWorker::new(
-                contacts,
-                outbox.clone(),
-                braze.clone(),
-                sync.contacts,
-            )));
-            workers.push(Arc::new(sync.fbe.partner(secrets, outbox.clone(), clock.clone())));
-            let worker = Arc::new(FbeWorker::new(
-                sync.fbe,
-                secrets,
-                dynamodb,
-                outbox.clone(),
+        let settler = Settler::new(outbox.clone(), settings.backoff, clock.clone());
+        let workers = match settings.lane {
+            LaneSettings::Sync {
+                contacts_table,
+                messenger,
+                fbe,
+            } => {
+                let contacts = Contacts::new(dynamodb.clone(), contacts_table, outbox.clone(), clock.clone());
+                let messenger = ContactWorker::new(contacts, outbox.clone(), braze.clone(), messenger);
+                let partner = fbe.partner(secrets, outbox.clone(), clock.clone());
+                let fbe = FbeWorker::new(fbe, secrets, dynamodb, outbox.clone(), braze, clock.clone());
+                Workers::Sync {
+                    messenger: Box::new(messenger),
+                    fbe: Box::new(fbe),
+                    partner: Box::new(partner),
+                }
+            }
+            LaneSettings::Relay {
+                relay_secret_id,
+                conversations_table,
+                relay,
+            } => Workers::Relay(Box::new(RelayWorker::new(
+                Conversations::new(
+                    dynamodb.clone(),
+                    conversations_table,
+                    outbox.clone(),
+                    clock.clone(),
+                ),
+                (outbox.clone(), settler.clone()),
                 braze,
+                Secret::new(secrets.clone(), &relay_secret_id, clock.clone()),
+                relay,
                 clock.clone(),
-            ));
-            workers.push(worker.clone());
-            fbe = Some(worker);
-        }
+            ))),
+        };
         Self {
-            dispatcher: Dispatcher::new(settings.lane, outbox, workers, backoff, clock.clone()),
-            fbe,
+            dispatcher: Dispatcher::new(workers, outbox, settler, clock.clone()),
             clock,
         }
     }
@@ -191,7 +175,8 @@ impl App {
                 .stream(serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?, until)
                 .await;
         }
-        if let (Some("reconcile"), Some(fbe)) = (event.get("task").and_then(Value::as_str), &self.fbe) {
+        let task = event.get("task").and_then(Value::as_str);
+        if let (Some("reconcile"), Workers::Sync { fbe, .. }) = (task, &self.dispatcher.workers) {
             let planned = Box::pin(fbe.plan_comparisons(self.clock.now())).await?;
             return Ok(json!({"planned": planned}));
         }
@@ -204,7 +189,7 @@ impl App {
     }
 
     async fn stream(&self, event: dynamodb::Event, until: Timestamp) -> Result<Value, Error> {
-        let (mut entries, mut sequence_numbers) = (Vec::new(), Vec::new());
+        let (mut entries, mut sequence_numbers) = (Vec::new(), HashMap::new());
         let now = self.clock.now();
         for record in event.records {
             let change = record.change;
@@ -217,18 +202,17 @@ impl App {
                         .not_before()
                         .is_some_and(|at| at > now + waited_for(entry.lane)) => {}
                 Ok(entry) => {
+                    sequence_numbers.insert(entry.key(), change.sequence_number);
                     entries.push(entry);
-                    sequence_numbers.push(change.sequence_number);
                 }
                 // Another version's: it stays due, and must not hold up the shard.
                 Err(error) => tracing::error!(%error, "a stream record is no outbox item"),
             }
         }
-        let report = self.dispatcher.dispatch(&entries, until).await;
-        let failures: Vec<Value> = report
-            .unwritten
-            .into_iter()
-            .filter_map(|position| sequence_numbers.get(position)?.as_ref())
+        let report = self.dispatcher.dispatch(entries, until).await;
+        let unwritten = report.unwritten.iter().map(Entry::key);
+        let failures: Vec<Value> = unwritten
+            .filter_map(|key| sequence_numbers.remove(&key))
             .map(|number| json!({"itemIdentifier": number}))
             .collect();
         Ok(json!({"batchItemFailures": failures}))

@@ -41,7 +41,7 @@ impl App {
                 let kept = Quarantined {
                     source: "whatsapp",
                     reason,
-                    raw: body,
+                    raw: body.into(),
                 };
                 self.outbox
                     .quarantine(&[kept])

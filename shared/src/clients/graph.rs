@@ -9,7 +9,6 @@ pub mod error;
 mod settings;
 pub mod usage;
 
-use std::fmt;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -37,20 +36,12 @@ const BATCH_TIMEOUT: Duration = Duration::from_mins(1);
 const MAX_PAGES: usize = 20;
 
 /// The Meta app in whose name calls are made.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct GraphApp {
     /// App id.
     pub id: String,
     /// App secret.
     pub secret: SecretString,
-}
-
-impl fmt::Debug for GraphApp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GraphApp")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
 }
 
 /// The credentials of one call.

@@ -1,13 +1,12 @@
 //! What Meta told us, in our own words.
 
-use std::fmt;
-
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::read::Granted;
 use super::secret::Token;
+use crate::personal::Personal;
 
 /// When something happened, and which of two things at the same time counts as the later one. The digest
 /// decides ties: any order will do, as long as it is always the same.
@@ -29,17 +28,6 @@ impl Stamp {
     }
 }
 
-/// Meta's id of the person or system user behind an event: not shown by `Debug`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct UserId(pub String);
-
-impl fmt::Debug for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UserId(..)")
-    }
-}
-
 /// A business installed, changed or removed the app.
 #[derive(Debug, Clone)]
 pub struct InstallEvent {
@@ -49,8 +37,8 @@ pub struct InstallEvent {
     pub business_manager_id: Option<String>,
     /// Time and tie-breaker.
     pub stamp: Stamp,
-    /// `entry.uid`
-    pub uid: Option<UserId>,
+    /// `entry.uid`: Meta's id of the person or system user behind the event.
+    pub uid: Option<Personal<String>>,
     /// `flow`, such as `COMMERCE`.
     pub flow: Option<String>,
     /// What happened.
@@ -121,19 +109,10 @@ pub enum IntegrationChange {
 }
 
 /// Something that was signed, but that nothing can be done with.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
     /// Fixed word for counting; one of [`super::payload::reason`].
     pub reason: &'static str,
     /// What arrived, without its tokens.
-    pub raw: Bytes,
-}
-
-impl fmt::Debug for Quarantined {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Quarantined")
-            .field("reason", &self.reason)
-            .field("bytes", &self.raw.len())
-            .finish_non_exhaustive()
-    }
+    pub raw: Personal<Bytes>,
 }

@@ -13,10 +13,11 @@ use strum::IntoStaticStr;
 
 use super::asset::Assets;
 use super::drift::Drift;
-use super::event::{BusinessIntegrationEvent, Stamp, UserId};
+use super::event::{BusinessIntegrationEvent, Stamp};
 use super::features::{Feature, Gating, gate};
 use super::manager::{ManagerGrant, Removal, TokenState};
 use super::read::Granted;
+use crate::personal::Personal;
 
 /// How many changes are remembered.
 const MAX_HISTORY: usize = 20;
@@ -93,7 +94,7 @@ pub struct Install {
     pub flow: Option<String>,
     /// `entry.uid` of the newest grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<UserId>,
+    pub uid: Option<Personal<String>>,
     /// The grant in force: the owner's newest. Once uninstalled, the newest there was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted: Option<Stamp>,

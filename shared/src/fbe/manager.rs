@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::event::{InstallEvent, Stamp, UserId};
+use super::event::{InstallEvent, Stamp};
 use super::read::Granted;
 use super::secret::TokenType;
+use crate::personal::Personal;
 
 /// What is known of the token, without the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +88,7 @@ pub struct Said {
     pub flow: Option<String>,
     /// `entry.uid`
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<UserId>,
+    pub uid: Option<Personal<String>>,
 }
 
 impl ManagerGrant {

@@ -9,12 +9,13 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::event::{
-    BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Quarantined, Stamp, UserId,
+    BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Quarantined, Stamp,
 };
 use super::secret::{self, Token, TokenType};
 use super::{read, redact};
 use crate::digest::Digest;
 use crate::json::{self, Scalar};
+use crate::personal::Personal;
 use crate::webhook::Verified;
 
 /// Why something was quarantined.
@@ -64,7 +65,7 @@ pub struct Parsed {
 struct Around {
     at: Option<Timestamp>,
     id: Option<String>,
-    uid: Option<UserId>,
+    uid: Option<Personal<String>>,
 }
 
 /// Reads a body. `received_at` stands in for a time that is missing or impossible. Never fails: what cannot
@@ -83,7 +84,7 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
             let raw = redact::text(&String::from_utf8_lossy(verified.body()));
             parsed.quarantined.push(Quarantined {
                 reason: reason::INVALID_JSON,
-                raw: raw.into(),
+                raw: Personal(raw.into()),
             });
         }
     }
@@ -94,7 +95,7 @@ impl Parsed {
     fn quarantine(&mut self, reason: &'static str, raw: &Value) {
         self.quarantined.push(Quarantined {
             reason,
-            raw: redact::value(raw).to_string().into(),
+            raw: Personal(redact::value(raw).to_string().into()),
         });
     }
 
@@ -141,7 +142,7 @@ impl Parsed {
                 .get("uid")
                 .or_else(|| entry.get("id"))
                 .and_then(read::id)
-                .map(UserId),
+                .map(Personal),
         };
         match entry.get("changes") {
             Some(changes @ (Value::Array(_) | Value::Object(_))) => {

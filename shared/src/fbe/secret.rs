@@ -1,6 +1,6 @@
 //! The secret of one business: where its tokens are, and nowhere else.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -56,7 +56,7 @@ pub struct Token {
 }
 
 /// The JSON in `<stack>/fbe/<business>`. Serialised only by [`FbeSecret::to_json`], shown nowhere.
-#[derive(Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct FbeSecret {
     /// The token that the webhook brought.
     #[serde(default)]
@@ -180,21 +180,6 @@ impl FbeSecret {
 impl PartialEq for FbeSecret {
     fn eq(&self, other: &Self) -> bool {
         self.version() == other.version()
-    }
-}
-
-impl fmt::Debug for FbeSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FbeSecret")
-            .field("token_type", &self.token_type)
-            .field("has_access_token", &self.access_token.is_some())
-            .field(
-                "has_system_user_access_token",
-                &self.system_user_access_token.is_some(),
-            )
-            .field("received_at", &self.received_at)
-            .field("exchanged_at", &self.exchanged_at)
-            .finish_non_exhaustive()
     }
 }
 

@@ -5,8 +5,6 @@
 //! nothing that asks for the secret's value gets it. A webhook writes either without reading the secret, which it may
 //! not, and two that write at once do not overwrite each other's.
 
-use std::fmt;
-
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::types::Tag;
@@ -34,18 +32,10 @@ const EMPTY_VERSION: &str = "a-secret-without-a-token-yet-0000";
 const CURRENT: &str = "AWSCURRENT";
 
 /// The secrets of all businesses.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct BusinessSecrets {
     client: Client,
     settings: FbeSecretSettings,
-}
-
-impl fmt::Debug for BusinessSecrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BusinessSecrets")
-            .field("prefix", &self.settings.prefix)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What is expected to be there before a write. Only the number of calls depends on it, never the result.

@@ -9,12 +9,12 @@
 //! of this store and not facts.
 
 use std::cmp::Ordering;
-use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::key::ContactKey;
+use crate::personal::Personal;
 
 /// A value with the time it was said: the later one counts, and of two at the same time the greater value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,46 +71,27 @@ impl LinkedVia {
 }
 
 /// Which user a person is, or that they no longer are one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Link {
     /// Braze `external_id`; `None` = unlinked again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<String>,
+    pub user_id: Option<Personal<String>>,
     /// How.
     pub via: LinkedVia,
 }
 
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link")
-            .field("user_id", &self.user_id.as_ref().map(|_| "[redacted]"))
-            .field("via", &self.via)
-            .finish()
-    }
-}
-
 /// Where the person last came from.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Referral {
     /// `SHORTLINK`, `ADS`, … as Meta spells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The `ref`, unless it was a link token: a token is a credential and is not kept.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
+    pub reference: Option<Personal<String>>,
     /// The ad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ad_id: Option<String>,
-}
-
-impl fmt::Debug for Referral {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Referral")
-            .field("source", &self.source)
-            .field("reference", &self.reference.as_ref().map(|_| "[redacted]"))
-            .field("ad_id", &self.ad_id)
-            .finish()
-    }
 }
 
 /// What is kept of a person on one page or account.
@@ -163,7 +144,7 @@ impl Contact {
     /// Braze's `external_id` of the user that the person is linked to now.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.link.as_ref()?.value.user_id.as_deref()
+        self.link.as_ref()?.value.user_id.as_deref().map(String::as_str)
     }
 
     /// Whether the person wants no messages, if they ever said.

@@ -176,7 +176,7 @@ pub fn decide(
             .filter(|event| is_listed(&event.kind, settings) && seen.insert(&event.key));
         plan.outbox.extend(listed.map(|event| OutboxItem {
             subject: subject.clone(),
-            event_key: format!("event#{}", event.key),
+            event_key: format!("event#{}", event.key.as_str()),
             kind: Kind::ContactEvent,
             payload: custom_event(event),
             not_before: None,
@@ -253,7 +253,7 @@ fn link(event: &Event, links: &LinkKeys, counts: &mut LinkCounts) -> Option<Link
     let verdict = links.verify(token, event.at);
     counts.record(verdict.as_ref().map(drop).map_err(|error| *error));
     verdict.ok().map(|user_id| Link {
-        user_id: Some(user_id),
+        user_id: Some(user_id.into()),
         via,
     })
 }
@@ -323,7 +323,7 @@ fn referral(source: &super::event::ReferralSource) -> Option<Referral> {
             .source
             .as_deref()
             .map(|source| cut(source, LONGEST_PROPERTY)),
-        reference: plain(source.reference.as_ref()).map(|reference| cut(reference, LONGEST_REFERENCE)),
+        reference: plain(source.reference.as_ref()).map(|reference| cut(reference, LONGEST_REFERENCE).into()),
         ad_id: source.ad_id.as_deref().map(|ad_id| cut(ad_id, LONGEST_PROPERTY)),
     };
     (referral != Referral::default()).then_some(referral)

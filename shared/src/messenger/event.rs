@@ -1,7 +1,5 @@
 //! What can happen in a conversation, in the words of the domain, and what each kind means for a contact.
 
-use std::fmt;
-
 use jiff::Timestamp;
 
 use super::key::{Channel, ContactKey, UserRefKey};
@@ -13,28 +11,18 @@ use crate::personal::Personal;
 const LONGEST_KEY: usize = 400;
 
 /// Who did it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Person {
     /// Somebody whose PSID or IGSID is known.
-    Scoped(String),
+    Scoped(Personal<String>),
     /// Somebody who is known by a plugin's `user_ref` only.
-    UserRef(String),
+    UserRef(Personal<String>),
     /// Nobody: the event is about the page or the account.
     None,
 }
 
-impl fmt::Debug for Person {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Scoped(_) => "Scoped([redacted])",
-            Self::UserRef(_) => "UserRef([redacted])",
-            Self::None => "None",
-        })
-    }
-}
-
 /// One item of a webhook.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// Messenger or Instagram.
     pub channel: Channel,
@@ -49,20 +37,7 @@ pub struct Event {
     /// What happened.
     pub kind: EventKind,
     /// Names the event among those of its person, the same in every delivery. At most 1,000 bytes.
-    pub key: String,
-}
-
-// Keys are made from message ids and payloads, so they are left out with the ids and the text.
-impl fmt::Debug for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event")
-            .field("channel", &self.channel)
-            .field("at", &self.at)
-            .field("standby", &self.standby)
-            .field("person", &self.person)
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
-    }
+    pub key: Personal<String>,
 }
 
 impl Event {

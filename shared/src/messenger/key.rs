@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::personal::Personal;
 
 /// The longest id that is taken for one. Meta's are 15 to 19 digits; Braze takes alias names of 236 bytes.
 const LONGEST_ID: usize = 128;
@@ -58,9 +59,8 @@ pub struct KeyError;
 /// Which person on which account: `channel#account_id#scoped_id`.
 ///
 /// A PSID or IGSID means nothing outside its page or account, so all three parts are the identity. The
-/// text form is the store's key and the outbox's subject; it holds a personal id and is not for logs, which
-/// is why `Debug` leaves the person out.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// text form is the store's key and the outbox's subject; it holds a personal id and is not for logs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContactKey {
     /// The channel.
@@ -68,7 +68,7 @@ pub struct ContactKey {
     /// Page id or Instagram professional account id.
     pub account_id: String,
     /// PSID or IGSID.
-    pub scoped_id: String,
+    pub scoped_id: Personal<String>,
 }
 
 impl fmt::Display for ContactKey {
@@ -79,17 +79,6 @@ impl fmt::Display for ContactKey {
             self.channel,
             escaped(&self.account_id),
             escaped(&self.scoped_id)
-        )
-    }
-}
-
-impl fmt::Debug for ContactKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "ContactKey({}#{}#[redacted])",
-            self.channel,
-            escaped(&self.account_id)
         )
     }
 }
@@ -112,7 +101,7 @@ impl FromStr for ContactKey {
         let key = Self {
             channel,
             account_id: unescaped(account).ok_or(KeyError)?,
-            scoped_id: unescaped(person).ok_or(KeyError)?,
+            scoped_id: unescaped(person).ok_or(KeyError)?.into(),
         };
         // One contact, one spelling: a key that escapes what needs no escape would be a second name.
         if is_id(&key.account_id) && is_id(&key.scoped_id) && key.to_string() == text {
@@ -142,9 +131,9 @@ impl From<ContactKey> for String {
 /// It shares the contacts' table. A contact's key never holds a bare `:`, so the two cannot meet. The
 /// website chooses the `user_ref`, so one that is long or holds other than plain characters is replaced by
 /// its hash.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct UserRefKey(String);
+pub struct UserRefKey(Personal<String>);
 
 impl UserRefKey {
     /// The key of `user_ref` on an account.
@@ -157,7 +146,7 @@ impl UserRefKey {
         } else {
             format!("sha256:{}", Digest::of_parts([user_ref]))
         };
-        Self(format!("{channel}#{}#user_ref:{name}", escaped(account_id)))
+        Self(format!("{channel}#{}#user_ref:{name}", escaped(account_id)).into())
     }
 
     /// The key as stored.
@@ -170,12 +159,6 @@ impl UserRefKey {
 impl fmt::Display for UserRefKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for UserRefKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UserRefKey([redacted])")
     }
 }
 

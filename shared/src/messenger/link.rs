@@ -13,8 +13,6 @@
 //! an event again hours later, and the redelivery must end in the same state as the delivery did, also if
 //! the token has expired in between.
 
-use std::fmt;
-
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -94,17 +92,9 @@ pub enum MintError {
 }
 
 /// The keys that link tokens are checked with: the current one and, while it is being replaced, the previous.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct LinkKeys {
     keys: Vec<DecodingKey>,
-}
-
-impl fmt::Debug for LinkKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LinkKeys")
-            .field("keys", &self.keys.len())
-            .finish()
-    }
 }
 
 impl LinkKeys {

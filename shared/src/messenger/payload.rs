@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use super::event::{Event, EventKind};
 use super::key::{Channel, is_id};
 use crate::json::{self, List, Object, Scalar};
+use crate::personal::Personal;
 use crate::webhook::Verified;
 use wire::Item;
 
@@ -40,25 +41,15 @@ pub struct Parsed {
 }
 
 /// A correctly signed piece of a webhook that we do not understand; kept so that nothing is lost.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
     /// Why: a stable code.
     pub reason: &'static str,
     /// What was not understood, exactly as it came, in a body of its own: object, entry and list are those that
     /// it came in, so that it says the same when it is delivered again. A body that cannot be taken apart is whole.
-    pub raw: Bytes,
+    pub raw: Personal<Bytes>,
     /// The page or account that it is about, if that could be read.
     pub account_id: Option<String>,
-}
-
-impl std::fmt::Debug for Quarantined {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Quarantined")
-            .field("reason", &self.reason)
-            .field("bytes", &self.raw.len())
-            .field("account_id", &self.account_id)
-            .finish()
-    }
 }
 
 /// The codes of [`Quarantined::reason`].
@@ -102,7 +93,7 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
     let body = verified.body();
     let whole = |reason| Quarantined {
         reason,
-        raw: body.clone(),
+        raw: body.clone().into(),
         account_id: None,
     };
     if let Err(reason) = read_body(body, received_at, &mut parsed) {
@@ -152,7 +143,7 @@ fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result
         let Ok(Object::Is(entry)) = json::parse::<Object<Entry<'_>>>(raw.get()) else {
             parsed.quarantined.push(Quarantined {
                 reason: reason::MALFORMED_ENTRY,
-                raw: body_of(object, raw.get()),
+                raw: body_of(object, raw.get()).into(),
                 account_id: None,
             });
             continue;
@@ -279,7 +270,7 @@ impl Context<'_> {
     fn quarantine(&self, reason: &'static str, entry: &str, account_id: Option<String>, parsed: &mut Parsed) {
         parsed.quarantined.push(Quarantined {
             reason,
-            raw: body_of(self.object, entry),
+            raw: body_of(self.object, entry).into(),
             account_id,
         });
     }

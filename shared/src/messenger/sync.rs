@@ -21,7 +21,6 @@ mod others;
 mod transition;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -31,6 +30,7 @@ use super::contact::Contact;
 use super::decide::moved_enough;
 use super::key::{Channel, ContactKey};
 use crate::messenger::settings::{MessengerSettings, UnlinkedContacts};
+use crate::personal::Personal;
 
 pub use others::Others;
 
@@ -38,7 +38,7 @@ pub use others::Others;
 pub const OPTED_OUT_ATTRIBUTE: &str = "messenger_opted_out";
 
 /// Which profile carries the contact's attributes.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
     /// None.
@@ -47,21 +47,11 @@ pub enum Profile {
     /// The alias-only profile.
     Alias,
     /// The user of this `external_id`.
-    User(String),
-}
-
-impl fmt::Debug for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Alias => "Alias",
-            Self::User(_) => "User([redacted])",
-        })
-    }
+    User(Personal<String>),
 }
 
 /// What Braze was last told, and has accepted.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Synced {
     /// Where it was told.
     #[serde(default)]
@@ -69,24 +59,13 @@ pub struct Synced {
     /// Every attribute that was written to that profile, with its value. Null = it may be there, with any value:
     /// nobody knows what came of the last attempt.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub attributes: BTreeMap<String, Value>,
+    pub attributes: Personal<BTreeMap<String, Value>>,
     /// The contact was unlinked from a user; nothing is sent for it until it is linked again.
     #[serde(default)]
     pub held: bool,
     /// Other users to whom attempts may have moved the contact, with the attributes that these may have written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tried: BTreeMap<String, BTreeSet<String>>,
-}
-
-impl fmt::Debug for Synced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Synced")
-            .field("profile", &self.profile)
-            .field("attributes", &self.attributes.keys().collect::<Vec<_>>())
-            .field("held", &self.held)
-            .field("tried", &self.tried.len())
-            .finish()
-    }
+    pub tried: Personal<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl Synced {
@@ -119,7 +98,7 @@ impl Synced {
     fn is_on(&self, user_id: Option<&str>) -> bool {
         self.tried.is_empty()
             && match (&self.profile, user_id) {
-                (Profile::User(known), Some(user_id)) => known == user_id,
+                (Profile::User(known), Some(user_id)) => known.as_str() == user_id,
                 (Profile::User(_), None) => false,
                 (_, user_id) => user_id.is_none(),
             }
@@ -127,22 +106,14 @@ impl Synced {
 }
 
 /// An alias that becomes a user: one member of `/users/identify`'s `aliases_to_identify`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identify {
     /// The user.
-    pub external_id: String,
+    pub external_id: Personal<String>,
     /// `<channel>:<account_id>`
     pub alias_label: String,
     /// The scoped id.
-    pub alias_name: String,
-}
-
-impl fmt::Debug for Identify {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identify")
-            .field("alias_label", &self.alias_label)
-            .finish_non_exhaustive()
-    }
+    pub alias_name: Personal<String>,
 }
 
 impl Identify {
@@ -157,29 +128,18 @@ impl Identify {
 }
 
 /// What is to be sent for a contact, and what Braze will have been told once it is accepted.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SyncPlan {
     /// First this, if any.
     pub identify: Option<Identify>,
     /// Then these: objects for `/users/track`'s `attributes`, in one request. They are about different profiles,
     /// so that their order does not matter.
-    pub attributes: Vec<Value>,
+    pub attributes: Personal<Vec<Value>>,
     /// What is true as long as nobody knows what came of it. To be stored before anything is sent if
     /// [`SyncPlan::enters`] a user, and when it has failed.
     pub before: Synced,
     /// What to store when all of it was accepted.
     pub after: Synced,
-}
-
-impl fmt::Debug for SyncPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SyncPlan")
-            .field("identify", &self.identify)
-            .field("attributes", &self.attributes.len())
-            .field("before", &self.before)
-            .field("after", &self.after)
-            .finish()
-    }
 }
 
 impl SyncPlan {
@@ -213,7 +173,7 @@ pub fn users_at_stake(contact: &Contact, synced: &Synced) -> BTreeMap<String, bo
     if !synced.is_on(target) {
         users.extend(synced.tried.keys().map(|user_id| (user_id.clone(), false)));
         if let Profile::User(user_id) = &synced.profile {
-            users.insert(user_id.clone(), false);
+            users.insert(user_id.as_str().to_owned(), false);
         }
         users.extend(target.map(|user_id| (user_id.to_owned(), true)));
     }
@@ -232,7 +192,7 @@ pub fn plan(contact: &Contact, synced: &Synced, others: &Others, settings: &Mess
         Some(user_id) => on_profile(user_fields(user_id), contact, synced, settings),
         None if synced.held || settings.unlinked_contacts == UnlinkedContacts::Hold => SyncPlan {
             identify: None,
-            attributes: Vec::new(),
+            attributes: Personal::default(),
             before: synced.clone(),
             after: synced.clone(),
         },
@@ -267,7 +227,7 @@ fn on_profile(
     };
     SyncPlan {
         identify: None,
-        attributes,
+        attributes: attributes.into(),
         before,
         after,
     }
@@ -312,7 +272,7 @@ fn wanted(contact: &Contact, settings: &MessengerSettings) -> BTreeMap<String, V
     };
     let mut wanted = BTreeMap::new();
     // A string, as ids have more digits than a JSON number keeps.
-    wanted.insert(filled(id_attribute, key), Value::from(key.scoped_id.clone()));
+    wanted.insert(filled(id_attribute, key), Value::from(key.scoped_id.as_str()));
     if let (Some(name), Some(closes_at)) = (&settings.window_attribute, contact.window_closes_at) {
         wanted.insert(of_channel(name, key), format!("{closes_at:.0}").into());
     }

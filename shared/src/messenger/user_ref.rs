@@ -87,7 +87,7 @@ fn fold(record: &mut UserRef, event: &Event, links: &LinkKeys, counts: &mut Link
         }
         if let Ok(user_id) = verdict {
             let link = Link {
-                user_id: Some(user_id),
+                user_id: Some(user_id.into()),
                 via: LinkedVia::UserRef,
             };
             Stamped::merge(
@@ -100,7 +100,7 @@ fn fold(record: &mut UserRef, event: &Event, links: &LinkKeys, counts: &mut Link
         }
     }
     if let Person::Scoped(scoped_id) = &event.person {
-        let scoped_id = Personal(scoped_id.clone());
+        let scoped_id = scoped_id.clone();
         Stamped::merge(
             &mut record.scoped_id,
             Stamped {
@@ -117,7 +117,7 @@ fn derive(record: &UserRef, (channel, account_id): (Channel, &str)) -> Option<Us
         contact: ContactKey {
             channel,
             account_id: account_id.to_owned(),
-            scoped_id: scoped_id.value.as_str().to_owned(),
+            scoped_id: scoped_id.value.clone(),
         },
         link: record.link.clone()?,
     })

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::outbox::{Kind, Lane, OutboxItem};
@@ -91,6 +91,11 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// A payload is not of its kind's type. The deserializer's own words would quote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an outbox item's payload is not of the expected shape")]
+pub struct UnreadablePayload;
+
 impl Entry {
     pub(super) fn new(item: &OutboxItem, now: Timestamp) -> Self {
         let lane = item.kind.lane();
@@ -130,9 +135,12 @@ impl Entry {
     }
 
     /// What the kind needs to know.
-    #[must_use]
-    pub fn payload(&self) -> Value {
-        serde_json::from_str(&self.payload).unwrap_or_default()
+    ///
+    /// # Errors
+    ///
+    /// [`UnreadablePayload`] if another version has written it, or somebody by hand.
+    pub fn payload<T: DeserializeOwned>(&self) -> Result<T, UnreadablePayload> {
+        serde_json::from_str(&self.payload).map_err(|_| UnreadablePayload)
     }
 
     /// Since when it is tried: its commit, or when it was last redriven, woken or found to wait for a setting.
@@ -166,13 +174,14 @@ impl Entry {
         (self.subject.clone(), self.event_key.clone())
     }
 
-    pub(super) fn done(mut self, now: Timestamp) -> Self {
-        self.status = Status::Done;
-        (self.due_at, self.due_shard) = (None, None);
-        self.expires_at = Some((now + KEEP_DONE).as_second());
+    pub(super) fn done(&self, now: Timestamp) -> Self {
+        let mut done = self.clone();
+        done.status = Status::Done;
+        (done.due_at, done.due_shard) = (None, None);
+        done.expires_at = Some((now + KEEP_DONE).as_second());
         // A settled item is kept to be found, not to be read: nothing personal stays in it.
-        "null".clone_into(&mut self.payload);
-        self
+        "null".clone_into(&mut done.payload);
+        done
     }
 }
 
@@ -206,7 +215,7 @@ mod tests {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let entry = Entry::new(&item(), now);
         let read = Entry::read(to_item(&entry).unwrap()).unwrap();
-        assert!(read == entry && read.payload() == serde_json::json!({"text": "private"}));
+        assert!(read == entry && read.payload() == Ok(serde_json::json!({"text": "private"})));
         let done = to_item(&entry.done(now)).unwrap();
         assert!(!done.contains_key("due_shard") && !done.contains_key("due_at"));
         assert_eq!(done["payload"], string("null"));

@@ -11,7 +11,7 @@ pub mod item;
 mod quarantine;
 mod table;
 
-pub use entry::{Entry, SHARDS, Status};
+pub use entry::{Entry, SHARDS, Status, UnreadablePayload};
 pub use item::{Kind, Lane, OutboxItem};
 pub use quarantine::Quarantined;
 pub use table::Outbox;

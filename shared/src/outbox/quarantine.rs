@@ -1,7 +1,6 @@
 //! What was correctly signed and not understood is kept beside the outbox, where an operator finds it.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::io::Write;
 
 use aws_sdk_dynamodb::primitives::Blob;
@@ -12,6 +11,7 @@ use jiff::Timestamp;
 use super::Outbox;
 use super::entry::KEEP_DEAD;
 use crate::digest::Digest;
+use crate::personal::Personal;
 use crate::store::{Item, StoreError, number, string};
 use crate::telemetry;
 
@@ -19,21 +19,14 @@ use crate::telemetry;
 const MAX_RAW_BYTES: usize = 350_000;
 
 /// A body, or one item of a body, that was correctly signed and not understood.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Quarantined {
     /// `messenger`, `fbe` or `whatsapp`.
     pub source: &'static str,
     /// Stable code.
     pub reason: &'static str,
     /// The bytes as they came.
-    pub raw: Bytes,
-}
-
-impl fmt::Debug for Quarantined {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, reason, raw } = self;
-        write!(f, "Quarantined({source}, {reason}, {} bytes)", raw.len())
-    }
+    pub raw: Personal<Bytes>,
 }
 
 impl Outbox {
@@ -68,7 +61,7 @@ impl Outbox {
 }
 
 fn items(one: &Quarantined, now: Timestamp) -> Result<Vec<Item>, StoreError> {
-    let digest = Digest::of(&one.raw);
+    let digest = Digest::of(&*one.raw);
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     let packed = encoder.write_all(&one.raw).and_then(|()| encoder.finish());
     let packed = packed.map_err(|error| StoreError::new("quarantine", error))?;
@@ -108,7 +101,7 @@ mod tests {
         let one = Quarantined {
             source: "messenger",
             reason: "not_json",
-            raw: raw.clone().into(),
+            raw: bytes::Bytes::from(raw.clone()).into(),
         };
         let items = items(&one, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(items.len(), 4);

@@ -170,9 +170,9 @@ impl Outbox {
     }
 
     /// Settles items as done. Call only for items whose subject or self is under our lease.
-    pub async fn done(&self, entries: impl IntoIterator<Item = Entry>) -> Result<(), StoreError> {
+    pub async fn done(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let now = self.table.now();
-        let entries = entries.into_iter().map(|entry| to_item(&entry.done(now)));
+        let entries = entries.iter().map(|entry| to_item(&entry.done(now)));
         self.table.put_all(entries.collect::<Result<_, _>>()?).await
     }
 

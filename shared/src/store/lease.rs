@@ -4,7 +4,6 @@
 //! names the worker who has the item, and stays when it is released: so a worker recognises its own release when the
 //! answer to it was lost and the SDK has sent it again.
 
-use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
@@ -13,26 +12,18 @@ use jiff::{SignedDuration, Timestamp};
 use super::table::{CONFLICT, Table, Updated};
 use super::update::Update;
 use super::{Item, StoreError, number, string};
+use crate::personal::Personal;
 
 const UNTIL: &str = "lease_until";
 const OWNER: &str = "lease_owner";
 
 /// The right to work on an item alone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Lease {
-    key: Item,
+    key: Personal<Item>,
     owner: String,
     until: Timestamp,
     interrupted: bool,
-}
-
-// The key may name a person.
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease")
-            .field("until", &self.until)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What came of claiming an item.
@@ -73,7 +64,7 @@ impl Lease {
 
     /// An update that is made only while the item is ours.
     pub(crate) fn update(&self) -> Update {
-        Update::new(self.key.clone())
+        Update::new((*self.key).clone())
             .value("owner", string(&self.owner))
             .when("#lease_owner = :owner AND attribute_exists(#lease_until)")
     }
@@ -90,7 +81,7 @@ impl Table {
     ) -> Result<Claim<T>, StoreError> {
         let now = self.now();
         let mut lease = Lease {
-            key: update.key().clone(),
+            key: update.key().clone().into(),
             owner: uuid::Uuid::new_v4().to_string(),
             until: end(now, length),
             interrupted: false,
@@ -139,11 +130,10 @@ impl Table {
     pub(crate) async fn release(&self, lease: &Lease, update: Update) -> Result<Released, StoreError> {
         let update = update.remove(&[UNTIL]);
         match self.update_returning(ReturnValue::None, update).await? {
-            Updated::Made(_) => Ok(Released::Yes),
             Updated::Refused(item) if item.get(OWNER) != Some(&string(&lease.owner)) => Ok(Released::Lost),
             Updated::Refused(item) if item.contains_key(UNTIL) => Ok(Released::Refused),
-            // The answer to this very release was lost, and the SDK has sent it again.
-            Updated::Refused(_) => Ok(Released::Yes),
+            // Refused: the answer to this very release was lost, and the SDK has sent it again.
+            Updated::Made(_) | Updated::Refused(_) => Ok(Released::Yes),
             Updated::Conflict => Err(StoreError::conflict(CONFLICT)),
         }
     }

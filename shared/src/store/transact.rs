@@ -33,7 +33,8 @@ pub(crate) async fn transact<Name: Clone>(
 ) -> Result<Vec<Name>, StoreError> {
     let mut rounds = Rounds::new(CONFLICT);
     loop {
-        match transact_once(client, writes.clone()).await? {
+        // The SDK's futures are large, and every caller's would hold this one.
+        match Box::pin(transact_once(client, writes.clone())).await? {
             Transacted::Written => return Ok(Vec::new()),
             Transacted::Refused(names) => return Ok(names),
             Transacted::Conflict => rounds.next().await?,

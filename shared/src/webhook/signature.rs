@@ -5,12 +5,12 @@
 //! parsed and written again. The legacy SHA-1 header is not looked at.
 //! (<https://developers.facebook.com/docs/graph-api/webhooks/getting-started>)
 
-use std::fmt;
-
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
+
+use crate::personal::Personal;
 
 /// The header that carries the signature, in the spelling HTTP libraries look up without regard to case.
 pub const HEADER: &str = "x-hub-signature-256";
@@ -18,15 +18,16 @@ pub const HEADER: &str = "x-hub-signature-256";
 const PREFIX: &str = "sha256=";
 
 /// A body as it arrived, with the signature that came along. Nothing is known of it yet.
+#[derive(Debug)]
 pub struct Received {
-    body: Bytes,
-    signature: Option<String>,
+    body: Personal<Bytes>,
+    signature: Personal<Option<String>>,
 }
 
 /// A body whose signature was right. Made only by [`Received::verify`].
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Verified {
-    body: Bytes,
+    body: Personal<Bytes>,
 }
 
 /// Why a body was refused. Says nothing of the value that would have been right.
@@ -51,8 +52,8 @@ impl Received {
     #[must_use]
     pub fn new(body: impl Into<Bytes>, signature: Option<&str>) -> Self {
         Self {
-            body: body.into(),
-            signature: signature.map(str::to_owned),
+            body: Personal(body.into()),
+            signature: signature.map(str::to_owned).into(),
         }
     }
 
@@ -119,23 +120,6 @@ fn parse(header: Option<&str>) -> Result<[u8; 32], SignatureError> {
     let mut signature = [0; 32];
     hex::decode_to_slice(digits, &mut signature).map_err(|_| SignatureError::Malformed)?;
     Ok(signature)
-}
-
-// Bodies hold personal data, so neither type shows more than its length.
-impl fmt::Debug for Received {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Received")
-            .field("bytes", &self.body.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Verified {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verified")
-            .field("bytes", &self.body.len())
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::personal::Personal;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +12,9 @@ use serde::{Deserialize, Serialize};
 const MAX_IDENTIFIER_BYTES: usize = 1_000;
 
 /// What a conversation is known by: `user:…`, `braze:…` or `phone:…`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ConversationId(String);
+pub struct ConversationId(Personal<String>);
 
 impl ConversationId {
     /// Takes an id that another system hands back, if it has one of the three forms.
@@ -20,20 +22,13 @@ impl ConversationId {
     pub fn parse(id: &str) -> Option<Self> {
         let (kind, rest) = id.split_once(':')?;
         let known = matches!(kind, "user" | "braze" | "phone");
-        (known && !rest.trim().is_empty() && rest.len() <= MAX_IDENTIFIER_BYTES).then(|| Self(id.to_owned()))
+        (known && !rest.trim().is_empty() && rest.len() <= MAX_IDENTIFIER_BYTES).then(|| Self(id.into()))
     }
 
     /// The id as stored and as told to the external system. Personal: not for logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Debug for ConversationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = self.0.split(':').next().unwrap_or_default();
-        write!(f, "ConversationId({kind}:[redacted])")
     }
 }
 
@@ -70,7 +65,7 @@ impl Person {
             .or_else(|| self.user_id.as_deref().map(|id| ("user", id)))
             .or_else(|| self.braze_id.as_deref().map(|id| ("braze", id)))
             .or_else(|| self.phone_number.as_deref().map(|id| ("phone", id)))?;
-        (id.len() <= MAX_IDENTIFIER_BYTES).then(|| ConversationId(format!("{kind}:{id}")))
+        (id.len() <= MAX_IDENTIFIER_BYTES).then(|| ConversationId(format!("{kind}:{id}").into()))
     }
 
     /// Takes over what `newer` knows; what it does not know stays.

@@ -17,7 +17,7 @@ fn key(n: usize) -> ContactKey {
     ContactKey {
         channel: Channel::Messenger,
         account_id: "101".into(),
-        scoped_id: format!("{n}"),
+        scoped_id: format!("{n}").into(),
     }
 }
 

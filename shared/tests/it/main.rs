@@ -1,6 +1,7 @@
 //! What needs more than one module, or a service: one binary, so that it links once.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::panic,
     reason = "tests fail by panicking"
@@ -12,6 +13,7 @@ mod fbe_order;
 mod graph;
 mod lease;
 mod outbox;
+mod personal;
 mod stored_keys;
 
 use shared::clock::Clock;

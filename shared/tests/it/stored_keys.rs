@@ -40,6 +40,7 @@ fn messenger_events() {
         let body = format!(r#"{{"object":"page","entry":[{{"id":"2","messaging":[{item}]}}]}}"#);
         shared::messenger::parse(&verified(&body), now()).events[0]
             .key
+            .0
             .clone()
     };
     let keys = [
@@ -156,7 +157,7 @@ async fn outbox_shards_and_quarantined_bodies() {
     let quarantined = Quarantined {
         source: "messenger",
         reason: "not_json",
-        raw: "{".into(),
+        raw: bytes::Bytes::from("{").into(),
     };
     tables.outbox.quarantine(&[quarantined]).await.unwrap();
     let client = tables.aws.dynamodb();

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use secrecy::{ExposeSecret, SecretString};
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphError};
 use shared::fbe::secret::FbeSecret;
 use shared::fbe::secrets::Found;
 use shared::secrets::MetaSecret;
+use shared::store::Rounds;
 use shared::telemetry;
 
 use super::token::{token_invalid, token_valid};
-use super::{ROUNDS, TOKEN_INVALID, Visit, contended, secrets_unavailable};
+use super::{CONTENDED, TOKEN_INVALID, Visit, contended, secrets_unavailable};
 
 /// A refused token is tried again this often: it may come back to life when its person passes a check.
 const TOKEN_WAIT: Duration = Duration::from_hours(1);
@@ -178,7 +179,8 @@ impl Visit<'_> {
             return Ok(Outcome::retry("no_token"));
         };
         let configured = self.worker.settings.fbe.configured();
-        for _ in 0..ROUNDS {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
             let Some(plan) = token_invalid(&self.stored.install, &version, configured, self.now()) else {
                 let now = self.stored.install.token.as_ref().map(|token| &token.version);
                 if now != Some(&version) {
@@ -197,8 +199,8 @@ impl Visit<'_> {
                 self.token_refused = true;
                 return Ok(waiting());
             }
+            rounds.next().await.map_err(|error| contended(&error))?;
         }
-        Ok(contended())
     }
 
     /// Graph took the token: if it was marked as refused, it no longer is. `false`: the install was written by

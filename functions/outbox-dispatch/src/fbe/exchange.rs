@@ -1,6 +1,6 @@
 //! A person's token becomes a system user's, which does not die with the person's password.
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use shared::clients::graph::{ErrorKind, GraphError};
@@ -8,22 +8,17 @@ use shared::fbe::install::Status;
 use shared::fbe::plan::ExchangeToken;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::fbe::secrets::Expected;
-use shared::outbox::Entry;
+use shared::store::Rounds;
 
 use super::access::{self, Access};
 use super::token::{Obtained, exchanged, owner_lost};
-use super::{ROUNDS, Visit, contended, secrets_unavailable};
+use super::{CONTENDED, Visit, contended, secrets_unavailable};
 
 /// A token, and when it ends.
 type NewToken = (SecretString, Option<Timestamp>);
 
 impl Visit<'_> {
-    pub(super) async fn exchange(&mut self, entry: &Entry) -> Result<(), Outcome> {
-        let Ok(payload) = serde_json::from_value::<ExchangeToken>(entry.payload()) else {
-            return Err(Outcome::Dead {
-                reason: "payload_unreadable".to_owned(),
-            });
-        };
+    pub(super) async fn exchange(&mut self, payload: ExchangeToken) -> Result<(), Outcome> {
         let Some(manager) = self.stored.install.assets.business_manager_id.clone() else {
             // Graph may name one: the comparison plans the exchange anew.
             return Ok(());
@@ -120,7 +115,8 @@ impl Visit<'_> {
 
     /// A refused token that nothing replaces ends the owner's install, if another Business Manager claims the business.
     pub(super) async fn owner_lost(&mut self) -> Result<bool, Outcome> {
-        for _ in 0..ROUNDS {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
             let install = &self.stored.install;
             if install.status != Status::TokenInvalid {
                 return Ok(false);
@@ -132,8 +128,8 @@ impl Visit<'_> {
                 self.owner_changed();
                 return Ok(true);
             }
+            rounds.next().await.map_err(|error| contended(&error))?;
         }
-        Err(contended())
     }
 
     async fn ask_for_token(&self, access: &mut Access, manager: &str) -> Result<NewToken, GraphError> {
@@ -209,7 +205,8 @@ impl Visit<'_> {
             version: &content.version(),
             expires_at: content.system_user_expires_at,
         };
-        for _ in 0..ROUNDS {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
             let (install, configured) = (&self.stored.install, self.worker.settings.fbe.configured());
             let Some(plan) = exchanged(install, &obtained, configured, self.now()) else {
                 if self.stored.install.keeps_no_token() {
@@ -220,7 +217,7 @@ impl Visit<'_> {
             if self.commit(plan).await? {
                 return Ok(());
             }
+            rounds.next().await.map_err(|error| contended(&error))?;
         }
-        Err(contended())
     }
 }

@@ -10,17 +10,16 @@ mod configuration;
 mod daily;
 mod exchange;
 mod notify;
-mod partner;
+pub(crate) mod partner;
 mod push;
 mod reconcile;
 pub mod token;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::braze::Braze;
-use crate::dispatch::{Outcome, Worker};
-use async_trait::async_trait;
+use crate::effect::{Group, Task};
+use crate::settle::Outcome;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use shared::clients::graph::GraphClient;
@@ -28,14 +27,13 @@ use shared::clients::graph::GraphSettings;
 use shared::clients::http;
 use shared::clock::Clock;
 use shared::config::Env;
-use shared::fbe::plan::{Plan, business_of};
+use shared::fbe::plan::{CatalogPush, ExchangeToken, Notice, Plan, business_of};
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::{Installs, Stored};
-use shared::outbox::Kind;
 use shared::outbox::{Entry, Outbox};
 use shared::secrets::{MetaSecret, Secret, SecretError};
-use shared::store::{Claim, Lease};
+use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
 use tokio::sync::Semaphore;
 
@@ -57,26 +55,26 @@ const MARGIN: SignedDuration = SignedDuration::from_secs(20);
 /// Graph's calls, but for batches, which have their own limit.
 const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Somebody else keeps writing the install while we work on it.
-const ROUNDS: usize = 5;
+/// Why something is decided anew no longer because the install changed in between.
+const CONTENDED: &str = "a business is written too often to keep up with";
 
 /// Items wait under this reason until the business has a working token.
 const TOKEN_INVALID: &str = "token_invalid";
 
 /// What the follow-ups read from the environment.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct FollowUpSettings {
     meta_secret_id: String,
     installs_table: String,
     secrets: FbeSecretSettings,
     graph: GraphSettings,
     partner_secret_id: String,
-    follow_ups: FollowUpSettings,
+    effects: EffectSettings,
 }
 
 /// What the follow-ups do.
 #[derive(Debug)]
-struct FollowUpSettings {
+struct EffectSettings {
     /// Where they lead to.
     fbe: FbeSettings,
     /// `FBE_SCOPES` for the token exchange, as a comma list.
@@ -85,7 +83,7 @@ struct FollowUpSettings {
     refresh: Option<SignedDuration>,
 }
 
-impl Settings {
+impl FollowUpSettings {
     pub(crate) fn read(env: &mut Env<'_>) -> Self {
         Self {
             meta_secret_id: env.required("META_SECRET_ID"),
@@ -93,7 +91,7 @@ impl Settings {
             secrets: FbeSecretSettings::read(env),
             graph: GraphSettings::read(env),
             partner_secret_id: env.required("PARTNER_SECRET_ID"),
-            follow_ups: FollowUpSettings {
+            effects: EffectSettings {
                 fbe: FbeSettings::read(env),
                 scopes: env.list("FBE_SCOPES", "manage_business_extension"),
                 refresh: refresh_period(env),
@@ -102,7 +100,7 @@ impl Settings {
     }
 }
 
-impl Settings {
+impl FollowUpSettings {
     /// The worker that tells the partner's platform.
     pub(crate) fn partner(
         &self,
@@ -110,10 +108,19 @@ impl Settings {
         outbox: Outbox,
         clock: Clock,
     ) -> PartnerWorker {
-        let url = self.follow_ups.fbe.partner_webhook_url.clone();
+        let url = self.effects.fbe.partner_webhook_url.clone();
         let secret = Secret::new(secrets.clone(), &self.partner_secret_id, clock.clone());
         PartnerWorker::new(url, secret, outbox, clock)
     }
+}
+
+/// What is to be done for a business.
+pub(crate) enum FbeEffect {
+    ExchangeToken(ExchangeToken),
+    Reconcile,
+    ReconcileManager,
+    Notify(Notice),
+    PushCatalog(CatalogPush),
 }
 
 /// Settles what follows from an install, but for notices to the partner's platform.
@@ -126,7 +133,7 @@ pub(crate) struct FbeWorker {
     feeds: reqwest::Client,
     batches: Semaphore,
     braze: Braze,
-    settings: FollowUpSettings,
+    settings: EffectSettings,
     clock: Clock,
 }
 
@@ -145,7 +152,7 @@ fn refresh_period(env: &mut Env<'_>) -> Option<SignedDuration> {
 
 impl FbeWorker {
     pub(crate) fn new(
-        settings: Settings,
+        settings: FollowUpSettings,
         secrets: &aws_sdk_secretsmanager::Client,
         dynamodb: &aws_sdk_dynamodb::Client,
         outbox: Outbox,
@@ -166,37 +173,38 @@ impl FbeWorker {
             batches: Semaphore::new(BATCHES),
             outbox,
             braze,
-            settings: settings.follow_ups,
+            settings: settings.effects,
             clock,
         }
     }
 
-    /// All items of one business.
-    async fn business(
+    /// Works for all businesses, and says of each item what became of it.
+    pub(crate) async fn work(
         &self,
-        subject: String,
-        mut items: Vec<(usize, Entry)>,
+        groups: Vec<Group<FbeEffect>>,
         until: Timestamp,
-    ) -> Vec<(usize, Outcome)> {
-        items.sort_by(|(_, a), (_, b)| a.event_key.cmp(&b.event_key));
-        let all = |outcome: &Outcome| -> Vec<(usize, Outcome)> {
-            items.iter().map(|(at, _)| (*at, outcome.clone())).collect()
-        };
-        let Some(id) = business_of(&subject) else {
-            return all(&Outcome::Dead {
-                reason: "not_a_business".to_owned(),
-            });
+    ) -> Vec<(Entry, Outcome)> {
+        let businesses = stream::iter(groups)
+            .map(|group| self.business(group, until))
+            .buffer_unordered(CONCURRENCY);
+        businesses.collect::<Vec<_>>().await.concat()
+    }
+
+    /// All items of one business.
+    async fn business(&self, group: Group<FbeEffect>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+        let Some(id) = business_of(&group.subject) else {
+            return group.outcome(&Outcome::dead("not_a_business"));
         };
         let (stored, lease) = match self.installs.claim(id, LEASE).await {
             Ok(Claim::Leased(stored, lease)) => (stored, lease),
-            Ok(Claim::Busy) => return all(&Outcome::Busy),
+            Ok(Claim::Busy) => return group.outcome(&Outcome::Busy),
             // An item is committed together with its install, so the record was removed by hand.
-            Ok(Claim::Missing) => return all(&Outcome::Done),
-            Err(error) => return all(&Outcome::from(&error)),
+            Ok(Claim::Missing) => return group.outcome(&Outcome::Done),
+            Err(error) => return group.outcome(&error.into()),
         };
         let mut woken = false;
         if stored.wake {
-            match self.outbox.wake(&subject, TOKEN_INVALID).await {
+            match self.outbox.wake(&group.subject, TOKEN_INVALID).await {
                 Ok(items) => {
                     woken = true;
                     tracing::info!(items, "a new token woke what waited for it");
@@ -212,47 +220,13 @@ impl FbeWorker {
             token_refused: false,
             told: Vec::new(),
         };
-        let mut outcomes = Vec::with_capacity(items.len());
-        for (at, entry) in items {
-            outcomes.push((at, visit.work(&entry).await));
+        let mut outcomes = Vec::with_capacity(group.tasks.len());
+        for Task { entry, effect } in group.tasks {
+            let outcome = visit.work(&entry, effect).await;
+            outcomes.push((entry, outcome));
         }
         if let Err(error) = self.installs.release(&visit.lease, woken).await {
             tracing::warn!(%error, "a business's lease runs out by itself");
-        }
-        outcomes
-    }
-}
-
-#[async_trait]
-impl Worker for FbeWorker {
-    fn kinds(&self) -> &'static [Kind] {
-        &[
-            Kind::FbeExchangeToken,
-            Kind::FbeReconcile,
-            Kind::FbeReconcileManager,
-            Kind::FbeNotify,
-            Kind::FbeCatalogPush,
-        ]
-    }
-
-    async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
-        let mut subjects: BTreeMap<String, Vec<(usize, Entry)>> = BTreeMap::new();
-        for (at, entry) in entries.iter().enumerate() {
-            subjects
-                .entry(entry.subject.clone())
-                .or_default()
-                .push((at, entry.clone()));
-        }
-        let settled = stream::iter(subjects)
-            .map(|(subject, items)| self.business(subject, items, until))
-            .buffer_unordered(CONCURRENCY)
-            .collect::<Vec<_>>()
-            .await;
-        let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Busy).collect();
-        for (at, outcome) in settled.into_iter().flatten() {
-            if let Some(slot) = outcomes.get_mut(at) {
-                *slot = outcome;
-            }
         }
         outcomes
     }
@@ -272,19 +246,16 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    async fn work(&mut self, entry: &Entry) -> Outcome {
+    async fn work(&mut self, entry: &Entry, effect: FbeEffect) -> Outcome {
         if self.is_late() {
             return Outcome::Busy;
         }
-        let result = match entry.kind {
-            Kind::FbeExchangeToken => self.exchange(entry).await,
-            Kind::FbeReconcile => self.reconcile().await,
-            Kind::FbeReconcileManager => self.reconcile_manager(entry).await,
-            Kind::FbeNotify => self.notify(entry).await,
-            Kind::FbeCatalogPush => self.push(entry).await,
-            _ => Err(Outcome::Dead {
-                reason: "no_worker".to_owned(),
-            }),
+        let result = match effect {
+            FbeEffect::ExchangeToken(exchange) => self.exchange(exchange).await,
+            FbeEffect::Reconcile => self.reconcile().await,
+            FbeEffect::ReconcileManager => self.reconcile_manager(entry).await,
+            FbeEffect::Notify(notice) => self.notify(entry, &notice).await,
+            FbeEffect::PushCatalog(push) => self.push(entry, push).await,
         };
         result.map_or_else(|outcome| outcome, |()| Outcome::Done)
     }
@@ -313,7 +284,7 @@ impl Visit<'_> {
         };
         let installs = &self.worker.installs;
         let committed = installs.commit(&next, &plan.outbox, plan.wake).await;
-        if committed.map_err(|error| Outcome::from(&error))? {
+        if committed.map_err(Outcome::from)? {
             self.stored.install = next;
             return Ok(true);
         }
@@ -323,7 +294,7 @@ impl Visit<'_> {
 
     async fn read_again(&mut self) -> Result<(), Outcome> {
         let read = self.worker.installs.read(self.id()).await;
-        match read.map_err(|error| Outcome::from(&error))? {
+        match read.map_err(Outcome::from)? {
             Some(stored) => self.stored.install = stored.install,
             // Removed by hand: nothing is left to do.
             None => return Err(Outcome::Done),
@@ -343,6 +314,7 @@ fn secrets_unavailable(error: &SecretError) -> Outcome {
     Outcome::retry("secrets_unavailable")
 }
 
-fn contended() -> Outcome {
+fn contended(error: &StoreError) -> Outcome {
+    tracing::warn!(%error, "an outbox item is tried again later");
     Outcome::retry("install_contended")
 }

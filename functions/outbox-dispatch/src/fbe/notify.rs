@@ -1,7 +1,7 @@
 //! Tells the business what is on and off now, and why: a custom event on its Braze profile.
 
 use crate::braze::TrackBody;
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::fbe::plan::Notice;
@@ -18,22 +18,17 @@ const SHORTEST_WAIT: SignedDuration = SignedDuration::from_secs(5);
 const EVENT: &str = "fbe_install_updated";
 
 impl Visit<'_> {
-    pub(super) async fn notify(&mut self, entry: &Entry) -> Result<(), Outcome> {
-        let Ok(notice) = serde_json::from_value::<Notice>(entry.payload()) else {
-            return Err(Outcome::Dead {
-                reason: "payload_unreadable".to_owned(),
-            });
-        };
+    pub(super) async fn notify(&mut self, entry: &Entry, notice: &Notice) -> Result<(), Outcome> {
         wait_for_older(&self.worker.outbox, entry, &self.told, self.now()).await?;
         // Events are not idempotent: another run may have sent this one since we read it.
         let outbox = &self.worker.outbox;
         let claimed = outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
-        if !matches!(claimed.map_err(|error| Outcome::from(&error))?, Claim::Leased(..)) {
+        if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
         let body = TrackBody {
             attributes: Vec::new(),
-            events: vec![event(self.id(), &notice)],
+            events: vec![event(self.id(), notice)],
         };
         match self.worker.braze.track(&body).await {
             Ok(taken) => match taken.refusal() {
@@ -57,7 +52,7 @@ pub(super) async fn wait_for_older(
     now: Timestamp,
 ) -> Result<(), Outcome> {
     let pending = outbox.pending_all(&entry.subject).await;
-    let pending = pending.map_err(|error| Outcome::from(&error))?;
+    let pending = pending.map_err(Outcome::from)?;
     let older = pending.iter().filter(|other| {
         other.kind == entry.kind && other.event_key < entry.event_key && !sent.contains(&other.event_key)
     });

@@ -3,11 +3,9 @@
 //! A worker of its own: the platform may take its time, and nothing else of a business waits for it. Its notices leave
 //! in the order of what they tell, business by business.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::CONTENT_TYPE;
@@ -18,14 +16,15 @@ use shared::clock::Clock;
 use shared::digest::Digest;
 use shared::fbe::plan::PartnerNotice;
 use shared::fbe::view::InstallView;
-use shared::outbox::{Entry, Kind, Outbox};
+use shared::outbox::{Entry, Outbox};
 use shared::secrets::{PartnerSecret, Secret};
 use shared::store::Claim;
 use shared::webhook::standard;
 
 use super::notify::wait_for_older;
 use super::secrets_unavailable;
-use crate::dispatch::{Outcome, Worker};
+use crate::effect::{Group, Task};
+use crate::settle::Outcome;
 
 /// How long the platform has for its answer.
 const TIMEOUT: Duration = Duration::from_secs(25);
@@ -72,21 +71,33 @@ impl PartnerWorker {
         }
     }
 
+    /// Sends notices, and says of each what became of it.
+    pub(crate) async fn work(
+        &self,
+        groups: Vec<Group<PartnerNotice>>,
+        until: Timestamp,
+    ) -> Vec<(Entry, Outcome)> {
+        let failures = &AtomicUsize::new(0);
+        let businesses = stream::iter(groups)
+            .map(|group| self.business(group, failures, until))
+            .buffer_unordered(CONCURRENCY);
+        businesses.collect::<Vec<_>>().await.concat()
+    }
+
     /// The notices of one business, oldest first. One that does not arrive holds up those after it.
     async fn business(
         &self,
-        mut items: Vec<(usize, Entry)>,
+        group: Group<PartnerNotice>,
         failures: &AtomicUsize,
         until: Timestamp,
-    ) -> Vec<(usize, Outcome)> {
-        items.sort_by(|(_, a), (_, b)| a.event_key.cmp(&b.event_key));
-        let (mut outcomes, mut sent) = (Vec::with_capacity(items.len()), Vec::new());
-        for (at, entry) in items {
+    ) -> Vec<(Entry, Outcome)> {
+        let (mut outcomes, mut sent) = (Vec::with_capacity(group.tasks.len()), Vec::new());
+        for Task { entry, effect } in group.tasks {
             let is_late = self.clock.now() + MARGIN > until;
             let outcome = if is_late || failures.load(Ordering::Relaxed) >= MAX_FAILURES {
                 Outcome::Busy
             } else {
-                let result = self.notice(&entry, &sent).await;
+                let result = self.notice(&entry, &effect, &sent).await;
                 match result.as_ref().err() {
                     None => failures.store(0, Ordering::Relaxed),
                     Some(Outcome::Retry { .. } | Outcome::Misconfigured { .. }) => {
@@ -97,25 +108,20 @@ impl PartnerWorker {
                 result.map_or_else(|outcome| outcome, |()| Outcome::Done)
             };
             sent.extend((outcome == Outcome::Done).then(|| entry.event_key.clone()));
-            outcomes.push((at, outcome));
+            outcomes.push((entry, outcome));
         }
         outcomes
     }
 
-    async fn notice(&self, entry: &Entry, sent: &[String]) -> Result<(), Outcome> {
-        let Ok(notice) = serde_json::from_value::<PartnerNotice>(entry.payload()) else {
-            return Err(Outcome::Dead {
-                reason: "payload_unreadable".to_owned(),
-            });
-        };
+    async fn notice(&self, entry: &Entry, notice: &PartnerNotice, sent: &[String]) -> Result<(), Outcome> {
         let Some(url) = &self.url else { return Ok(()) };
         wait_for_older(&self.outbox, entry, sent, self.clock.now()).await?;
         // Another run may have sent it since we read it.
         let claimed = self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
-        if !matches!(claimed.map_err(|error| Outcome::from(&error))?, Claim::Leased(..)) {
+        if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
-        self.post(url, entry, &notice).await
+        self.post(url, entry, notice).await
     }
 
     async fn post(&self, url: &str, entry: &Entry, notice: &PartnerNotice) -> Result<(), Outcome> {
@@ -158,35 +164,5 @@ impl PartnerWorker {
             // A redirect is not followed: whoever moved the platform has to say where to.
             _ => Err(Outcome::Misconfigured { reason, wait: None }),
         }
-    }
-}
-
-#[async_trait]
-impl Worker for PartnerWorker {
-    fn kinds(&self) -> &'static [Kind] {
-        &[Kind::FbePartnerNotify]
-    }
-
-    async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
-        let mut subjects: BTreeMap<&str, Vec<(usize, Entry)>> = BTreeMap::new();
-        for (at, entry) in entries.iter().enumerate() {
-            subjects
-                .entry(&entry.subject)
-                .or_default()
-                .push((at, entry.clone()));
-        }
-        let failures = &AtomicUsize::new(0);
-        let settled = stream::iter(subjects.into_values())
-            .map(|items| self.business(items, failures, until))
-            .buffer_unordered(CONCURRENCY)
-            .collect::<Vec<_>>()
-            .await;
-        let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Busy).collect();
-        for (at, outcome) in settled.into_iter().flatten() {
-            if let Some(slot) = outcomes.get_mut(at) {
-                *slot = outcome;
-            }
-        }
-        outcomes
     }
 }

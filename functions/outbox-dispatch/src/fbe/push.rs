@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{
@@ -91,12 +91,8 @@ impl Run {
 }
 
 impl Visit<'_> {
-    pub(super) async fn push(&mut self, entry: &Entry) -> Result<(), Outcome> {
-        let Ok(CatalogPush { catalog_id, refresh }) = serde_json::from_value(entry.payload()) else {
-            return Err(Outcome::Dead {
-                reason: "payload_unreadable".to_owned(),
-            });
-        };
+    pub(super) async fn push(&mut self, entry: &Entry, payload: CatalogPush) -> Result<(), Outcome> {
+        let CatalogPush { catalog_id, refresh } = payload;
         let Some(url) = self.worker.settings.fbe.catalog_feed_url.clone() else {
             return Ok(());
         };
@@ -532,7 +528,7 @@ impl Visit<'_> {
     async fn keep_push(&mut self, push: Push) -> Result<(), Outcome> {
         let installs = &self.worker.installs;
         let kept = installs.keep_push(&self.lease, &push, LEASE).await;
-        let Claim::Leased((), lease) = kept.map_err(|error| Outcome::from(&error))? else {
+        let Claim::Leased((), lease) = kept.map_err(Outcome::from)? else {
             return Err(Outcome::retry("lease_lost"));
         };
         self.lease = lease;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use shared::clients::graph::ErrorKind;
 use shared::fbe::event::business_manager_of;
 use shared::fbe::install::pixel_rivals;
@@ -10,17 +10,19 @@ use shared::fbe::plan::reconcile_item;
 use shared::fbe::read::{self, Granted};
 use shared::outbox::Entry;
 use shared::outbox::Kind;
+use shared::store::Rounds;
 use shared::telemetry;
 
 use super::access::Access;
 use super::compare::{AtGraph, Verdict, compare};
 use super::configuration::switched_off;
 use super::token::exchange_due;
-use super::{ROUNDS, Visit, contended};
+use super::{CONTENDED, Visit, contended};
 
 impl Visit<'_> {
     pub(super) async fn reconcile(&mut self) -> Result<(), Outcome> {
-        for _ in 0..ROUNDS {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
             if !self.stored.install.is_installed() {
                 // The deletion may have been cut off after the commit.
                 return self.delete_secret().await;
@@ -45,6 +47,7 @@ impl Visit<'_> {
             };
             // After a conflict Graph is asked again: its answer may be older than the webhook that won.
             if !self.token_was_taken().await? {
+                rounds.next().await.map_err(|error| contended(&error))?;
                 continue;
             }
             let granted = read::installs(&answer.value);
@@ -61,6 +64,7 @@ impl Visit<'_> {
             if let Some(plan) = found.plan
                 && !self.commit(plan).await?
             {
+                rounds.next().await.map_err(|error| contended(&error))?;
                 continue;
             }
             self.report(found.verdict, found.drift.len());
@@ -69,7 +73,6 @@ impl Visit<'_> {
             }
             return self.look_for_rivals().await;
         }
-        Err(contended())
     }
 
     /// The features that Meta's configuration says are off; `None` if it may not be read.
@@ -99,12 +102,12 @@ impl Visit<'_> {
             return Ok(());
         };
         let installs = self.worker.installs.by_manager(manager).await;
-        let installs = installs.map_err(|error| Outcome::from(&error))?;
+        let installs = installs.map_err(Outcome::from)?;
         for business in &installs {
             // The key of the event: done again, it adds nothing.
             let item = reconcile_item(business, &entry.event_key, entry.created(), None);
             let added = self.worker.outbox.add(&item).await;
-            added.map_err(|error| Outcome::from(&error))?;
+            added.map_err(Outcome::from)?;
         }
         tracing::info!(
             businesses = installs.len(),
@@ -121,11 +124,11 @@ impl Visit<'_> {
         };
         let outbox = &self.worker.outbox;
         let pending = outbox.pending_all(&item.subject).await;
-        let pending = pending.map_err(|error| Outcome::from(&error))?;
+        let pending = pending.map_err(Outcome::from)?;
         if pending.iter().any(|entry| entry.kind == Kind::FbeExchangeToken) {
             return Ok(true);
         }
-        outbox.add(&item).await.map_err(|error| Outcome::from(&error))
+        outbox.add(&item).await.map_err(Outcome::from)
     }
 
     fn report(&self, verdict: Verdict, drift: usize) {
@@ -168,7 +171,7 @@ impl Visit<'_> {
             return Ok(());
         };
         let found = self.worker.installs.by_pixel(pixel).await;
-        let found = found.map_err(|error| Outcome::from(&error))?;
+        let found = found.map_err(Outcome::from)?;
         let rivals = pixel_rivals(self.id(), pixel, &found);
         if !rivals.is_empty() {
             metrics::counter!(telemetry::PIXEL_CONFLICTS).increment(1);

@@ -1,3 +1,13 @@
 //! Messenger and Instagram: what leaves for Braze.
 
-pub mod sync;
+pub(crate) mod sync;
+
+use serde_json::{Map, Value};
+
+/// What is to be done for a contact.
+pub(crate) enum MessengerEffect {
+    /// Bring the profile up to date.
+    Sync,
+    /// Send this custom event.
+    Event(Map<String, Value>),
+}

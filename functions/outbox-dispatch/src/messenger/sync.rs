@@ -3,22 +3,21 @@
 //! All of a contact's items are settled together from its current state and under a lease, so that two syncs of
 //! one person never race at Braze, which keeps no order between requests.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::MessengerEffect;
 use crate::braze::{AliasToIdentify, Braze, BrazeError, TIMEOUT, UserAlias, identify, track};
-use crate::dispatch::{Outcome, Worker};
-use async_trait::async_trait;
+use crate::effect::{Group, Task};
+use crate::settle::Outcome;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use shared::messenger::contact::Contact;
 use shared::messenger::decide::Stored;
 use shared::messenger::key::ContactKey;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::sync::{self, Identify, Others, SyncPlan, Synced};
 use shared::messenger::table::Contacts;
-use shared::outbox::Kind;
 use shared::outbox::{Entry, Outbox};
 use shared::store::{Claim, Lease, Released, StoreError};
 use tokio::time::Instant;
@@ -38,9 +37,9 @@ const SETTLING: Duration = Duration::from_secs(5);
 /// Calls to DynamoDB under way at once.
 const CONCURRENCY: usize = 32;
 
-/// Settles [`Kind::ContactSync`] and [`Kind::ContactEvent`].
+/// Settles the items of contacts.
 #[derive(Debug)]
-pub struct ContactWorker {
+pub(crate) struct ContactWorker {
     contacts: Contacts,
     outbox: Outbox,
     braze: Braze,
@@ -58,23 +57,21 @@ struct Job {
     plan: SyncPlan,
     user: track::User,
     /// Items that are settled as the profile is.
-    with_profile: Vec<usize>,
-    /// Items of the user's events, in their order, each under our claim.
-    events: Vec<(usize, Lease)>,
+    with_profile: Vec<Entry>,
+    /// Items of the user's events, in their order, each under our lease.
+    events: Vec<(Entry, Lease)>,
 }
 
 /// A user whose profile the contact is moved to or from, under our lease.
 struct User {
-    user_id: String,
+    id: String,
     lease: Lease,
     /// The contacts that may ever have been moved there.
     contacts: Vec<ContactKey>,
 }
 
 impl ContactWorker {
-    /// A worker.
-    #[must_use]
-    pub fn new(contacts: Contacts, outbox: Outbox, braze: Braze, settings: MessengerSettings) -> Self {
+    pub(crate) fn new(contacts: Contacts, outbox: Outbox, braze: Braze, settings: MessengerSettings) -> Self {
         Self {
             contacts,
             outbox,
@@ -83,27 +80,13 @@ impl ContactWorker {
         }
     }
 
-    /// Takes a contact and says what Braze has to be told, or what became of its items already.
-    async fn prepare(
-        &self,
-        entries: &[Entry],
-        subject: String,
-        positions: Vec<usize>,
-    ) -> (Option<Job>, Vec<(usize, Outcome)>) {
-        let all = |outcome: Outcome| {
-            (
-                None,
-                positions
-                    .iter()
-                    .map(|position| (*position, outcome.clone()))
-                    .collect(),
-            )
-        };
-        let (stored, lease) = match self.contacts.claim(&subject, LEASE).await {
+    /// Claims a contact and says what Braze has to be told, or what became of its items already.
+    async fn prepare(&self, group: Group<MessengerEffect>) -> (Option<Job>, Vec<(Entry, Outcome)>) {
+        let (stored, lease) = match self.contacts.claim(&group.subject, LEASE).await {
             Ok(Claim::Leased(stored, lease)) => (stored, lease),
-            Ok(Claim::Busy) => return all(Outcome::Busy),
-            Ok(Claim::Missing) => return (None, missing(entries, &positions)),
-            Err(error) => return all(Outcome::from(&error)),
+            Ok(Claim::Busy) => return (None, group.outcome(&Outcome::Busy)),
+            Ok(Claim::Missing) => return (None, missing(group)),
+            Err(error) => return (None, group.outcome(&error.into())),
         };
         let synced = if lease.interrupted() {
             stored.synced.interrupted(&stored.contact, &self.settings)
@@ -114,31 +97,30 @@ impl ContactWorker {
             Ok(planned) => planned,
             Err(outcome) => {
                 self.release(&lease, &stored.synced, &synced).await;
-                return all(outcome);
+                return (None, group.outcome(&outcome));
             }
         };
         let mut user = track::User {
-            attributes: plan.attributes.clone(),
+            attributes: plan.attributes.0.clone(),
             events: Vec::new(),
         };
         let target = sync::event_target(&stored.contact, &plan.after);
         let (mut with_profile, mut events, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
-        for position in positions {
-            let Some(entry) = entries.get(position) else {
+        for Task { entry, effect } in group.tasks {
+            let (MessengerEffect::Event(event), Some(target)) = (effect, &target) else {
+                with_profile.push(entry);
                 continue;
             };
-            let (Kind::ContactEvent, Some(target)) = (entry.kind, &target) else {
-                with_profile.push(position);
-                continue;
-            };
-            // Events are not idempotent: somebody may have settled this one since we read it.
+            // Events are not idempotent: another worker may have settled this one since we read it.
             match self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await {
                 Ok(Claim::Leased(_, lease)) => {
-                    user.events.push(event(entry.payload(), target));
-                    events.push((position, lease));
+                    // For whom it is, and what the item holds.
+                    let object = target.clone().into_iter().chain(event).collect();
+                    user.events.push(Value::Object(object));
+                    events.push((entry, lease));
                 }
-                Ok(Claim::Busy | Claim::Missing) => outcomes.push((position, Outcome::Busy)),
-                Err(error) => outcomes.push((position, Outcome::from(&error))),
+                Ok(Claim::Busy | Claim::Missing) => outcomes.push((entry, Outcome::Busy)),
+                Err(error) => outcomes.push((entry, error.into())),
             }
         }
         let job = Job {
@@ -180,7 +162,7 @@ impl ContactWorker {
         synced: &Synced,
         users: &mut Vec<User>,
     ) -> Result<SyncPlan, Outcome> {
-        let failed = |error: StoreError| Outcome::from(&error);
+        let failed = |error: StoreError| Outcome::from(error);
         let key = &contact.key;
         for (user_id, enters) in sync::users_at_stake(contact, synced) {
             let entering = enters.then_some(key);
@@ -189,7 +171,7 @@ impl ContactWorker {
                 return Err(Outcome::Busy);
             };
             users.push(User {
-                user_id,
+                id: user_id,
                 lease,
                 contacts,
             });
@@ -210,13 +192,13 @@ impl ContactWorker {
                 continue;
             }
             let known = self.contacts.read(&keys, &[]).await;
-            let mut known = known.map_err(|error| Outcome::from(&error))?;
+            let mut known = known.map_err(Outcome::from)?;
             if !known.unreadable_contacts.is_empty() {
                 return Err(Outcome::retry("unreadable_contact"));
             }
             for other in keys {
                 let stored = known.contacts.remove(&other);
-                others.add(&user.user_id, other, stored);
+                others.add(&user.id, other, stored);
             }
         }
         Ok(others)
@@ -240,22 +222,19 @@ impl ContactWorker {
 
     /// Makes alias-only profiles known users; the result has one entry a job.
     async fn identify(&self, jobs: &[Job], last_start: Instant) -> Vec<Result<(), BrazeError>> {
-        let (wanted, aliases): (Vec<usize>, Vec<AliasToIdentify>) = jobs
-            .iter()
-            .enumerate()
-            .filter_map(|(job, Job { plan, .. })| Some((job, alias(plan.identify.as_ref()?))))
-            .unzip();
-        let answers = identify::send(&self.braze, &aliases, last_start).await;
-        let mut fates: Vec<Result<(), BrazeError>> = jobs.iter().map(|_| Ok(())).collect();
-        for (job, answer) in wanted.into_iter().zip(answers) {
-            if let Some(fate) = fates.get_mut(job) {
-                *fate = answer;
-            }
-        }
-        fates
+        let wanted = jobs.iter().filter_map(|job| job.plan.identify.as_ref());
+        let aliases: Vec<AliasToIdentify> = wanted.map(alias).collect();
+        let mut answers = identify::send(&self.braze, &aliases, last_start)
+            .await
+            .into_iter();
+        let answer = |job: &Job| job.plan.identify.as_ref().and_then(|_| answers.next());
+        jobs.iter()
+            .map(answer)
+            .map(|answer| answer.unwrap_or(Ok(())))
+            .collect()
     }
 
-    async fn finish(&self, job: Job, fate: track::Fate, identified: bool) -> Vec<(usize, Outcome)> {
+    async fn finish(&self, job: Job, fate: track::Fate, identified: bool) -> Vec<(Entry, Outcome)> {
         let profile = match &fate.attributes {
             Ok(()) => {
                 let changed = (job.plan.after != job.stored.synced).then_some(&job.plan.after);
@@ -263,7 +242,7 @@ impl ContactWorker {
                     Ok(Released::Yes) if job.plan.is_half() => Outcome::retry("profile_moves"),
                     Ok(Released::Yes) => Outcome::Done,
                     Ok(Released::Refused | Released::Lost) => Outcome::retry("lease_lost"),
-                    Err(error) => Outcome::from(&error),
+                    Err(error) => Outcome::from(error),
                 }
             }
             Err(error) => {
@@ -285,51 +264,41 @@ impl ContactWorker {
         };
         // Not before: whoever takes them reads what has become of this contact.
         self.release_users(&job.users).await;
-        let mut outcomes: Vec<(usize, Outcome)> = job
-            .with_profile
-            .into_iter()
-            .map(|position| (position, profile.clone()))
-            .collect();
+        let with_profile = job.with_profile.into_iter();
+        let mut outcomes: Vec<(Entry, Outcome)> =
+            with_profile.map(|entry| (entry, profile.clone())).collect();
         // An event that Braze has taken is done, whatever became of the rest.
-        for ((position, lease), fate) in job.events.into_iter().zip(fate.events) {
+        for ((entry, lease), fate) in job.events.into_iter().zip(fate.events) {
             let outcome = fate.map_or_else(|error| outcome(&error), |()| Outcome::Done);
             if outcome == Outcome::Busy
                 && let Err(error) = self.outbox.release(&lease).await
             {
                 tracing::warn!(%error, "an event's claim runs out by itself");
             }
-            outcomes.push((position, outcome));
+            outcomes.push((entry, outcome));
         }
         outcomes
     }
-}
 
-#[async_trait]
-impl Worker for ContactWorker {
-    fn kinds(&self) -> &'static [Kind] {
-        &[Kind::ContactSync, Kind::ContactEvent]
-    }
-
-    async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
+    /// Works for all contacts, and says of each item what became of it.
+    pub(crate) async fn work(
+        &self,
+        groups: Vec<Group<MessengerEffect>>,
+        until: Timestamp,
+    ) -> Vec<(Entry, Outcome)> {
         let left = Duration::try_from(until.duration_since(self.contacts.now())).unwrap_or_default();
-        let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Busy).collect();
         let Some(spare) = left.checked_sub(TIMEOUT + SETTLING) else {
-            return outcomes;
+            let groups = groups.into_iter();
+            return groups.flat_map(|group| group.outcome(&Outcome::Busy)).collect();
         };
         let last_start = Instant::now() + LAST_START.min(spare);
-        let mut subjects: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (position, entry) in entries.iter().enumerate() {
-            subjects.entry(entry.subject.clone()).or_default().push(position);
-        }
-        let prepared = stream::iter(subjects)
-            .map(|(subject, positions)| self.prepare(entries, subject, positions))
-            .buffer_unordered(CONCURRENCY)
-            .collect::<Vec<_>>()
-            .await;
-        let mut jobs = Vec::new();
-        for (job, settled) in prepared {
+        let mut prepared = stream::iter(groups)
+            .map(|group| self.prepare(group))
+            .buffer_unordered(CONCURRENCY);
+        let (mut jobs, mut outcomes) = (Vec::new(), Vec::new());
+        while let Some((job, settled)) = prepared.next().await {
             jobs.extend(job);
-            put(&mut outcomes, settled);
+            outcomes.extend(settled);
         }
 
         let identified = self.identify(&jobs, last_start).await;
@@ -347,56 +316,39 @@ impl Worker for ContactWorker {
             .collect();
         let tracked = track::send(&self.braze, &users, last_start).await;
 
-        let finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
+        let mut finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
             .map(|(job, (identified, tracked))| {
                 let is_identified = job.plan.identify.is_some() && identified.is_ok();
                 let fate =
                     identified.map_or_else(|error| track::Fate::failed(&job.user, &error), |()| tracked);
                 self.finish(job, fate, is_identified)
             })
-            .buffer_unordered(CONCURRENCY)
-            .collect::<Vec<_>>()
-            .await;
-        put(&mut outcomes, finished.into_iter().flatten().collect());
+            .buffer_unordered(CONCURRENCY);
+        while let Some(settled) = finished.next().await {
+            outcomes.extend(settled);
+        }
         outcomes
     }
 }
 
-/// Nobody is left to tell Braze about. But a contact's many events are not all written with it: it may be about to
-/// come.
-fn missing(entries: &[Entry], positions: &[usize]) -> Vec<(usize, Outcome)> {
-    let of = |position: &usize| match entries.get(*position)?.kind {
-        Kind::ContactEvent => Some((*position, Outcome::retry("contact_missing"))),
-        _ => Some((*position, Outcome::Done)),
+/// There is no contact to bring up to date. But a contact's many events are not all written with it: it may be about
+/// to come.
+fn missing(group: Group<MessengerEffect>) -> Vec<(Entry, Outcome)> {
+    let of = |Task { entry, effect }| match effect {
+        MessengerEffect::Event(_) => (entry, Outcome::retry("contact_missing")),
+        MessengerEffect::Sync => (entry, Outcome::Done),
     };
-    positions.iter().filter_map(of).collect()
-}
-
-fn put(outcomes: &mut [Outcome], settled: Vec<(usize, Outcome)>) {
-    for (position, outcome) in settled {
-        if let Some(slot) = outcomes.get_mut(position) {
-            *slot = outcome;
-        }
-    }
+    group.tasks.into_iter().map(of).collect()
 }
 
 fn alias(identify: &Identify) -> AliasToIdentify {
     AliasToIdentify {
-        external_id: identify.external_id.clone(),
+        external_id: identify.external_id.0.clone(),
         user_alias: UserAlias {
-            alias_name: identify.alias_name.clone(),
+            alias_name: identify.alias_name.0.clone(),
             alias_label: identify.alias_label.clone(),
         },
     }
-}
-
-/// The event object: what the item holds, for whom it is.
-fn event(payload: Value, target: &Map<String, Value>) -> Value {
-    let mut object = target.clone();
-    if let Value::Object(fields) = payload {
-        object.extend(fields);
-    }
-    Value::Object(object)
 }
 
 /// What a failed call means for the items it was about.

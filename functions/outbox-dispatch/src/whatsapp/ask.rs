@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dispatch::Outcome;
+use crate::settle::Outcome;
 use crate::whatsapp::external_system::ExternalSystemError;
 use crate::whatsapp::openai::ChatRequest;
 use crate::whatsapp::pace::{FAILURES_TOGETHER, next_handover};

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::dispatch::{Moved, Outcome};
+use crate::effect::{Group, Task};
+use crate::settle::{Outcome, Settled};
 use crate::whatsapp::pace::Learned;
 use jiff::{SignedDuration, Timestamp};
 use shared::outbox::Entry;
@@ -69,14 +70,27 @@ impl Waiting {
     }
 }
 
+/// An item that we were given.
+pub(super) struct Given {
+    pub(super) entry: Entry,
+    /// What became of it, once that is known.
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl Given {
+    /// Whether it is an item of this kind of which nothing is known yet.
+    pub(super) fn is_open(&self, kind: Kind) -> bool {
+        self.entry.kind == kind && self.outcome.is_none()
+    }
+}
+
 /// A conversation that is being drained.
 pub(super) struct Drain<'a> {
     pub(super) worker: &'a RelayWorker,
-    pub(super) subject: &'a str,
+    pub(super) subject: String,
     pub(super) until: Timestamp,
     /// The items that we were given, by event key.
-    pub(super) given: BTreeMap<&'a str, (usize, &'a Entry)>,
-    pub(super) outcomes: BTreeMap<usize, Outcome>,
+    pub(super) given: BTreeMap<String, Given>,
     pub(super) stored: Stored,
     pub(super) lease: Lease,
     /// What was said, in order.
@@ -104,41 +118,34 @@ pub(super) struct Drain<'a> {
 }
 
 impl<'a> Drain<'a> {
-    /// Drains the conversation that the entries at `positions` belong to, and says what became of these.
+    /// Drains the conversation that the items belong to, and says what became of these.
     pub(super) async fn run(
         worker: &'a RelayWorker,
-        entries: &'a [Entry],
-        positions: Vec<usize>,
+        group: Group<()>,
         until: Timestamp,
-    ) -> Vec<(usize, Outcome)> {
-        let given: Vec<(usize, &'a Entry)> = positions
-            .into_iter()
-            .filter_map(|position| Some((position, entries.get(position)?)))
-            .collect();
-        let subject = given.first().map_or("", |(_, entry)| entry.subject.as_str());
-        let all = |outcome: Outcome| given.iter().map(|(at, _)| (*at, outcome.clone())).collect();
-        let Some(id) = ConversationId::parse(subject) else {
-            return all(dead("unknown_conversation"));
+    ) -> Vec<(Entry, Outcome)> {
+        let Some(id) = ConversationId::parse(&group.subject) else {
+            return group.outcome(&Outcome::dead("unknown_conversation"));
         };
         if worker.clock.now() >= until {
-            return all(Outcome::Busy);
+            return group.outcome(&Outcome::Busy);
         }
         let lease = worker.settings.external_system_timeout.max(BRAZE_TIMEOUT) + BEYOND;
         let (stored, lease) = match worker.conversations.claim(&id, lease).await {
             Ok(Claim::Leased(stored, lease)) => (stored, lease),
-            Ok(Claim::Busy) => return all(Outcome::Busy),
-            Ok(Claim::Missing) => return all(dead("unknown_conversation")),
-            Err(error) => return all(Outcome::from(&error)),
+            Ok(Claim::Busy) => return group.outcome(&Outcome::Busy),
+            Ok(Claim::Missing) => return group.outcome(&Outcome::dead("unknown_conversation")),
+            Err(error) => return group.outcome(&error.into()),
         };
+        let given = group.tasks.into_iter().map(|Task { entry, .. }| {
+            let outcome = None;
+            (entry.event_key.clone(), Given { entry, outcome })
+        });
         let mut drain = Self {
             worker,
-            subject,
+            subject: group.subject,
             until,
-            given: given
-                .into_iter()
-                .map(|(position, entry)| (entry.event_key.as_str(), (position, entry)))
-                .collect(),
-            outcomes: BTreeMap::new(),
+            given: given.collect(),
             settled_sends: stored.settled_sends.clone(),
             stored,
             lease,
@@ -161,14 +168,13 @@ impl<'a> Drain<'a> {
             }
             Err(Stop::Store(error)) => {
                 drain.let_go().await;
-                Outcome::from(&error)
+                Outcome::from(error)
             }
         };
-        let (given, mut outcomes) = (drain.given, drain.outcomes);
-        for (position, _) in given.values() {
-            outcomes.entry(*position).or_insert_with(|| rest.clone());
-        }
-        outcomes.into_iter().collect()
+        let given = drain.given.into_values();
+        given
+            .map(|Given { entry, outcome }| (entry, outcome.unwrap_or_else(|| rest.clone())))
+            .collect()
     }
 
     async fn drain(&mut self) -> Result<(), Stop> {
@@ -216,10 +222,9 @@ impl<'a> Drain<'a> {
             waiting.insert(reply.event_key.clone(), reply);
         }
         // One that was given up and redriven may lie before those that are settled.
-        for (event_key, (position, entry)) in &self.given {
-            if entry.kind == Kind::RelayReply && !self.outcomes.contains_key(position) {
-                let key = (*event_key).to_owned();
-                waiting.entry(key.clone()).or_insert(Waiting::new(key));
+        for (key, given) in &self.given {
+            if given.is_open(Kind::RelayReply) {
+                waiting.entry(key.clone()).or_insert(Waiting::new(key.clone()));
             }
         }
         self.replies = waiting.into_values().collect();
@@ -234,7 +239,7 @@ impl<'a> Drain<'a> {
             return Ok(Vec::new());
         }
         let from = settled.unwrap_or(SENDS.0);
-        self.worker.outbox.pending(self.subject, from, SENDS.1).await
+        self.worker.outbox.pending(&self.subject, from, SENDS.1).await
     }
 
     /// The time, as far as we have waited for it.
@@ -273,27 +278,28 @@ impl<'a> Drain<'a> {
     }
 
     /// Writes down at once what became of an item, whether we were given it or found it.
-    pub(super) async fn note(&mut self, entry: &Entry, outcome: Outcome) -> Result<Moved, Stop> {
-        let moved = match outcome {
-            Outcome::Done => {
-                let outbox = &self.worker.outbox;
-                persist(move || outbox.done([entry.clone()])).await?;
-                Moved::Done
-            }
-            outcome => self.worker.settler.settle(entry, outcome).await?,
-        };
-        self.noted(&entry.event_key, moved);
-        Ok(moved)
+    pub(super) async fn note(&mut self, entry: &Entry, outcome: Outcome) -> Result<Settled, Stop> {
+        if outcome == Outcome::Done {
+            let outbox = &self.worker.outbox;
+            persist(|| outbox.done(std::slice::from_ref(entry))).await?;
+        }
+        let settled = self.worker.settler.settle(entry, outcome).await?;
+        self.noted(&entry.event_key, settled);
+        Ok(settled)
     }
 
     /// What became of an item is written down.
-    pub(super) fn noted(&mut self, event_key: &str, moved: Moved) {
-        match self.given.get(event_key) {
-            Some((position, _)) => {
-                self.outcomes.insert(*position, Outcome::Noted(moved));
-            }
-            None => count(moved),
+    pub(super) fn noted(&mut self, event_key: &str, settled: Settled) {
+        if !self.know(event_key, Outcome::Settled(settled)) {
+            // The dispatcher counts what it gave us.
+            count(settled);
         }
+    }
+
+    /// What became of an item is known. `false` if we were not given it.
+    pub(super) fn know(&mut self, event_key: &str, outcome: Outcome) -> bool {
+        let given = self.given.get_mut(event_key);
+        given.map(|given| given.outcome = Some(outcome)).is_some()
     }
 
     /// Ends the lease after something went wrong; if that fails, it runs out by itself.
@@ -331,23 +337,16 @@ where
     }
 }
 
-pub(super) fn dead(reason: &str) -> Outcome {
-    Outcome::Dead {
-        reason: reason.to_owned(),
-    }
-}
-
 pub(super) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
-// The dispatcher counts what it gave us.
-fn count(moved: Moved) {
-    let name = match moved {
-        Moved::Done => telemetry::OUTBOX_DONE,
-        Moved::Retried => telemetry::OUTBOX_RETRIED,
-        Moved::Dead => telemetry::OUTBOX_DEAD,
-        Moved::Left => return,
+fn count(settled: Settled) {
+    let name = match settled {
+        Settled::Done => telemetry::OUTBOX_DONE,
+        Settled::Retried => telemetry::OUTBOX_RETRIED,
+        Settled::Dead => telemetry::OUTBOX_DEAD,
+        Settled::Left => return,
     };
     metrics::counter!(name).increment(1);
 }

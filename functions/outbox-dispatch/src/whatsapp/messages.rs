@@ -3,16 +3,15 @@
 
 use std::time::Duration;
 
-use crate::dispatch::{Moved, Outcome};
+use crate::settle::{Outcome, Settled};
 use crate::whatsapp::pace::{Waiting, held_until};
 use jiff::Timestamp;
 use shared::outbox::Kind;
 use shared::outbox::{Entry, Status};
-use shared::store::StoreError;
 use shared::whatsapp::conversation::{Turn, TurnStatus};
 use shared::whatsapp::settle::MAX_HANDED_OVER;
 
-use super::drain::{Drain, Stop, dead, persist, signed};
+use super::drain::{Drain, Stop, persist, signed};
 
 /// What the keys of the items begin with that wake us for a message.
 const MESSAGE: &str = "message#";
@@ -29,7 +28,7 @@ impl Drain<'_> {
         let id = &self.stored.conversation.id;
         let given = self.given.iter();
         let wanted: Vec<&str> = given
-            .filter(|(_, (position, _))| !self.outcomes.contains_key(position))
+            .filter(|(_, given)| given.outcome.is_none())
             .filter_map(|(key, _)| key.strip_prefix(MESSAGE))
             .collect();
         let turns = self.worker.conversations.turns(id, &wanted).await?;
@@ -44,7 +43,7 @@ impl Drain<'_> {
         if found.is_empty() {
             return Ok(());
         }
-        for entry in self.worker.outbox.get_all(self.subject, &found).await? {
+        for entry in self.worker.outbox.get_all(&self.subject, &found).await? {
             self.found.insert(entry.event_key.clone(), entry);
         }
         // Whoever gave an item up may have died before it could say so of the message.
@@ -62,8 +61,8 @@ impl Drain<'_> {
         let waits = |turn: &&Turn| match turn.status {
             Some(TurnStatus::Pending) => true,
             Some(TurnStatus::GivenUp) => {
-                let given = self.given.get(message_key(turn).as_str());
-                given.is_some_and(|(position, _)| !self.outcomes.contains_key(position))
+                let given = self.given.get(&message_key(turn));
+                given.is_some_and(|given| given.outcome.is_none())
             }
             Some(TurnStatus::HandedOver) | None => false,
         };
@@ -90,7 +89,7 @@ impl Drain<'_> {
 
     fn item(&self, turn: &Turn) -> Option<&Entry> {
         let key = message_key(turn);
-        let given = self.given.get(key.as_str()).map(|(_, entry)| *entry);
+        let given = self.given.get(&key).map(|given| &given.entry);
         given
             .filter(|entry| entry.kind == Kind::RelayMessage)
             .or_else(|| self.found.get(&key))
@@ -118,11 +117,11 @@ impl Drain<'_> {
             };
             let moved = match entry {
                 Some(entry) => self.note(&entry, outcome.clone()).await?,
-                None if matches!(outcome, Outcome::Dead { .. }) => Moved::Dead,
-                None => Moved::Retried,
+                None if matches!(outcome, Outcome::Dead { .. }) => Settled::Dead,
+                None => Settled::Retried,
             };
             self.tried.insert(message.id.clone(), tried);
-            if moved == Moved::Dead {
+            if moved == Settled::Dead {
                 given_up.push(message.clone());
             }
         }
@@ -167,15 +166,13 @@ impl Drain<'_> {
             .collect();
         for (turn, entry, until) in postponed {
             if self.worker.settler.gives_up(&entry) {
-                let outcome = dead("external_system_down_for_too_long");
+                let outcome = Outcome::dead("external_system_down_for_too_long");
                 self.note_messages(&[turn], &outcome, Duration::ZERO).await?;
                 continue;
             }
             let key = entry.event_key.as_str();
-            self.worker.outbox.postpone(self.subject, key, until).await?;
-            if let Some((position, _)) = self.given.get(key) {
-                self.outcomes.insert(*position, Outcome::Noted(Moved::Retried));
-            }
+            self.worker.outbox.postpone(&self.subject, key, until).await?;
+            self.know(key, Outcome::Settled(Settled::Retried));
         }
         Ok(())
     }
@@ -187,41 +184,33 @@ impl Drain<'_> {
                 turn.status = Some(TurnStatus::HandedOver);
             }
         }
-        let (given, found): (Vec<String>, Vec<String>) = messages
-            .iter()
-            .map(message_key)
-            .partition(|key| self.given.contains_key(key.as_str()));
-        let (outbox, subject) = (&self.worker.outbox, self.subject);
+        let mut found = Vec::new();
+        for key in messages.iter().map(message_key) {
+            if !self.know(&key, Outcome::Done) {
+                found.push(key);
+            }
+        }
+        let (outbox, subject) = (&self.worker.outbox, &self.subject);
         let settled = found.iter().map(|key| outbox.done_key(subject, key));
         for settled in futures_util::future::join_all(settled).await {
             if let Err(error) = settled {
-                // It wakes somebody once more, who finds nothing to do.
-                let error: StoreError = error;
+                // It wakes a worker once more, which finds nothing to do.
                 tracing::warn!(%error, "a message's item is settled later");
-            }
-        }
-        for key in given {
-            if let Some((position, _)) = self.given.get(key.as_str()) {
-                self.outcomes.insert(*position, Outcome::Done);
             }
         }
     }
 
     /// A message's item is only a wake-up: its turn says whether it still waits.
     pub(super) fn settle_messages(&mut self) {
-        for (event_key, (position, entry)) in &self.given {
-            if entry.kind != Kind::RelayMessage || self.outcomes.contains_key(position) {
+        for (event_key, given) in &mut self.given {
+            if !given.is_open(Kind::RelayMessage) {
                 continue;
             }
-            match self.turns.iter().find(|turn| message_key(turn) == **event_key) {
-                Some(turn) if turn.status == Some(TurnStatus::HandedOver) => {
-                    self.outcomes.insert(*position, Outcome::Done);
-                }
-                Some(_) => {}
-                None => {
-                    self.outcomes.insert(*position, dead("turn_expired"));
-                }
-            }
+            given.outcome = match self.turns.iter().find(|turn| message_key(turn) == *event_key) {
+                Some(turn) if turn.status == Some(TurnStatus::HandedOver) => Some(Outcome::Done),
+                Some(_) => None,
+                None => Some(Outcome::dead("turn_expired")),
+            };
         }
     }
 }

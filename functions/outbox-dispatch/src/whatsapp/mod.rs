@@ -14,16 +14,13 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
 use crate::braze::Braze;
-use crate::dispatch::{Outcome, Settler, Worker};
+use crate::effect::Group;
+use crate::settle::{Outcome, Settler};
 use crate::whatsapp::external_system::ExternalSystemClient;
-use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use shared::clock::Clock;
-use shared::outbox::Kind;
 use shared::outbox::{Entry, Outbox};
 use shared::secrets::{RelaySecret, Secret};
 use shared::whatsapp::settings::RelaySettings;
@@ -37,7 +34,7 @@ pub(crate) const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
 /// Conversations drained at once. Each has one request under way; a function has 1,024 file descriptors.
 const CONVERSATIONS_AT_ONCE: usize = 200;
 
-/// Settles [`Kind::RelayMessage`] and [`Kind::RelayReply`].
+/// Settles the items of conversations.
 #[derive(Debug)]
 pub struct RelayWorker {
     conversations: Conversations,
@@ -72,31 +69,12 @@ impl RelayWorker {
             clock,
         }
     }
-}
 
-#[async_trait]
-impl Worker for RelayWorker {
-    fn kinds(&self) -> &'static [Kind] {
-        &[Kind::RelayMessage, Kind::RelayReply]
-    }
-
-    async fn work(&self, entries: &[Entry], until: Timestamp) -> Vec<Outcome> {
-        let mut subjects: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (position, entry) in entries.iter().enumerate() {
-            subjects.entry(&entry.subject).or_default().push(position);
-        }
-        let conversations: Vec<Vec<usize>> = subjects.into_values().collect();
-        let mut drained = stream::iter(conversations)
-            .map(|positions| Drain::run(self, entries, positions, until))
+    /// Drains all conversations, and says of each item what became of it.
+    pub(crate) async fn work(&self, groups: Vec<Group<()>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+        let drained = stream::iter(groups)
+            .map(|group| Drain::run(self, group, until))
             .buffer_unordered(CONVERSATIONS_AT_ONCE);
-        let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Busy).collect();
-        while let Some(settled) = drained.next().await {
-            for (position, outcome) in settled {
-                if let Some(slot) = outcomes.get_mut(position) {
-                    *slot = outcome;
-                }
-            }
-        }
-        outcomes
+        drained.collect::<Vec<_>>().await.concat()
     }
 }

@@ -1,7 +1,7 @@
 //! Replies, one after the other.
 
 use crate::braze::{BrazeError, TrackBody};
-use crate::dispatch::{Moved, Outcome};
+use crate::settle::{Outcome, Settled};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use shared::store::Claim;
 use shared::telemetry;
 use shared::whatsapp::reply::{ReplyPayload, Send, decide_send, without_attributes};
 
-use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, dead, persist, signed};
+use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
 use crate::messenger::sync as contacts;
 
 /// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
@@ -32,15 +32,13 @@ impl Drain<'_> {
             }
             let event_key = first.event_key.clone();
             self.hold(BRAZE_TIMEOUT).await?;
-            match self.worker.outbox.claim(self.subject, &event_key, CLAIM).await? {
+            match self.worker.outbox.claim(&self.subject, &event_key, CLAIM).await? {
                 Claim::Leased(entry, _) => self.send(&entry).await?,
                 // Whoever had it died over it. It may have been sent; its claim has to run out first.
                 Claim::Busy => self.block(self.now() + signed(CLAIM)),
                 Claim::Missing => {
                     self.passed(&event_key);
-                    if let Some((position, _)) = self.given.get(event_key.as_str()) {
-                        self.outcomes.insert(*position, Outcome::Settled);
-                    }
+                    self.know(&event_key, Outcome::Settled(Settled::Done));
                 }
             }
         }
@@ -48,10 +46,13 @@ impl Drain<'_> {
     }
 
     async fn send(&mut self, entry: &Entry) -> Result<(), Stop> {
-        let Ok(reply) = serde_json::from_value::<ReplyPayload>(entry.payload()) else {
-            self.note(entry, dead("unreadable_payload")).await?;
-            self.passed(&entry.event_key);
-            return Ok(());
+        let reply: ReplyPayload = match entry.payload() {
+            Ok(reply) => reply,
+            Err(unreadable) => {
+                self.note(entry, unreadable.into()).await?;
+                self.passed(&entry.event_key);
+                return Ok(());
+            }
         };
         let conversation = &self.stored.conversation;
         let settings = &self.worker.settings;
@@ -100,7 +101,7 @@ impl Drain<'_> {
     /// It waits, and those behind it with it.
     async fn try_again(&mut self, entry: &Entry, outcome: Outcome) -> Result<(), Stop> {
         self.note(entry, outcome).await?;
-        let stored = self.worker.outbox.get(self.subject, &entry.event_key).await?;
+        let stored = self.worker.outbox.get(&self.subject, &entry.event_key).await?;
         let due = stored.and_then(|entry| entry.due());
         self.block(due.unwrap_or(Timestamp::MAX));
         Ok(())
@@ -110,16 +111,16 @@ impl Drain<'_> {
     async fn give_up_reply(&mut self, entry: &Entry, reply: &ReplyPayload, reason: &str) -> Result<(), Stop> {
         let Some((rest, attributes)) = without_attributes(&entry.event_key, reply, &self.stored.conversation)
         else {
-            self.note(entry, dead(reason)).await?;
+            self.note(entry, Outcome::dead(reason)).await?;
             self.passed(&entry.event_key);
             return Ok(());
         };
         let (outbox, item) = (&self.worker.outbox, &attributes);
         // If it was not pending any more, then because an earlier try was carried out and its answer lost.
         persist(|| outbox.give_up_but(entry, reason, &rest, item)).await?;
-        let subject = telemetry::pseudonym(self.subject);
+        let subject = telemetry::pseudonym(&self.subject);
         tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item is dead");
-        self.noted(&entry.event_key, Moved::Dead);
+        self.noted(&entry.event_key, Settled::Dead);
         self.replies.pop_front();
         self.replies.push_front(Waiting::new(attributes.event_key));
         Ok(())
@@ -129,9 +130,7 @@ impl Drain<'_> {
         if !self.worker.outbox.replace(entry, &pieces).await? {
             return Err(Stop::Lost);
         }
-        if let Some((position, _)) = self.given.get(entry.event_key.as_str()) {
-            self.outcomes.insert(*position, Outcome::Settled);
-        }
+        self.know(&entry.event_key, Outcome::Settled(Settled::Done));
         // Not all up to this one is settled: the pieces come behind it.
         self.replies.pop_front();
         for piece in pieces.into_iter().rev() {
@@ -155,7 +154,7 @@ impl Drain<'_> {
         let Some(until) = first.and_then(|first| first.backs_off_until) else {
             return Ok(());
         };
-        let (outbox, subject) = (&self.worker.outbox, self.subject);
+        let (outbox, subject) = (&self.worker.outbox, &self.subject);
         let behind = self.replies.iter_mut().skip(1);
         let early: Vec<&mut Waiting> = behind
             .filter(|reply| reply.due.is_none_or(|due| due < until))
@@ -166,8 +165,8 @@ impl Drain<'_> {
         try_join_all(moves).await?;
         for reply in early {
             reply.due = Some(until);
-            if let Some((position, _)) = self.given.get(reply.event_key.as_str()) {
-                self.outcomes.insert(*position, Outcome::Noted(Moved::Retried));
+            if let Some(given) = self.given.get_mut(&reply.event_key) {
+                given.outcome = Some(Outcome::Settled(Settled::Retried));
             }
         }
         Ok(())

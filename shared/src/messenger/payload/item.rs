@@ -47,8 +47,8 @@ pub(super) fn read(
         .or_else(|| item.optin.get().and_then(|optin| optin.user_ref.any()));
     let person = match (&kind, scoped_id, user_ref) {
         (EventKind::AppRoles | EventKind::PolicyEnforcement { .. }, _, _) => Person::None,
-        (_, Some(scoped_id), _) => Person::Scoped(scoped_id),
-        (_, None, Some(user_ref)) => Person::UserRef(user_ref),
+        (_, Some(scoped_id), _) => Person::Scoped(scoped_id.into()),
+        (_, None, Some(user_ref)) => Person::UserRef(user_ref.into()),
         (EventKind::Echo { .. } | EventKind::Delivery | EventKind::Read | EventKind::Unknown, None, None) => {
             Person::None
         }
@@ -64,7 +64,7 @@ pub(super) fn read(
         at: context.time(own_time),
         standby,
         kind,
-        key,
+        key: key.into(),
     })
 }
 

@@ -40,7 +40,7 @@ impl Others {
         let there = self.of(user_id).filter_map(|(_, stored)| {
             let Stored { contact, synced } = stored.as_ref()?;
             let written: BTreeSet<&String> = match &synced.profile {
-                Profile::User(known) if known == user_id => synced.attributes.keys().collect(),
+                Profile::User(known) if known.as_str() == user_id => synced.attributes.keys().collect(),
                 _ => synced.tried.get(user_id)?.iter().collect(),
             };
             let mut wanted = wanted(contact, settings);

@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 use super::{Identify, Others, Profile, SyncPlan, Synced, alias_fields, alias_label, user_fields, wanted};
 use crate::messenger::contact::Contact;
 use crate::messenger::settings::MessengerSettings;
+use crate::personal::Personal;
 
 pub(super) fn plan(
     contact: &Contact,
@@ -65,17 +66,21 @@ pub(super) fn plan(
     }
     SyncPlan {
         identify: to_identify.map(|user_id| Identify {
-            external_id: user_id.to_owned(),
+            external_id: user_id.into(),
             alias_label: alias_label(&contact.key),
             alias_name: contact.key.scoped_id.clone(),
         }),
-        attributes,
+        attributes: attributes.into(),
         before: unsure,
         after: Synced {
-            profile: target.map_or(Profile::None, |user_id| Profile::User(user_id.to_owned())),
-            attributes: if target.is_some() { wanted } else { BTreeMap::new() },
+            profile: target.map_or(Profile::None, |user_id| Profile::User(user_id.into())),
+            attributes: if target.is_some() {
+                wanted.into()
+            } else {
+                Personal::default()
+            },
             held: target.is_none(),
-            tried: BTreeMap::new(),
+            tried: Personal::default(),
         },
     }
 }
@@ -90,10 +95,10 @@ fn empty_alias(contact: &Contact, synced: &Synced) -> SyncPlan {
     }
     SyncPlan {
         identify: None,
-        attributes: nulls_on_alias(contact, names).into_iter().collect(),
+        attributes: Personal(nulls_on_alias(contact, names).into_iter().collect()),
         after: Synced {
             profile: Profile::None,
-            attributes: BTreeMap::new(),
+            attributes: Personal::default(),
             held: true,
             tried: before.tried.clone(),
         },
@@ -111,7 +116,9 @@ fn unsure(contact: &Contact, synced: &Synced, wanted: &BTreeMap<String, Value>) 
     let names = || wanted.keys().cloned();
     let mut unsure = synced.with_unknown(synced.attributes.keys().cloned());
     match (contact.user_id(), &synced.profile) {
-        (Some(user_id), Profile::User(known)) if known == user_id => unsure = unsure.with_unknown(names()),
+        (Some(user_id), Profile::User(known)) if known.as_str() == user_id => {
+            unsure = unsure.with_unknown(names())
+        }
         (Some(user_id), _) => unsure
             .tried
             .entry(user_id.to_owned())
@@ -124,10 +131,13 @@ fn unsure(contact: &Contact, synced: &Synced, wanted: &BTreeMap<String, Value>) 
 
 /// The users that may carry something of the contact, with the names of it.
 fn written_to(synced: &Synced) -> BTreeMap<String, BTreeSet<String>> {
-    let mut written = synced.tried.clone();
+    let mut written = (*synced.tried).clone();
     if let Profile::User(user_id) = &synced.profile {
         let names = synced.attributes.keys().cloned();
-        written.entry(user_id.clone()).or_default().extend(names);
+        written
+            .entry(user_id.as_str().to_owned())
+            .or_default()
+            .extend(names);
     }
     written
 }

@@ -60,7 +60,7 @@ fn what_is_quarantined_says_the_same_when_it_is_delivered_again() {
     for body in bodies.into_iter().flatten().chain(odd) {
         let first = parsed(body);
         for kept in &first.quarantined {
-            let again = parsed(kept.raw.clone());
+            let again = parsed(kept.raw.0.clone());
             assert_eq!(again.quarantined, std::slice::from_ref(kept), "{}", kept.reason);
             assert!(again.events.len() <= 1, "{}", kept.reason);
             for event in &again.events {
@@ -144,8 +144,8 @@ fn outcomes(counts: super::super::LinkCounts) -> Value {
 
 fn event_view(event: &Event) -> Value {
     let person = match &event.person {
-        Person::Scoped(id) => id.clone(),
-        Person::UserRef(user_ref) => format!("user_ref {user_ref}"),
+        Person::Scoped(id) => id.0.clone(),
+        Person::UserRef(user_ref) => format!("user_ref {}", user_ref.as_str()),
         Person::None => "none".to_owned(),
     };
     json!({

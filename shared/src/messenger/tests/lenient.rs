@@ -121,7 +121,7 @@ fn a_broken_item_costs_only_itself() {
         ]
     );
     assert_eq!(
-        parsed.quarantined[0].raw,
+        parsed.quarantined[0].raw.0,
         format!(
             r#"{{"object":"page","entry":[{{"id":"{PAGE}","time":1763632800000,"messaging":["text"]}}]}}"#
         )
@@ -187,7 +187,7 @@ fn a_body_that_cannot_be_read_is_kept_whole() {
         [reason::UNKNOWN_OBJECT]
     );
     let body = r#"{"object":"user","entry":[{"id":"1"}]}"#;
-    assert_eq!(parsed(body).quarantined[0].raw, body);
+    assert_eq!(parsed(body).quarantined[0].raw.0, body);
 }
 
 #[test]
@@ -235,9 +235,7 @@ fn depth_is_no_danger() {
     );
     let parsed = parsed(body);
     let people: Vec<_> = parsed.events.iter().map(|event| event.person.clone()).collect();
-    assert!(
-        people.contains(&Person::Scoped("1".to_owned())) && people.contains(&Person::Scoped("5".to_owned()))
-    );
+    assert!(people.contains(&Person::Scoped("1".into())) && people.contains(&Person::Scoped("5".into())));
     assert_eq!(parsed.events.len() + parsed.quarantined.len(), 5);
 }
 
@@ -323,7 +321,7 @@ fn what_the_page_says_makes_no_contact() {
         echo("527", PAGE, json!(true)),
     ] {
         assert_eq!(event.kind.name(), "echo");
-        assert_eq!(event.person, Person::Scoped("527".to_owned()));
+        assert_eq!(event.person, Person::Scoped("527".into()));
         assert_eq!(event.effect(), Effect::Nothing);
         let plan = decide(
             None,
@@ -374,7 +372,7 @@ fn the_same_item_has_the_same_key_in_every_delivery_and_every_kind_its_own() {
         parsed(body.to_string())
             .events
             .into_iter()
-            .map(|event| event.key)
+            .map(|event| event.key.0)
             .collect()
     };
     let mut without_times = items.clone();
@@ -448,7 +446,7 @@ fn contact_keys_come_back_from_their_text_and_have_one_spelling() {
     let key = ContactKey {
         channel: Channel::Messenger,
         account_id: "1#2%3:4".to_owned(),
-        scoped_id: "a#%23:".to_owned(),
+        scoped_id: "a#%23:".into(),
     };
     assert_eq!(key.to_string(), "messenger#1%232%253%3A4#a%23%2523%3A");
     assert_eq!(key.to_string().parse(), Ok(key));
@@ -529,7 +527,7 @@ proptest! {
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let parsed = parsed(bytes.clone());
         prop_assert_eq!(parsed.events.len() + parsed.quarantined.len(), 1);
-        prop_assert_eq!(&parsed.quarantined[0].raw, &bytes);
+        prop_assert_eq!(&parsed.quarantined[0].raw.0, &bytes);
     }
 
     #[test]

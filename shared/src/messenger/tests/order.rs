@@ -155,16 +155,16 @@ impl Braze {
     fn take(&mut self, plan: &SyncPlan) {
         if let Some(identify) = &plan.identify {
             let Alias::Own(attributes) =
-                std::mem::replace(&mut self.alias, Alias::MovedTo(identify.external_id.clone()))
+                std::mem::replace(&mut self.alias, Alias::MovedTo(identify.external_id.0.clone()))
             else {
                 panic!("identified an alias that has no profile of its own");
             };
-            let user = self.users.entry(identify.external_id.clone()).or_default();
+            let user = self.users.entry(identify.external_id.0.clone()).or_default();
             for (name, value) in attributes {
                 user.entry(name).or_insert(value);
             }
         }
-        for object in &plan.attributes {
+        for object in plan.attributes.iter() {
             self.track(object.as_object().unwrap().clone(), plan.identify.is_some());
         }
     }

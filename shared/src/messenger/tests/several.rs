@@ -90,7 +90,7 @@ impl World {
             let key = ContactKey {
                 channel,
                 account_id: account_id.to_owned(),
-                scoped_id: scoped_id.to_owned(),
+                scoped_id: scoped_id.into(),
             };
             Person {
                 stored: Stored {
@@ -117,7 +117,7 @@ impl World {
         let at = at("2025-11-20T10:00:00Z") + jiff::SignedDuration::from_mins(self.now);
         let link = |user_id: Option<&str>| {
             let link = Link {
-                user_id: user_id.map(str::to_owned),
+                user_id: user_id.map(Into::into),
                 via: LinkedVia::AccountLinking,
             };
             Some(Stamped { at, value: link })
@@ -203,7 +203,7 @@ impl World {
                     .collect();
                 let ids: Vec<Value> = there
                     .iter()
-                    .map(|contact| contact.key.scoped_id.clone().into())
+                    .map(|contact| contact.key.scoped_id.as_str().into())
                     .collect();
                 let held = self.braze.user(user, &format!("{name}_id"));
                 assert_eq!(held.is_some(), !ids.is_empty(), "{user} {name}: {held:?}");
@@ -225,7 +225,7 @@ impl World {
                 Some(Alias::Own(profile)) => profile.contains_key(&format!("{}_id", key.channel)),
                 _ => false,
             };
-            assert_eq!(held, is_alias, "the alias of {}", key.scoped_id);
+            assert_eq!(held, is_alias, "the alias of {}", key.scoped_id.as_str());
             // Unlinked again it is one only if Braze never heard of the link.
             match &person.stored.contact.link {
                 None => assert!(is_alias || silent),
@@ -238,7 +238,7 @@ impl World {
 fn alias_of(key: &ContactKey) -> (String, String) {
     (
         format!("{}:{}", key.channel, key.account_id),
-        key.scoped_id.clone(),
+        key.scoped_id.0.clone(),
     )
 }
 
@@ -262,11 +262,11 @@ impl Braze {
 
     fn take(&mut self, plan: &SyncPlan, fate: Fate) {
         if let (Some(identify), true) = (&plan.identify, fate.upto >= Upto::Identified) {
-            let alias = (identify.alias_label.clone(), identify.alias_name.clone());
+            let alias = (identify.alias_label.clone(), identify.alias_name.0.clone());
             self.identify(&identify.external_id, alias);
         }
         if fate.upto >= Upto::Tracked {
-            let mut objects = plan.attributes.clone();
+            let mut objects = plan.attributes.0.clone();
             if self.backwards {
                 objects.reverse();
             }

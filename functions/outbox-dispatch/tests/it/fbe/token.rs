@@ -153,7 +153,7 @@ async fn a_refused_token_is_tried_again_each_day_if_nothing_else_waits_for_it() 
         "one waits already"
     );
     for entry in house.outbox.pending_all(&subject(SHOP)).await.unwrap() {
-        house.outbox.done([entry]).await.unwrap();
+        house.outbox.done(&[entry]).await.unwrap();
     }
     assert_eq!(house.plan_the_day().await, json!({"planned": 1}));
     house.later(SignedDuration::from_hours(24));

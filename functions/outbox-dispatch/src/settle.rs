@@ -1,0 +1,166 @@
+//! Writes down what became of an item.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use shared::clock::Clock;
+use shared::outbox::{Entry, Outbox};
+use shared::store::StoreError;
+use shared::telemetry;
+
+use crate::backoff::Backoff;
+
+/// What became of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The effect is in place, or is not needed any more.
+    Done,
+    /// The worker has written down itself what became of the item.
+    Settled(Settled),
+    /// Another worker is at it, or time ran out; it stays as it is.
+    Busy,
+    /// It failed and may succeed later.
+    Retry {
+        /// Short code.
+        reason: String,
+        /// What the other side asks for.
+        wait: Option<Duration>,
+    },
+    /// It cannot succeed before a setting or a secret is mended. Tried again all the same, at least every hour, with
+    /// an alarm and however long that takes.
+    Misconfigured {
+        /// Short code.
+        reason: String,
+        /// Not before this much later; an hour at most.
+        wait: Option<Duration>,
+    },
+    /// It cannot succeed before something arrives from outside, however long that takes: never given up.
+    Waiting {
+        /// Short code; [`Outbox::wake`] finds the item by it.
+        reason: String,
+        /// Tried again after this time all the same.
+        wait: Duration,
+    },
+    /// It cannot succeed.
+    Dead {
+        /// Short code.
+        reason: String,
+    },
+}
+
+/// Where an item stands once its outcome is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Done.
+    Done,
+    /// Tried again later.
+    Retried,
+    /// Given up.
+    Dead,
+    /// As before.
+    Left,
+}
+
+impl Outcome {
+    /// A failure that may pass, with our own backoff.
+    #[must_use]
+    pub fn retry(reason: impl Into<String>) -> Self {
+        Self::Retry {
+            reason: reason.into(),
+            wait: None,
+        }
+    }
+
+    /// A failure that will not pass.
+    #[must_use]
+    pub fn dead(reason: impl Into<String>) -> Self {
+        Self::Dead {
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Outcome {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "an outbox item waits for DynamoDB");
+        Self::retry("store_unavailable")
+    }
+}
+
+/// Writes outcomes down.
+#[derive(Clone, Debug)]
+pub struct Settler {
+    outbox: Outbox,
+    backoff: Backoff,
+    clock: Clock,
+}
+
+impl Settler {
+    /// Items that fail are tried again as `backoff` says.
+    #[must_use]
+    pub fn new(outbox: Outbox, backoff: Backoff, clock: Clock) -> Self {
+        Self {
+            outbox,
+            backoff,
+            clock,
+        }
+    }
+
+    /// How long an item is left alone that has failed `attempts` times before.
+    #[must_use]
+    pub fn pause(&self, attempts: u32) -> Duration {
+        let now = self.clock.now();
+        let next = self.backoff.next(now, now, attempts, None).unwrap_or(now);
+        next.duration_since(now).unsigned_abs()
+    }
+
+    /// Whether an item that fails now was tried for long enough.
+    #[must_use]
+    pub fn gives_up(&self, entry: &Entry) -> bool {
+        let now = self.clock.now();
+        self.backoff
+            .next(now, entry.created(), entry.attempts, None)
+            .is_none()
+    }
+
+    /// Writes `outcome` down, except [`Outcome::Done`], which the dispatcher writes for many items at once.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be written.
+    pub async fn settle(&self, entry: &Entry, outcome: Outcome) -> Result<Settled, StoreError> {
+        let subject = telemetry::pseudonym(&entry.subject);
+        let now = self.clock.now();
+        let (reason, due) = match outcome {
+            Outcome::Done => return Ok(Settled::Done),
+            Outcome::Settled(settled) => return Ok(settled),
+            Outcome::Busy => return Ok(Settled::Left),
+            Outcome::Dead { reason } => (reason, None),
+            Outcome::Waiting { reason, wait } => {
+                let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1));
+                (reason, Some(now + wait))
+            }
+            Outcome::Misconfigured { reason, wait } => {
+                metrics::counter!(telemetry::CONFIGURATION_FAULTS).increment(1);
+                tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item waits for a setting or a secret to be mended");
+                let due = self.backoff.within_an_hour(now, entry.attempts, wait);
+                self.outbox.wait(entry, &reason, due).await?;
+                return Ok(Settled::Retried);
+            }
+            Outcome::Retry { reason, wait } => {
+                let due = self.backoff.next(now, entry.created(), entry.attempts, wait);
+                (reason, due)
+            }
+        };
+        let attempts = entry.attempts + 1;
+        if let Some(due) = due {
+            tracing::info!(outbox.kind = ?entry.kind, outbox.subject = subject, attempts, reason, "an outbox item will be tried again");
+            self.outbox.retry(entry, &reason, due).await?;
+            Ok(Settled::Retried)
+        } else {
+            tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, attempts, reason, "an outbox item is dead");
+            self.outbox.dead(entry, &reason).await?;
+            Ok(Settled::Dead)
+        }
+    }
+}
