@@ -15,7 +15,9 @@ use shared::secrets::{LinkSecret, MetaSecret, RelaySecret};
 
 use crate::output;
 use crate::payloads::{Credential, Sender};
-use crate::stack::STACK_NAME;
+
+/// The name of the local stack: its secrets are `local/meta` and so on.
+pub(crate) const STACK_NAME: &str = "local";
 
 /// Names of the secrets that a stack has from the start.
 pub(crate) const NAMES: [&str; 5] = ["meta", "braze", "relay", "link", "partner"];

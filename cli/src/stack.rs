@@ -23,10 +23,7 @@ use crate::functions::{self, Wiring};
 use crate::meta;
 use crate::output::usage;
 use crate::payloads::Sender;
-use crate::secrets;
-
-/// The name of the local stack: its secrets are `local/meta` and so on.
-pub(crate) const STACK_NAME: &str = "local";
+use crate::secrets::{self, STACK_NAME};
 
 pub(crate) const TEMPLATE: &str = include_str!("../../template.yaml");
 

@@ -8,6 +8,7 @@
 //! - [`graph::FakeGraph`]: Facebook Business Extension installs, tokens, feature configuration, catalogs
 //! - [`external_system::ExternalSystem`]: the brand's chatbot or agent desk, as webhook or OpenAI-compatible
 //! - [`aws`]: DynamoDB, its streams and Secrets Manager, embedded; tables as [`template`] reads them from `template.yaml`
+//! - [`house`]: all of these around a function, wired as the template says
 //! - [`lambda`]: what calls a function: API Gateway, a table's stream, a schedule
 //! - [`time`]: when tests begin, and waiting for what other tasks and processes bring about
 //! - [`signer`]: what senders put on their requests: Meta's signature, Standard Webhooks, API Gateway events
@@ -27,6 +28,7 @@ pub mod external_system;
 pub mod fault;
 pub mod graph;
 mod history;
+pub mod house;
 pub mod lambda;
 pub mod partner;
 mod server;

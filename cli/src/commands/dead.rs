@@ -11,8 +11,7 @@ use shared::outbox::{Entry, Outbox};
 use shared::telemetry;
 
 use crate::output::{self, usage};
-use crate::secrets::stack_outputs;
-use crate::stack::STACK_NAME;
+use crate::secrets::{STACK_NAME, stack_outputs};
 
 /// Items read in one go when all are wanted.
 const PAGE: usize = 500;

@@ -14,8 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::fakes::Fakes;
 use crate::output::{self, usage};
 use crate::payloads;
-use crate::secrets;
-use crate::stack::{LocalStack, STACK_NAME, StackOptions};
+use crate::secrets::{self, STACK_NAME};
+use crate::stack::{LocalStack, StackOptions};
 use crate::story::Mark;
 
 /// How often the stream and the fakes are looked at. An answer should feel immediate.

@@ -23,8 +23,8 @@ use testkit::partner::FakePartner;
 
 use crate::inspect::{self, INSTALLS, OUTBOX};
 use crate::payloads::{self, Payload, Sender};
-use crate::secrets;
-use crate::stack::{LocalStack, STACK_NAME};
+use crate::secrets::{self, STACK_NAME};
+use crate::stack::LocalStack;
 use crate::story::Mark;
 
 /// A business of its own: the recorded one has been through all the other payloads.

@@ -12,7 +12,7 @@ use shared::fbe::payload::{self, reason};
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::Installs;
-use shared::outbox::{Outbox, Quarantined};
+use shared::outbox::Outbox;
 use shared::secrets::{MetaSecret, PartnerSecret, Secret};
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, answer, handshake, meta};
@@ -111,14 +111,6 @@ impl App {
         if !samples.is_empty() {
             tracing::info!(samples = samples.len(), "the app dashboard sent its sample");
         }
-        let quarantined: Vec<Quarantined> = quarantined
-            .into_iter()
-            .map(|one| Quarantined {
-                source: "fbe",
-                reason: one.reason,
-                raw: one.raw,
-            })
-            .collect();
         // All of it is tried: what one business fails with must not cost the others.
         let (quarantined, ingested) = futures_util::join!(
             self.outbox.quarantine(&quarantined),

@@ -11,16 +11,13 @@ use shared::messenger::link::LinkKeys;
 use shared::messenger::payload;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::Contacts;
-use shared::outbox::{Outbox, Quarantined};
+use shared::outbox::{Outbox, Quarantined, Reason};
 use shared::secrets::{LinkSecret, MetaSecret, Secret, SecretError};
 use shared::store::StoreError;
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, answer, meta};
 
 use self::ingest::Ingested;
-
-/// Why a body is quarantined of which all items were understood.
-const UNREADABLE_CONTACT: &str = "unreadable_contact";
 
 /// What the function reads from its environment.
 #[derive(Debug)]
@@ -93,16 +90,7 @@ impl App {
             Ok(keys) => keys,
             Err(error) => return telemetry::secrets_unavailable(&error),
         };
-        let quarantined: Vec<Quarantined> = parsed
-            .quarantined
-            .into_iter()
-            .map(|one| Quarantined {
-                source: "messenger",
-                reason: one.reason,
-                raw: one.raw,
-            })
-            .collect();
-        let quarantined = self.outbox.quarantine(&quarantined);
+        let quarantined = self.outbox.quarantine(&parsed.quarantined);
         let ingested = ingest::events(&self.contacts, parsed.events, &keys, &self.settings);
         let durable = async {
             let ((), ingested) = futures_util::try_join!(quarantined, ingested)?;
@@ -110,7 +98,8 @@ impl App {
                 // Whole: what the others did is known by then, and does no harm a second time.
                 let whole = Quarantined {
                     source: "messenger",
-                    reason: UNREADABLE_CONTACT,
+                    // All items were understood.
+                    reason: Reason::UnreadableContact.as_str(),
                     raw: verified.body().clone().into(),
                 };
                 self.outbox.quarantine(&[whole]).await?;

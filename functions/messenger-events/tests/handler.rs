@@ -14,9 +14,7 @@ use shared::config::Env;
 use shared::messenger::link::mint;
 use shared::webhook::signature::sign;
 use testkit::aws::{EmbeddedAws, Fault};
-use testkit::template::Template;
-
-const SECRET: &str = "app_secret_for_tests";
+use testkit::house::{APP_SECRET as SECRET, House as TestHouse};
 
 const NOW: &str = "2026-11-21T10:00:00Z";
 
@@ -30,30 +28,22 @@ struct House {
 
 impl House {
     async fn start() -> Self {
-        let aws = EmbeddedAws::in_memory().await.unwrap();
-        let template = Template::parse(include_str!("../../../template.yaml")).unwrap();
-        aws.create_tables(&template).await.unwrap();
-        aws.put_secret("meta", &meta(SECRET, None)).await.unwrap();
-        aws.put_secret("link", &json!({"signing_key": "k"}))
+        let house = TestHouse::start().await.unwrap();
+        house
+            .write_secret("LinkSecret", &json!({"signing_key": "k"}))
             .await
             .unwrap();
-        let table = |name: &str| template.table(name).unwrap().name.clone();
-        let (contacts, outbox_table) = (table("ContactsTable"), table("OutboxTable"));
-        let pairs = [
-            ("META_SECRET_ID", "meta"),
-            ("LINK_SECRET_ID", "link"),
-            ("CONTACTS_TABLE", contacts.as_str()),
-            ("OUTBOX_TABLE", outbox_table.as_str()),
-        ];
-        let settings = Env::from_pairs(&pairs).finish(Settings::read).unwrap();
-        let clock = Clock::fixed(NOW.parse().unwrap());
-        let app = App::new(settings, &aws.secrets_manager(), &aws.dynamodb(), clock.clone());
+        let settings = Env::new(house.lookup("MessengerEventsFunction")).finish(Settings::read);
+        let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
+        let app = App::new(settings.unwrap(), &secrets, &dynamodb, house.clock.clone());
+        house.aws.reset_calls();
+        let table = |logical_id: &str| house.table(logical_id).to_owned();
         Self {
-            aws,
             app,
-            clock,
-            contacts_table: contacts,
-            outbox_table,
+            contacts_table: table("ContactsTable"),
+            outbox_table: table("OutboxTable"),
+            aws: house.aws,
+            clock: house.clock,
         }
     }
 
@@ -189,7 +179,7 @@ async fn a_rotation_needs_no_redeploy() {
     assert_eq!(house.post(body.clone(), Some(&old)).await.0, 200);
     house
         .aws
-        .put_secret("meta", &meta("rotated", Some(SECRET)))
+        .put_secret("local/meta", &meta("rotated", Some(SECRET)))
         .await
         .unwrap();
     assert_eq!(house.post(body.clone(), Some(&new)).await.0, 200);
@@ -205,7 +195,7 @@ async fn a_rotated_link_key_links_at_once() {
     let house = House::start().await;
     assert_eq!(house.signed(&page(&[referral("7001", "ana", "k")])).await.0, 200);
     let rotated = json!({"signing_key": "new", "previous_signing_key": "k"});
-    house.aws.put_secret("link", &rotated).await.unwrap();
+    house.aws.put_secret("local/link", &rotated).await.unwrap();
     let both = [referral("7002", "bo", "new"), referral("7003", "cy", "k")];
     assert_eq!(house.signed(&page(&both)).await.0, 200);
     for (psid, user) in [("7001", "ana"), ("7002", "bo"), ("7003", "cy")] {
@@ -230,7 +220,7 @@ async fn a_link_key_that_cannot_be_looked_up_is_our_fault() {
     let house = House::start().await;
     house.signed(&page(&[message("7001")])).await;
     let rotated = json!({"signing_key": "new", "previous_signing_key": "k"});
-    house.aws.put_secret("link", &rotated).await.unwrap();
+    house.aws.put_secret("local/link", &rotated).await.unwrap();
     house
         .aws
         .fail_next("GetSecretValue", 3, Fault::ServiceUnavailable);
@@ -291,7 +281,7 @@ async fn secrets_out_of_reach_are_our_fault() {
 #[tokio::test]
 async fn a_secret_nobody_has_filled_in_lets_nobody_in() {
     let house = House::start().await;
-    house.aws.put_secret("meta", &meta("", None)).await.unwrap();
+    house.aws.put_secret("local/meta", &meta("", None)).await.unwrap();
     let body = page(&[message("7001")]);
     let of_the_empty_key = sign(&SecretString::from(""), &body);
     assert_eq!(house.post(body, Some(&of_the_empty_key)).await.0, 503);
@@ -397,7 +387,11 @@ async fn a_signature_that_cannot_be_judged_is_503_however_often() {
     let body = br#"{"object":"page","entry":[]}"#;
     assert_eq!(house.signed(body).await.0, 200);
     // It was rotated, and Secrets Manager is away.
-    house.aws.put_secret("meta", &meta("next", None)).await.unwrap();
+    house
+        .aws
+        .put_secret("local/meta", &meta("next", None))
+        .await
+        .unwrap();
     house
         .aws
         .fail_next("GetSecretValue", 100, Fault::ServiceUnavailable);

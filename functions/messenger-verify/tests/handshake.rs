@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Env;
 use testkit::aws::EmbeddedAws;
+use testkit::house::House as TestHouse;
 
 struct House {
     aws: EmbeddedAws,
@@ -16,15 +17,19 @@ struct House {
 
 impl House {
     async fn start(secret: Option<Value>) -> Self {
-        let aws = EmbeddedAws::in_memory().await.unwrap();
-        if let Some(secret) = secret {
-            aws.put_secret("meta", &secret).await.unwrap();
+        let house = TestHouse::start().await.unwrap();
+        match secret {
+            Some(secret) => house.write_secret("MetaSecret", &secret).await.unwrap(),
+            None => house.delete_secret("MetaSecret").await.unwrap(),
         }
-        let clock = Clock::fixed(testkit::time::start());
-        let settings = Env::from_pairs(&[("META_SECRET_ID", "meta")])
-            .finish(Settings::read)
-            .unwrap();
-        let app = App::new(&settings, aws.secrets_manager(), clock.clone());
+        house.aws.reset_calls();
+        let settings = Env::new(house.lookup("MessengerVerifyFunction")).finish(Settings::read);
+        let app = App::new(
+            &settings.unwrap(),
+            house.aws.secrets_manager(),
+            house.clock.clone(),
+        );
+        let (aws, clock) = (house.aws, house.clock);
         Self { aws, app, clock }
     }
 
@@ -144,7 +149,7 @@ async fn a_rotated_token_is_known_at_once_and_guessing_costs_one_refresh_a_minut
             .0,
         200
     );
-    house.aws.put_secret("meta", &secret("new")).await.unwrap();
+    house.aws.put_secret("local/meta", &secret("new")).await.unwrap();
     assert_eq!(house.get(new).await.0, 200);
     house.aws.reset_calls();
     for _ in 0..20 {

@@ -1,7 +1,7 @@
 //! What an item is about to do, typed by its kind.
 
 use shared::fbe::plan::PartnerNotice;
-use shared::outbox::{Entry, Kind, UnreadablePayload};
+use shared::outbox::{Entry, Kind, Reason, UnreadablePayload};
 
 use crate::fbe::FbeEffect;
 use crate::messenger::MessengerEffect;
@@ -101,6 +101,6 @@ impl<Effect> Group<Effect> {
 
 impl From<UnreadablePayload> for Outcome {
     fn from(_: UnreadablePayload) -> Self {
-        Self::dead("payload_unreadable")
+        Self::dead(Reason::PayloadUnreadable)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use shared::clock::Clock;
-use shared::outbox::{Entry, Outbox};
+use shared::outbox::{Entry, Outbox, Reason};
 use shared::store::StoreError;
 use shared::telemetry;
 
@@ -83,7 +83,7 @@ impl Outcome {
 impl From<StoreError> for Outcome {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "an outbox item waits for DynamoDB");
-        Self::retry("store_unavailable")
+        Self::retry(Reason::StoreUnavailable)
     }
 }
 

@@ -1,6 +1,5 @@
 //! What Meta told us, in our own words.
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -106,13 +105,4 @@ pub enum IntegrationChange {
     Update,
     /// `business_integration_uninstall`
     Uninstall,
-}
-
-/// Something that was signed, but that nothing can be done with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    /// Fixed word for counting; one of [`super::payload::reason`].
-    pub reason: &'static str,
-    /// What arrived, without its tokens.
-    pub raw: Personal<Bytes>,
 }

@@ -8,13 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use super::event::{
-    BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Quarantined, Stamp,
-};
+use super::event::{BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Stamp};
 use super::secret::{self, Token, TokenType};
 use super::{read, redact};
 use crate::digest::Digest;
 use crate::json::{self, Scalar};
+use crate::outbox::Quarantined;
 use crate::personal::Personal;
 use crate::webhook::Verified;
 
@@ -82,10 +81,7 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
         Ok(document) => parsed.document(&document, received_at),
         Err(_) => {
             let raw = redact::text(&String::from_utf8_lossy(verified.body()));
-            parsed.quarantined.push(Quarantined {
-                reason: reason::INVALID_JSON,
-                raw: Personal(raw.into()),
-            });
+            parsed.keep(reason::INVALID_JSON, raw);
         }
     }
     parsed
@@ -93,9 +89,15 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
 
 impl Parsed {
     fn quarantine(&mut self, reason: &'static str, raw: &Value) {
+        self.keep(reason, redact::value(raw).to_string());
+    }
+
+    /// Keeps what arrived, without its tokens.
+    fn keep(&mut self, reason: &'static str, raw: String) {
         self.quarantined.push(Quarantined {
+            source: "fbe",
             reason,
-            raw: Personal(redact::value(raw).to_string().into()),
+            raw: Personal(raw.into()),
         });
     }
 

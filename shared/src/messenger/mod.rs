@@ -33,7 +33,7 @@ pub use decide::{LinkCounts, Plan, Stored, decide};
 pub use event::{Event, EventKind, Person};
 pub use key::{Channel, ContactKey, UserRefKey};
 pub use link::{LinkError, LinkKeys};
-pub use payload::{Parsed, Quarantined, parse};
+pub use payload::{Parsed, parse};
 pub use user_ref::{UserRef, UserRefLink, decide_user_ref};
 
 #[cfg(test)]

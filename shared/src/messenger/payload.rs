@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::event::{Event, EventKind};
 use super::key::{Channel, is_id};
 use crate::json::{self, List, Object, Scalar};
-use crate::personal::Personal;
+use crate::outbox::Quarantined;
 use crate::webhook::Verified;
 use wire::Item;
 
@@ -40,17 +40,8 @@ pub struct Parsed {
     pub ignored: usize,
 }
 
-/// A correctly signed piece of a webhook that we do not understand; kept so that nothing is lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    /// Why: a stable code.
-    pub reason: &'static str,
-    /// What was not understood, exactly as it came, in a body of its own: object, entry and list are those that
-    /// it came in, so that it says the same when it is delivered again. A body that cannot be taken apart is whole.
-    pub raw: Personal<Bytes>,
-    /// The page or account that it is about, if that could be read.
-    pub account_id: Option<String>,
-}
+/// Who is named as the source of what is quarantined.
+const SOURCE: &str = "messenger";
 
 /// The codes of [`Quarantined::reason`].
 pub mod reason {
@@ -92,9 +83,9 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
     let mut parsed = Parsed::default();
     let body = verified.body();
     let whole = |reason| Quarantined {
+        source: SOURCE,
         reason,
         raw: body.clone().into(),
-        account_id: None,
     };
     if let Err(reason) = read_body(body, received_at, &mut parsed) {
         parsed.quarantined.push(whole(reason));
@@ -142,9 +133,9 @@ fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result
     for raw in entries {
         let Ok(Object::Is(entry)) = json::parse::<Object<Entry<'_>>>(raw.get()) else {
             parsed.quarantined.push(Quarantined {
+                source: SOURCE,
                 reason: reason::MALFORMED_ENTRY,
                 raw: body_of(object, raw.get()).into(),
-                account_id: None,
             });
             continue;
         };
@@ -179,14 +170,9 @@ impl Context<'_> {
     fn read_entry(&self, entry: &Entry<'_>, raw: &RawValue, parsed: &mut Parsed) {
         if let Some(fields) = entry.changed_fields {
             let whole = self.entry("changed_fields", fields.get());
-            self.quarantine(
-                reason::VALUES_NOT_INCLUDED,
-                &whole,
-                self.account_id.clone(),
-                parsed,
-            );
+            self.quarantine(reason::VALUES_NOT_INCLUDED, &whole, parsed);
         } else if entry.messaging.is_none() && entry.standby.is_none() && entry.changes.is_none() {
-            self.quarantine(reason::NO_ITEMS, raw.get(), self.account_id.clone(), parsed);
+            self.quarantine(reason::NO_ITEMS, raw.get(), parsed);
         }
         for item in self.list(MESSAGING, entry.messaging, parsed) {
             self.read_item(item, false, parsed);
@@ -205,7 +191,7 @@ impl Context<'_> {
         };
         json::parse(raw.get()).unwrap_or_else(|_| {
             let whole = self.entry(name, raw.get());
-            self.quarantine(reason::MALFORMED_LIST, &whole, self.account_id.clone(), parsed);
+            self.quarantine(reason::MALFORMED_LIST, &whole, parsed);
             Vec::new()
         })
     }
@@ -215,32 +201,26 @@ impl Context<'_> {
             Ok(Object::<Item<'_>>::Is(item)) => item::read(&item, raw.get(), standby, self),
             _ => Err(reason::MALFORMED_ITEM),
         };
-        let mut keep = |reason, account_id| {
+        let mut keep = |reason| {
             let list = if standby { STANDBY } else { MESSAGING };
-            self.quarantine(reason, &self.entry_of_one(list, raw), account_id, parsed);
+            self.quarantine(reason, &self.entry_of_one(list, raw), parsed);
         };
         match read {
             Ok(event) => {
-                let account_id = Some(event.account_id.clone());
                 match event.kind {
-                    EventKind::Unknown => keep(reason::UNKNOWN_KIND, account_id),
-                    EventKind::Optout => keep(reason::UNCONFIRMED_SHAPE, account_id),
+                    EventKind::Unknown => keep(reason::UNKNOWN_KIND),
+                    EventKind::Optout => keep(reason::UNCONFIRMED_SHAPE),
                     _ => {}
                 }
                 parsed.events.push(event);
             }
-            Err(reason) => keep(reason, self.account_id.clone()),
+            Err(reason) => keep(reason),
         }
     }
 
     fn read_change(&self, raw: &RawValue, parsed: &mut Parsed) {
         let keep = |reason, parsed: &mut Parsed| {
-            self.quarantine(
-                reason,
-                &self.entry_of_one(CHANGES, raw),
-                self.account_id.clone(),
-                parsed,
-            );
+            self.quarantine(reason, &self.entry_of_one(CHANGES, raw), parsed);
         };
         let Ok(Object::Is(change)) = json::parse::<Object<Change<'_>>>(raw.get()) else {
             keep(reason::MALFORMED_ITEM, parsed);
@@ -267,11 +247,11 @@ impl Context<'_> {
         format!(r#"{{{id}{time}"{key}":{value}}}"#)
     }
 
-    fn quarantine(&self, reason: &'static str, entry: &str, account_id: Option<String>, parsed: &mut Parsed) {
+    fn quarantine(&self, reason: &'static str, entry: &str, parsed: &mut Parsed) {
         parsed.quarantined.push(Quarantined {
+            source: SOURCE,
             reason,
             raw: body_of(self.object, entry).into(),
-            account_id,
         });
     }
 

@@ -106,25 +106,21 @@ impl Synced {
 }
 
 /// An alias that becomes a user: one member of `/users/identify`'s `aliases_to_identify`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Identify {
     /// The user.
     pub external_id: Personal<String>,
+    /// The alias.
+    pub user_alias: UserAlias,
+}
+
+/// A Braze user alias.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UserAlias {
     /// `<channel>:<account_id>`
     pub alias_label: String,
     /// The scoped id.
     pub alias_name: Personal<String>,
-}
-
-impl Identify {
-    /// The member of `aliases_to_identify`.
-    #[must_use]
-    pub fn to_value(&self) -> Value {
-        serde_json::json!({
-            "external_id": self.external_id,
-            "user_alias": { "alias_label": self.alias_label, "alias_name": self.alias_name },
-        })
-    }
 }
 
 /// What is to be sent for a contact, and what Braze will have been told once it is accepted.

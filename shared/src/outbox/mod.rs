@@ -9,9 +9,11 @@ mod due;
 mod entry;
 pub mod item;
 mod quarantine;
+mod reason;
 mod table;
 
 pub use entry::{Entry, SHARDS, Status, UnreadablePayload};
 pub use item::{Kind, Lane, OutboxItem};
 pub use quarantine::Quarantined;
+pub use reason::Reason;
 pub use table::Outbox;

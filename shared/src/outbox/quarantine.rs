@@ -19,13 +19,13 @@ use crate::telemetry;
 const MAX_RAW_BYTES: usize = 350_000;
 
 /// A body, or one item of a body, that was correctly signed and not understood.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
     /// `messenger`, `fbe` or `whatsapp`.
     pub source: &'static str,
     /// Stable code.
     pub reason: &'static str,
-    /// The bytes as they came.
+    /// The bytes, so that they can be posted again: a whole body, or a body of its own for the one item.
     pub raw: Personal<Bytes>,
 }
 

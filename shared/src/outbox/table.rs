@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::entry::{Entry, KEEP_DEAD, KEEP_DONE, Status, due_shard, to_item};
-use super::{Lane, OutboxItem};
+use super::{Lane, OutboxItem, Reason};
 use crate::clock::Clock;
 use crate::store::table::Table;
 use crate::store::transact::transact;
@@ -247,7 +247,7 @@ impl Outbox {
 
     /// Makes items of `subject` that wait for `reason` due at once, with all their attempts before them. Gives
     /// how many.
-    pub async fn wake(&self, subject: &str, reason: &str) -> Result<usize, StoreError> {
+    pub async fn wake(&self, subject: &str, reason: Reason) -> Result<usize, StoreError> {
         let now = number(self.table.now().as_millisecond());
         let query = self
             .table

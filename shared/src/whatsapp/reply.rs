@@ -11,7 +11,7 @@ use super::conversation::Conversation;
 use super::message::Person;
 use super::route::{ReplyRules, reply_campaign};
 use super::split::{TEMPLATE_LIMIT, flatten, split};
-use crate::outbox::{Kind, OutboxItem};
+use crate::outbox::{Kind, OutboxItem, Reason};
 use crate::whatsapp::settings::RelaySettings;
 
 /// The boolean attribute that says that a human has the conversation.
@@ -87,10 +87,10 @@ pub enum Send {
     /// Too long for the template it must go by now: settle the item and put these in its place, in one
     /// transaction.
     Replace(Vec<OutboxItem>),
-    /// It can be sent once a setting is mended; the reason is a fixed code: `no_campaign`.
-    Misconfigured(&'static str),
-    /// It can never be sent; the reason is a fixed code: `window_closed`, `no_recipient` or `blank`.
-    Dead(&'static str),
+    /// It can be sent once a setting is mended; for this reason.
+    Misconfigured(Reason),
+    /// It can never be sent, for this reason.
+    Dead(Reason),
 }
 
 // The bodies hold the text and say whom it is for.
@@ -100,8 +100,8 @@ impl fmt::Debug for Send {
             Self::Trigger(_) => f.write_str("Trigger(…)"),
             Self::Track(_) => f.write_str("Track(…)"),
             Self::Replace(items) => write!(f, "Replace({} items)", items.len()),
-            Self::Misconfigured(reason) => write!(f, "Misconfigured({reason})"),
-            Self::Dead(reason) => write!(f, "Dead({reason})"),
+            Self::Misconfigured(reason) => write!(f, "Misconfigured({})", reason.as_str()),
+            Self::Dead(reason) => write!(f, "Dead({})", reason.as_str()),
         }
     }
 }
@@ -131,14 +131,14 @@ pub fn decide_send(
 ) -> Send {
     let person = &conversation.person;
     let Some(text) = &reply.text else {
-        return track(person, &reply.attributes).map_or(Send::Dead("no_recipient"), Send::Track);
+        return track(person, &reply.attributes).map_or(Send::Dead(Reason::NoRecipient), Send::Track);
     };
     let (named, route) = (reply.campaign.as_deref(), reply.route.as_deref());
     let rules = ReplyRules::from(settings);
     let by_template = !conversation.window_is_open(now) || named.is_some_and(|id| rules.is_template(id));
     let (campaign, text) = if by_template {
         let Some(campaign) = rules.template_campaign(named, route) else {
-            return Send::Dead("window_closed");
+            return Send::Dead(Reason::WindowClosed);
         };
         let mut pieces = split(&flatten(text), TEMPLATE_LIMIT);
         if pieces.len() > 1 {
@@ -147,16 +147,16 @@ pub fn decide_send(
         (campaign, pieces.pop().unwrap_or_default())
     } else {
         let Some(campaign) = reply_campaign(named, route, settings) else {
-            return Send::Misconfigured("no_campaign");
+            return Send::Misconfigured(Reason::NoCampaign);
         };
         (campaign, text.clone())
     };
     // Braze drops a message whose property is blank, and says 201.
     if text.trim().is_empty() {
-        return Send::Dead("blank");
+        return Send::Dead(Reason::Blank);
     }
     let Some(mut recipient) = recipient(person) else {
-        return Send::Dead("no_recipient");
+        return Send::Dead(Reason::NoRecipient);
     };
     recipient.insert(
         "trigger_properties".to_owned(),
@@ -331,7 +331,7 @@ mod tests {
         let text = "Hello,\n\n\tAna     !";
         assert_eq!(
             sent(&payload(text), &conversation(), &[], true),
-            Send::Dead("window_closed")
+            Send::Dead(Reason::WindowClosed)
         );
         let template = [("TEMPLATE_CAMPAIGN_ID", "t")];
         let Send::Trigger(body) = sent(&payload(text), &conversation(), &template, true) else {
@@ -424,14 +424,14 @@ mod tests {
             &settings,
             stored.last_inbound_at,
         );
-        assert_eq!(sent, Send::Misconfigured("no_campaign"));
+        assert_eq!(sent, Send::Misconfigured(Reason::NoCampaign));
     }
 
     #[test]
     fn nothing_blank_is_sent() {
         assert_eq!(
             sent(&payload(" \n"), &conversation(), &[], false),
-            Send::Dead("blank")
+            Send::Dead(Reason::Blank)
         );
     }
 

@@ -10,6 +10,7 @@
 mod contacts;
 mod fbe;
 mod fbe_order;
+mod fbe_view;
 mod graph;
 mod lease;
 mod outbox;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use shared::clients::graph::GraphApp;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::messenger::contact::Stamped;
-use shared::messenger::sync::{Identify, Profile, SyncPlan, Synced};
+use shared::messenger::sync::{Identify, Profile, SyncPlan, Synced, UserAlias};
 use shared::messenger::{Channel, ContactKey, Link, LinkKeys, LinkedVia, Referral, UserRefKey};
 use shared::outbox::{Kind, OutboxItem, Quarantined};
 use shared::personal::Personal;
@@ -85,8 +85,10 @@ fn debug_shows_no_person() {
     };
     let identify = Identify {
         external_id: person(),
-        alias_label: "messenger:2".to_owned(),
-        alias_name: person(),
+        user_alias: UserAlias {
+            alias_label: "messenger:2".to_owned(),
+            alias_name: person(),
+        },
     };
     let shown: [&dyn Debug; 20] = [
         &received,

@@ -30,11 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use ledger::{Calls, Fault};
 
-use crate::template::{Power, Template};
+use crate::template::{Power, REGION, Template};
 use ledger::{Ledger, Service};
-
-/// The region that [`EmbeddedAws::sdk_config`] names.
-pub const REGION: &str = "us-east-1";
 
 /// Where the embedded AWS listens and what it keeps.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use winterbaume_core::{MockRequest, MockResponse, MockService as _, StatefulService as _};
 use winterbaume_secretsmanager::SecretsManagerService;
 
-use super::REGION;
+use crate::template::REGION;
 
 pub(super) struct SecretsManager {
     service: SecretsManagerService,

@@ -11,7 +11,7 @@
 
 use serde_json::{Value, json};
 
-use super::workspace::{Model, Outcome};
+use super::model::{Model, Outcome};
 use super::{faults, identifier};
 use crate::fault::Answer;
 

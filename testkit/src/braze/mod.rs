@@ -24,9 +24,12 @@
 //! ```
 
 mod attribute;
+mod campaign;
 pub mod faults;
 mod identifier;
 pub mod identify;
+mod input;
+mod model;
 mod options;
 mod profile;
 #[cfg(test)]
@@ -42,14 +45,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use self::campaign::Campaigns;
+pub use self::campaign::{Campaign, SentMessage};
 pub use self::faults::RateLimit;
+pub use self::input::{InputArray, Rejection};
+use self::model::{Model, Poison, Step};
 pub use self::options::{Endpoint, Options, Request};
 use self::profile::Profiles;
 pub use self::profile::{CustomEvent, Identifier, Profile};
-pub use self::track::{InputArray, Rejection};
-use self::trigger::Campaigns;
-pub use self::trigger::{Campaign, SentMessage};
-use self::workspace::{Model, Poison, Step};
 use crate::fault::{Fault, Script};
 use crate::history::{History, Refusals, Shared};
 use crate::server::Server;

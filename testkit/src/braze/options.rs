@@ -6,7 +6,8 @@ use secrecy::SecretString;
 use serde_json::Value;
 use shared::clock::Clock;
 
-use super::{Campaign, InputArray};
+use super::campaign::Campaign;
+use super::input::InputArray;
 use crate::time;
 
 /// The endpoints of the model.

@@ -8,8 +8,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::input::{InputArray, Rejection};
+use super::model::{Model, Outcome};
 use super::profile::{CustomEvent, Identifier, Profiles};
-use super::workspace::{Model, Outcome};
 use super::{attribute, faults, identifier};
 use crate::fault::Answer;
 
@@ -22,42 +23,6 @@ const NOTHING_VALID: &str =
 const TEXT_CHARACTERS: usize = 255;
 const EVENT_PROPERTIES_BYTES: usize = 100_000;
 const PURCHASE_PROPERTIES_BYTES: usize = 50_000;
-
-/// One of the arrays of `/users/track`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum InputArray {
-    /// `attributes`
-    Attributes,
-    /// `events`
-    Events,
-    /// `purchases`
-    Purchases,
-}
-
-impl InputArray {
-    pub(super) const ALL: [Self; 3] = [Self::Attributes, Self::Events, Self::Purchases];
-
-    /// The key in the request, and `input_array` in the answer.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Attributes => "attributes",
-            Self::Events => "events",
-            Self::Purchases => "purchases",
-        }
-    }
-}
-
-/// An object that a test wants refused, whatever it holds.
-#[derive(Debug, Clone)]
-pub struct Rejection {
-    /// The array it is in.
-    pub array: InputArray,
-    /// Its place in that array, from 0.
-    pub index: usize,
-    /// The `type` to answer, such as `EXTERNAL_USER_ID_TOO_LARGE`.
-    pub kind: String,
-}
 
 /// Runs a request whose credentials and size are right.
 pub(super) fn process(model: &mut Model, body: &Value, scripted: &[Rejection]) -> Outcome {

@@ -74,8 +74,8 @@ pub fn schedule_event(rule: &str, now: Timestamp) -> Value {
         "source": "aws.events",
         "account": "123456789012",
         "time": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        "region": crate::aws::REGION,
-        "resources": [format!("arn:aws:events:{}:123456789012:rule/{rule}", crate::aws::REGION)],
+        "region": crate::template::REGION,
+        "resources": [format!("arn:aws:events:{}:123456789012:rule/{rule}", crate::template::REGION)],
         "detail": {},
     })
 }

@@ -37,7 +37,7 @@ pub(super) fn record(record: &Record, stream_arn: &str) -> Value {
         "eventName": record.event_name().map(aws_sdk_dynamodbstreams::types::OperationType::as_str),
         "eventVersion": record.event_version().unwrap_or("1.1"),
         "eventSource": "aws:dynamodb",
-        "awsRegion": record.aws_region().unwrap_or(crate::aws::REGION),
+        "awsRegion": record.aws_region().unwrap_or(crate::template::REGION),
         "dynamodb": change,
         "eventSourceARN": stream_arn,
     })

@@ -9,6 +9,9 @@ use super::Deployment;
 
 const ACCOUNT: &str = "000000000000";
 
+/// Where every stack is deployed here.
+pub const REGION: &str = "us-east-1";
+
 /// Resolves values of one template under one set of parameters.
 pub(super) struct Resolver<'a> {
     root: &'a Value,
@@ -175,7 +178,7 @@ impl<'a> Resolver<'a> {
         }
         let pseudo = match name {
             "AWS::StackName" => Some(self.deployment.stack_name.as_str()),
-            "AWS::Region" => Some(crate::aws::REGION),
+            "AWS::Region" => Some(REGION),
             "AWS::AccountId" => Some(ACCOUNT),
             "AWS::Partition" => Some("aws"),
             "AWS::URLSuffix" => Some("amazonaws.com"),
@@ -216,10 +219,7 @@ impl<'a> Resolver<'a> {
                 } else {
                     ""
                 };
-                format!(
-                    "arn:aws:dynamodb:{}:{ACCOUNT}:table/{name}{stream}",
-                    crate::aws::REGION
-                )
+                format!("arn:aws:dynamodb:{}:{ACCOUNT}:table/{name}{stream}", REGION)
             }
             _ => format!("{}-{resource}-{attribute}", self.deployment.stack_name),
         })

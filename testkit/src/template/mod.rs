@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use grant::Power;
+pub use intrinsic::REGION;
 use intrinsic::{Resolver, strings};
 
 /// What is decided at deployment: the name of the stack and its parameters.

@@ -22,8 +22,7 @@ use self::configuration::{Configuration, read_change};
 use self::show::{list, show};
 use self::uninstall::uninstall;
 use crate::output::{self, usage};
-use crate::secrets::{stack_outputs, stack_parameter};
-use crate::stack::STACK_NAME;
+use crate::secrets::{STACK_NAME, stack_outputs, stack_parameter};
 
 /// Another writer of the install is done within a round or two.
 const ROUNDS: usize = 5;

@@ -4,7 +4,6 @@ use fbe_install_webhook::{App, Settings};
 use lambda_http::{Body, Request};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
-use shared::clock::Clock;
 use shared::config::Env;
 use shared::fbe::install::Install;
 use shared::fbe::secrets::BusinessSecrets;
@@ -12,67 +11,58 @@ use shared::fbe::settings::FbeSecretSettings;
 use shared::fbe::table::Installs;
 use shared::outbox::Outbox;
 use shared::webhook::signature::sign;
-use testkit::aws::EmbeddedAws;
-use testkit::template::Template;
+use testkit::house::{APP_ID, APP_SECRET as SECRET, House as TestHouse};
 
-const SECRET: &str = "app_secret_for_tests";
 pub(crate) const SHOP: &str = "shop-42-unique-id";
 
 pub(crate) struct House {
-    pub(crate) aws: EmbeddedAws,
+    house: TestHouse,
     pub(crate) app: App,
     pub(crate) installs: Installs,
     pub(crate) secrets: BusinessSecrets,
     pub(crate) tables: [String; 2],
-    clock: Clock,
+}
+
+impl std::ops::Deref for House {
+    type Target = TestHouse;
+
+    fn deref(&self) -> &TestHouse {
+        &self.house
+    }
 }
 
 impl House {
     pub(crate) async fn start() -> Self {
-        let aws = EmbeddedAws::in_memory().await.unwrap();
-        let template = Template::parse(include_str!("../../../../template.yaml")).unwrap();
-        aws.create_tables(&template).await.unwrap();
+        let house = TestHouse::with(&[("CATALOG_FEED_URL", "https://shop.example/feed")])
+            .await
+            .unwrap();
         let meta = json!({
-            "app_id": "1", "app_secret": SECRET, "verify_token": "v", "fbe_verify_token": "of-fbe",
+            "app_id": APP_ID, "app_secret": SECRET, "verify_token": "v", "fbe_verify_token": "of-fbe",
         });
-        aws.put_secret("meta", &meta).await.unwrap();
+        house.write_secret("MetaSecret", &meta).await.unwrap();
         let partner =
             json!({"api_token": "reader", "signing_secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"});
-        aws.put_secret("partner", &partner).await.unwrap();
-        let table = |name: &str| template.table(name).unwrap().name.clone();
-        let (installs_table, outbox_table) = (table("InstallsTable"), table("OutboxTable"));
-        let pairs = [
-            ("META_SECRET_ID", "meta"),
-            ("PARTNER_SECRET_ID", "partner"),
-            ("FBE_SECRET_PREFIX", "stack/fbe/"),
-            ("INSTALLS_TABLE", installs_table.as_str()),
-            ("OUTBOX_TABLE", outbox_table.as_str()),
-            ("CATALOG_FEED_URL", "https://shop.example/feed"),
-        ];
-        let settings = Env::from_pairs(&pairs).finish(Settings::read).unwrap();
-        let clock = Clock::fixed(testkit::time::start());
-        let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
-        let app = App::new(settings, &secrets, &dynamodb, clock.clone());
-        let outbox = Outbox::new(dynamodb.clone(), outbox_table.clone(), clock.clone());
-        aws.reset_calls();
+        house.write_secret("PartnerSecret", &partner).await.unwrap();
+        let app = app(&house);
+        let tables = ["InstallsTable", "OutboxTable"].map(|table| house.table(table).to_owned());
+        let (dynamodb, clock) = (house.aws.dynamodb(), house.clock.clone());
+        let outbox = Outbox::new(dynamodb.clone(), tables[1].clone(), clock.clone());
+        let own = FbeSecretSettings {
+            prefix: "local/fbe/".to_owned(),
+            encryption_key: None,
+        };
+        house.aws.reset_calls();
         Self {
             app,
-            installs: Installs::new(dynamodb, installs_table.clone(), outbox, clock.clone()),
-            secrets: BusinessSecrets::new(
-                secrets,
-                FbeSecretSettings {
-                    prefix: "stack/fbe/".to_owned(),
-                    encryption_key: None,
-                },
-            ),
-            aws,
-            tables: [installs_table, outbox_table],
-            clock,
+            installs: Installs::new(dynamodb, tables[0].clone(), outbox, clock),
+            secrets: BusinessSecrets::new(house.aws.secrets_manager(), own),
+            house,
+            tables,
         }
     }
 
     pub(crate) async fn write_partner(&self, secret: serde_json::Value) {
-        self.aws.put_secret("partner", &secret).await.unwrap();
+        self.house.write_secret("PartnerSecret", &secret).await.unwrap();
     }
 
     pub(crate) fn later(&self, duration: jiff::SignedDuration) {
@@ -135,22 +125,14 @@ impl House {
 
     /// The function in another process.
     pub(crate) fn rival(house: &Self) -> App {
-        let pairs = [
-            ("META_SECRET_ID", "meta"),
-            ("PARTNER_SECRET_ID", "partner"),
-            ("FBE_SECRET_PREFIX", "stack/fbe/"),
-            ("INSTALLS_TABLE", house.tables[0].as_str()),
-            ("OUTBOX_TABLE", house.tables[1].as_str()),
-        ];
-        let settings = Env::from_pairs(&pairs).finish(Settings::read).unwrap();
-        let clock = Clock::fixed(testkit::time::start());
-        App::new(
-            settings,
-            &house.aws.secrets_manager(),
-            &house.aws.dynamodb(),
-            clock,
-        )
+        app(&house.house)
     }
+}
+
+fn app(house: &TestHouse) -> App {
+    let settings = Env::new(house.lookup("FbeInstallWebhookFunction")).finish(Settings::read);
+    let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
+    App::new(settings.unwrap(), &secrets, &dynamodb, house.clock.clone())
 }
 
 pub(crate) fn payload(case: &str) -> Vec<u8> {

@@ -6,10 +6,11 @@
 use std::sync::Mutex;
 
 use futures_util::stream::{self, StreamExt};
+use shared::messenger::sync::Identify;
 use tokio::time::Instant;
 
 use super::gate::Gate;
-use super::{AliasToIdentify, Braze, BrazeError, MAX_IDENTIFY, ObjectError, Taken};
+use super::{Braze, BrazeError, MAX_IDENTIFY, ObjectError, Taken};
 
 /// Requests under way at once; the limit is shared with other endpoints.
 const CONCURRENCY: usize = 4;
@@ -21,11 +22,7 @@ const REJECTED: &str = "braze_identify_rejected";
 ///
 /// Once Braze throttles, is out of reach or refuses the key, requests that have not started are not sent, and
 /// their aliases get the same error. After `last_start` it is [`BrazeError::OutOfTime`].
-pub async fn send(
-    braze: &Braze,
-    aliases: &[AliasToIdentify],
-    last_start: Instant,
-) -> Vec<Result<(), BrazeError>> {
+pub async fn send(braze: &Braze, aliases: &[Identify], last_start: Instant) -> Vec<Result<(), BrazeError>> {
     let run = Run {
         braze,
         aliases,
@@ -43,7 +40,7 @@ pub async fn send(
 
 struct Run<'a> {
     braze: &'a Braze,
-    aliases: &'a [AliasToIdentify],
+    aliases: &'a [Identify],
     gate: Gate,
     fates: Mutex<Vec<Result<(), BrazeError>>>,
 }
@@ -64,7 +61,7 @@ impl Run<'_> {
 
     /// One request. Gives what is to be sent in its place.
     async fn attempt(&self, chunk: Vec<usize>) -> Vec<Vec<usize>> {
-        let aliases: Vec<AliasToIdentify> = chunk
+        let aliases: Vec<Identify> = chunk
             .iter()
             .filter_map(|position| self.aliases.get(*position).cloned())
             .collect();

@@ -24,6 +24,7 @@ use serde_json::Value;
 pub use self::refusal::{Array, ObjectError};
 use shared::clock::Clock;
 use shared::json;
+use shared::messenger::sync::Identify;
 use shared::secrets::{BrazeSecret, Secret};
 
 /// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
@@ -98,41 +99,6 @@ impl fmt::Debug for TrackBody {
     }
 }
 
-/// An alias-only profile that is to become a known user.
-#[derive(Clone, PartialEq, Eq, Serialize)]
-pub struct AliasToIdentify {
-    /// The brand's own user id.
-    pub external_id: String,
-    /// The alias.
-    pub user_alias: UserAlias,
-}
-
-impl fmt::Debug for AliasToIdentify {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AliasToIdentify")
-            .field("user_alias", &self.user_alias)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A Braze user alias.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct UserAlias {
-    /// Unique together with the label.
-    pub alias_name: String,
-    /// Kind of alias.
-    pub alias_label: String,
-}
-
-// The name is a person's id at Meta.
-impl fmt::Debug for UserAlias {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserAlias")
-            .field("alias_label", &self.alias_label)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What a taken request answered.
 #[derive(Default)]
 pub struct Taken {
@@ -197,7 +163,7 @@ impl Braze {
     }
 
     /// `POST /users/identify`: at most [`MAX_IDENTIFY`] aliases. Success does not say that one was found.
-    pub async fn identify(&self, aliases: &[AliasToIdentify]) -> Result<Taken, BrazeError> {
+    pub async fn identify(&self, aliases: &[Identify]) -> Result<Taken, BrazeError> {
         self.post(
             "/users/identify",
             &Key::Users,
@@ -382,6 +348,8 @@ impl std::error::Error for BrazeError {}
 mod tests {
     use serde_json::json;
 
+    use shared::messenger::sync::UserAlias;
+
     use super::*;
 
     #[test]
@@ -390,10 +358,10 @@ mod tests {
             attributes: vec![json!({"external_id": "user-7"})],
             events: Vec::new(),
         };
-        let alias = AliasToIdentify {
-            external_id: "user-7".to_owned(),
+        let alias = Identify {
+            external_id: "user-7".to_owned().into(),
             user_alias: UserAlias {
-                alias_name: "7001".to_owned(),
+                alias_name: "7001".to_owned().into(),
                 alias_label: "messenger:1".to_owned(),
             },
         };

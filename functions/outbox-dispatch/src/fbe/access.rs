@@ -7,12 +7,13 @@ use secrecy::{ExposeSecret, SecretString};
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphError};
 use shared::fbe::secret::FbeSecret;
 use shared::fbe::secrets::Found;
+use shared::outbox::Reason;
 use shared::secrets::MetaSecret;
 use shared::store::Rounds;
 use shared::telemetry;
 
 use super::token::{token_invalid, token_valid};
-use super::{CONTENDED, TOKEN_INVALID, Visit, contended, secrets_unavailable};
+use super::{CONTENDED, Visit, contended, secrets_unavailable};
 
 /// A refused token is tried again this often: it may come back to life when its person passes a check.
 const TOKEN_WAIT: Duration = Duration::from_hours(1);
@@ -138,7 +139,7 @@ impl Visit<'_> {
         }
         if meta.partner_system_user_token.is_some() || self.stored.install.token.is_some() {
             // An exchange on behalf of the business is on its way, or the next webhook brings a token.
-            return Err(Outcome::retry("no_token"));
+            return Err(Outcome::retry(Reason::NoToken));
         }
         self.has_no_token();
         Err(Outcome::Done)
@@ -176,7 +177,7 @@ impl Visit<'_> {
             .as_ref()
             .map(|token| token.version.clone())
         else {
-            return Ok(Outcome::retry("no_token"));
+            return Ok(Outcome::retry(Reason::NoToken));
         };
         let configured = self.worker.settings.fbe.configured();
         let mut rounds = Rounds::new(CONTENDED);
@@ -220,14 +221,14 @@ impl Visit<'_> {
 /// Another token has arrived while we worked.
 fn token_replaced() -> Outcome {
     Outcome::Retry {
-        reason: "token_replaced".to_owned(),
+        reason: Reason::TokenReplaced.into(),
         wait: Some(Duration::from_secs(1)),
     }
 }
 
 fn waiting() -> Outcome {
     Outcome::Waiting {
-        reason: TOKEN_INVALID.to_owned(),
+        reason: Reason::TokenInvalid.into(),
         wait: TOKEN_WAIT,
     }
 }

@@ -8,6 +8,7 @@ use shared::fbe::install::Status;
 use shared::fbe::plan::ExchangeToken;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::fbe::secrets::Expected;
+use shared::outbox::Reason;
 use shared::store::Rounds;
 
 use super::access::{self, Access};
@@ -57,7 +58,7 @@ impl Visit<'_> {
         }
         let mut access = self.access().await?;
         let Some(secret) = self.secret().await? else {
-            return Err(Outcome::retry("no_token"));
+            return Err(Outcome::retry(Reason::NoToken));
         };
         // Exchanged before a crash: only the commit is missing.
         if secret.system_user_access_token.is_some() {
@@ -85,7 +86,7 @@ impl Visit<'_> {
             return Ok(None);
         };
         let Some(secret) = self.secret().await? else {
-            return Err(Outcome::retry("no_token"));
+            return Err(Outcome::retry(Reason::NoToken));
         };
         // Exchanged before a crash: only the commit is missing.
         if secret.exchanged_at > exchanged_at {

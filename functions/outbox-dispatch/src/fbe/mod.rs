@@ -31,7 +31,7 @@ use shared::fbe::plan::{CatalogPush, ExchangeToken, Notice, Plan, business_of};
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::{Installs, Stored};
-use shared::outbox::{Entry, Outbox};
+use shared::outbox::{Entry, Outbox, Reason};
 use shared::secrets::{MetaSecret, Secret, SecretError};
 use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
@@ -57,9 +57,6 @@ const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why something is decided anew no longer because the install changed in between.
 const CONTENDED: &str = "a business is written too often to keep up with";
-
-/// Items wait under this reason until the business has a working token.
-const TOKEN_INVALID: &str = "token_invalid";
 
 /// What the follow-ups read from the environment.
 #[derive(Debug)]
@@ -193,7 +190,7 @@ impl FbeWorker {
     /// All items of one business.
     async fn business(&self, group: Group<FbeEffect>, until: Timestamp) -> Vec<(Entry, Outcome)> {
         let Some(id) = business_of(&group.subject) else {
-            return group.outcome(&Outcome::dead("not_a_business"));
+            return group.outcome(&Outcome::dead(Reason::NotABusiness));
         };
         let (stored, lease) = match self.installs.claim(id, LEASE).await {
             Ok(Claim::Leased(stored, lease)) => (stored, lease),
@@ -204,7 +201,7 @@ impl FbeWorker {
         };
         let mut woken = false;
         if stored.wake {
-            match self.outbox.wake(&group.subject, TOKEN_INVALID).await {
+            match self.outbox.wake(&group.subject, Reason::TokenInvalid).await {
                 Ok(items) => {
                     woken = true;
                     tracing::info!(items, "a new token woke what waited for it");
@@ -311,10 +308,10 @@ impl Visit<'_> {
 
 fn secrets_unavailable(error: &SecretError) -> Outcome {
     tracing::error!(%error, "an outbox item waits for Secrets Manager");
-    Outcome::retry("secrets_unavailable")
+    Outcome::retry(Reason::SecretsUnavailable)
 }
 
 fn contended(error: &StoreError) -> Outcome {
     tracing::warn!(%error, "an outbox item is tried again later");
-    Outcome::retry("install_contended")
+    Outcome::retry(Reason::InstallContended)
 }

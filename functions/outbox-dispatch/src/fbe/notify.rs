@@ -5,7 +5,7 @@ use crate::settle::Outcome;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::fbe::plan::Notice;
-use shared::outbox::{Entry, Outbox};
+use shared::outbox::{Entry, Outbox, Reason};
 use shared::store::Claim;
 
 use super::{LEASE, Visit};
@@ -61,7 +61,7 @@ pub(super) async fn wait_for_older(
     };
     let wait = due.duration_since(now).max(SHORTEST_WAIT);
     Err(Outcome::Waiting {
-        reason: "older_notice".to_owned(),
+        reason: Reason::OlderNotice.into(),
         wait: wait.try_into().unwrap_or_default(),
     })
 }

@@ -16,7 +16,7 @@ use shared::clock::Clock;
 use shared::digest::Digest;
 use shared::fbe::plan::PartnerNotice;
 use shared::fbe::view::InstallView;
-use shared::outbox::{Entry, Outbox};
+use shared::outbox::{Entry, Outbox, Reason};
 use shared::secrets::{PartnerSecret, Secret};
 use shared::store::Claim;
 use shared::webhook::standard;
@@ -142,7 +142,7 @@ impl PartnerWorker {
         let headers = signed.map_err(|error| {
             tracing::error!(%error, "the partner secret cannot sign");
             Outcome::Misconfigured {
-                reason: "partner_secret_unusable".to_owned(),
+                reason: Reason::PartnerSecretUnusable.into(),
                 wait: None,
             }
         })?;
@@ -152,7 +152,7 @@ impl PartnerWorker {
         }
         // No error is shown: it would quote the URL, which may hold a credential.
         let response = request.body(body).send().await;
-        let response = response.map_err(|_| Outcome::retry("partner_unreachable"))?;
+        let response = response.map_err(|_| Outcome::retry(Reason::PartnerUnreachable))?;
         let status = response.status().as_u16();
         let reason = format!("partner_status_{status}");
         match status {

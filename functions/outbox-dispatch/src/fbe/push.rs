@@ -19,7 +19,7 @@ use shared::fbe::catalog::{Batch, Batcher, BrokenItem, FeedError, FeedItem, Feed
 use shared::fbe::catalog_push::{BatchResult, PushProgress, feed_url};
 use shared::fbe::plan::CatalogPush;
 use shared::fbe::table::Push;
-use shared::outbox::Entry;
+use shared::outbox::{Entry, Reason};
 use shared::store::Claim;
 use shared::telemetry;
 
@@ -46,9 +46,6 @@ const MAX_STALLED: u32 = 2;
 const MAX_REFUSALS: u32 = 50;
 
 const FEED_TYPES: &str = "application/x-ndjson, application/json";
-
-/// What a push that ran out of time says.
-const CONTINUES: &str = "catalog_push_continues";
 
 /// One push under way.
 struct Run {
@@ -102,7 +99,7 @@ impl Visit<'_> {
         }
         let Some(url) = feed_url(&url, self.id(), &catalog_id) else {
             return Err(Outcome::Dead {
-                reason: "catalog_feed_no_url".to_owned(),
+                reason: Reason::CatalogFeedNoUrl.into(),
             });
         };
         let begun = Push {
@@ -163,7 +160,7 @@ impl Visit<'_> {
         let Some(response) = self.in_time(request.send()).await else {
             return Ok(false);
         };
-        let response = response.map_err(|_| Outcome::retry("catalog_feed_unreachable"))?;
+        let response = response.map_err(|_| Outcome::retry(Reason::CatalogFeedUnreachable))?;
         if response.status() == StatusCode::NOT_MODIFIED {
             return Ok(true);
         }
@@ -183,7 +180,7 @@ impl Visit<'_> {
                 extend(&mut content, &items);
                 return Ok(content == last.content);
             };
-            let chunk = chunk.map_err(|_| Outcome::retry("catalog_feed_cut_off"))?;
+            let chunk = chunk.map_err(|_| Outcome::retry(Reason::CatalogFeedCutOff))?;
             reader.push(&chunk, &mut items).map_err(unreadable)?;
             extend(&mut content, &items);
             items.clear();
@@ -255,7 +252,7 @@ impl Visit<'_> {
                 broken = run.broken,
                 "a catalog feed has not one item that can be read"
             );
-            return Err(Outcome::retry("catalog_feed_unreadable"));
+            return Err(Outcome::retry(Reason::CatalogFeedUnreadable));
         }
         run.progress().feed_done = true;
         self.keep(run).await
@@ -282,7 +279,7 @@ impl Visit<'_> {
         let Some(response) = self.in_time(request.send()).await else {
             return Ok(false);
         };
-        let response = response.map_err(|_| Outcome::retry("catalog_feed_unreachable"))?;
+        let response = response.map_err(|_| Outcome::retry(Reason::CatalogFeedUnreachable))?;
         let (status, range) = (response.status(), response.headers().get(CONTENT_RANGE).cloned());
         let range = range
             .as_ref()
@@ -291,7 +288,7 @@ impl Visit<'_> {
         let mut reader = match from {
             Some((offset, form, _)) if status == StatusCode::PARTIAL_CONTENT => {
                 if !range.starts_with(&format!("bytes {offset}-")) {
-                    return Err(Outcome::retry("catalog_feed_unreadable"));
+                    return Err(Outcome::retry(Reason::CatalogFeedUnreadable));
                 }
                 run.form = form;
                 FeedReader::resumed(form, run.push.progress.next_index, offset)
@@ -322,7 +319,7 @@ impl Visit<'_> {
                 self.hand_over(run, batcher, &mut items).await?;
                 return Ok(true);
             };
-            let chunk = chunk.map_err(|_| Outcome::retry("catalog_feed_cut_off"))?;
+            let chunk = chunk.map_err(|_| Outcome::retry(Reason::CatalogFeedCutOff))?;
             reader.push(&chunk, &mut items).map_err(unreadable)?;
             run.form = match reader.form() {
                 Form::Ended => Form::Array,
@@ -346,7 +343,7 @@ impl Visit<'_> {
         self.store(run).await?;
         Ok(if is_too_slow {
             Outcome::Dead {
-                reason: "catalog_feed_too_slow".to_owned(),
+                reason: Reason::CatalogFeedTooSlow.into(),
             }
         } else {
             continues()
@@ -409,7 +406,7 @@ impl Visit<'_> {
                     let message = first.map_or("not taken", |error| error.message.as_str());
                     run.alone(batch, message, &mut open)
                         .ok_or_else(|| Outcome::Dead {
-                            reason: "catalog_refused".to_owned(),
+                            reason: Reason::CatalogRefused.into(),
                         })?;
                 }
                 Ok(answer) => {
@@ -529,7 +526,7 @@ impl Visit<'_> {
         let installs = &self.worker.installs;
         let kept = installs.keep_push(&self.lease, &push, LEASE).await;
         let Claim::Leased((), lease) = kept.map_err(Outcome::from)? else {
-            return Err(Outcome::retry("lease_lost"));
+            return Err(Outcome::retry(Reason::LeaseLost));
         };
         self.lease = lease;
         self.stored.push = Some(push);
@@ -539,14 +536,14 @@ impl Visit<'_> {
 
 fn processing() -> Outcome {
     Outcome::Retry {
-        reason: "catalog_push_processing".to_owned(),
+        reason: Reason::CatalogPushProcessing.into(),
         wait: Some(POLL_AGAIN),
     }
 }
 
 fn continues() -> Outcome {
     Outcome::Retry {
-        reason: CONTINUES.to_owned(),
+        reason: Reason::CatalogPushContinues.into(),
         wait: Some(Duration::from_secs(1)),
     }
 }
@@ -554,7 +551,7 @@ fn continues() -> Outcome {
 fn unreadable(error: FeedError) -> Outcome {
     // An error page may stand in for the feed, so it is worth trying again.
     tracing::warn!(%error, "a catalog feed cannot be read");
-    Outcome::retry("catalog_feed_unreadable")
+    Outcome::retry(Reason::CatalogFeedUnreadable)
 }
 
 fn refuse(status: StatusCode) -> Result<(), Outcome> {

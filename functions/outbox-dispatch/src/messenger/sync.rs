@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::MessengerEffect;
-use crate::braze::{AliasToIdentify, Braze, BrazeError, TIMEOUT, UserAlias, identify, track};
+use crate::braze::{Braze, BrazeError, TIMEOUT, identify, track};
 use crate::effect::{Group, Task};
 use crate::settle::Outcome;
 use futures_util::stream::{self, StreamExt};
@@ -18,7 +18,7 @@ use shared::messenger::key::ContactKey;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::sync::{self, Identify, Others, SyncPlan, Synced};
 use shared::messenger::table::Contacts;
-use shared::outbox::{Entry, Outbox};
+use shared::outbox::{Entry, Outbox, Reason};
 use shared::store::{Claim, Lease, Released, StoreError};
 use tokio::time::Instant;
 
@@ -194,7 +194,7 @@ impl ContactWorker {
             let known = self.contacts.read(&keys, &[]).await;
             let mut known = known.map_err(Outcome::from)?;
             if !known.unreadable_contacts.is_empty() {
-                return Err(Outcome::retry("unreadable_contact"));
+                return Err(Outcome::retry(Reason::UnreadableContact));
             }
             for other in keys {
                 let stored = known.contacts.remove(&other);
@@ -222,8 +222,7 @@ impl ContactWorker {
 
     /// Makes alias-only profiles known users; the result has one entry a job.
     async fn identify(&self, jobs: &[Job], last_start: Instant) -> Vec<Result<(), BrazeError>> {
-        let wanted = jobs.iter().filter_map(|job| job.plan.identify.as_ref());
-        let aliases: Vec<AliasToIdentify> = wanted.map(alias).collect();
+        let aliases: Vec<Identify> = jobs.iter().filter_map(|job| job.plan.identify.clone()).collect();
         let mut answers = identify::send(&self.braze, &aliases, last_start)
             .await
             .into_iter();
@@ -239,9 +238,9 @@ impl ContactWorker {
             Ok(()) => {
                 let changed = (job.plan.after != job.stored.synced).then_some(&job.plan.after);
                 match self.contacts.release(&job.lease, changed).await {
-                    Ok(Released::Yes) if job.plan.is_half() => Outcome::retry("profile_moves"),
+                    Ok(Released::Yes) if job.plan.is_half() => Outcome::retry(Reason::ProfileMoves),
                     Ok(Released::Yes) => Outcome::Done,
-                    Ok(Released::Refused | Released::Lost) => Outcome::retry("lease_lost"),
+                    Ok(Released::Refused | Released::Lost) => Outcome::retry(Reason::LeaseLost),
                     Err(error) => Outcome::from(error),
                 }
             }
@@ -335,20 +334,10 @@ impl ContactWorker {
 /// to come.
 fn missing(group: Group<MessengerEffect>) -> Vec<(Entry, Outcome)> {
     let of = |Task { entry, effect }| match effect {
-        MessengerEffect::Event(_) => (entry, Outcome::retry("contact_missing")),
+        MessengerEffect::Event(_) => (entry, Outcome::retry(Reason::ContactMissing)),
         MessengerEffect::Sync => (entry, Outcome::Done),
     };
     group.tasks.into_iter().map(of).collect()
-}
-
-fn alias(identify: &Identify) -> AliasToIdentify {
-    AliasToIdentify {
-        external_id: identify.external_id.0.clone(),
-        user_alias: UserAlias {
-            alias_name: identify.alias_name.0.clone(),
-            alias_label: identify.alias_label.clone(),
-        },
-    }
 }
 
 /// What a failed call means for the items it was about.

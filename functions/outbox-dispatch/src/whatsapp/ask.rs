@@ -7,6 +7,7 @@ use crate::whatsapp::external_system::ExternalSystemError;
 use crate::whatsapp::openai::ChatRequest;
 use crate::whatsapp::pace::{FAILURES_TOGETHER, next_handover};
 use jiff::Timestamp;
+use shared::outbox::Reason;
 use shared::store::Rounds;
 use shared::whatsapp::answer::{Answer, ExternalRequest, Outcome as Answered};
 use shared::whatsapp::conversation::{Mode, Turn, TurnStatus};
@@ -38,7 +39,7 @@ impl Drain<'_> {
         }
         let route = self.stored.conversation.route.clone();
         let Some(system) = external_system(route.as_deref(), &self.worker.settings) else {
-            self.wait_for_settings("no_external_system".to_owned(), &messages)
+            self.wait_for_settings(Reason::NoExternalSystem.into(), &messages)
                 .await?;
             return Ok(true);
         };

@@ -7,8 +7,8 @@ use crate::effect::{Group, Task};
 use crate::settle::{Outcome, Settled};
 use crate::whatsapp::pace::Learned;
 use jiff::{SignedDuration, Timestamp};
-use shared::outbox::Entry;
 use shared::outbox::Kind;
+use shared::outbox::{Entry, Reason};
 use shared::store::{Claim, Lease, Released, Rounds, StoreError};
 use shared::telemetry;
 use shared::whatsapp::conversation::Turn;
@@ -125,7 +125,7 @@ impl<'a> Drain<'a> {
         until: Timestamp,
     ) -> Vec<(Entry, Outcome)> {
         let Some(id) = ConversationId::parse(&group.subject) else {
-            return group.outcome(&Outcome::dead("unknown_conversation"));
+            return group.outcome(&Outcome::dead(Reason::UnknownConversation));
         };
         if worker.clock.now() >= until {
             return group.outcome(&Outcome::Busy);
@@ -134,7 +134,7 @@ impl<'a> Drain<'a> {
         let (stored, lease) = match worker.conversations.claim(&id, lease).await {
             Ok(Claim::Leased(stored, lease)) => (stored, lease),
             Ok(Claim::Busy) => return group.outcome(&Outcome::Busy),
-            Ok(Claim::Missing) => return group.outcome(&Outcome::dead("unknown_conversation")),
+            Ok(Claim::Missing) => return group.outcome(&Outcome::dead(Reason::UnknownConversation)),
             Err(error) => return group.outcome(&error.into()),
         };
         let given = group.tasks.into_iter().map(|Task { entry, .. }| {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::settle::{Outcome, Settled};
 use crate::whatsapp::pace::{Waiting, held_until};
 use jiff::Timestamp;
-use shared::outbox::Kind;
 use shared::outbox::{Entry, Status};
+use shared::outbox::{Kind, Reason};
 use shared::whatsapp::conversation::{Turn, TurnStatus};
 use shared::whatsapp::settle::MAX_HANDED_OVER;
 
@@ -166,7 +166,7 @@ impl Drain<'_> {
             .collect();
         for (turn, entry, until) in postponed {
             if self.worker.settler.gives_up(&entry) {
-                let outcome = Outcome::dead("external_system_down_for_too_long");
+                let outcome = Outcome::dead(Reason::ExternalSystemDownForTooLong);
                 self.note_messages(&[turn], &outcome, Duration::ZERO).await?;
                 continue;
             }
@@ -209,7 +209,7 @@ impl Drain<'_> {
             given.outcome = match self.turns.iter().find(|turn| message_key(turn) == *event_key) {
                 Some(turn) if turn.status == Some(TurnStatus::HandedOver) => Some(Outcome::Done),
                 Some(_) => None,
-                None => Some(Outcome::dead("turn_expired")),
+                None => Some(Outcome::dead(Reason::TurnExpired)),
             };
         }
     }

@@ -59,10 +59,10 @@ impl Drain<'_> {
         let sent = match decide_send(&entry.event_key, &reply, conversation, settings, self.now()) {
             Send::Trigger(body) => self.worker.braze.trigger_send(&body).await,
             Send::Track(body) => self.worker.braze.track(&track_body(body)).await,
-            Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason).await,
+            Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason.as_str()).await,
             Send::Misconfigured(reason) => {
                 let outcome = Outcome::Misconfigured {
-                    reason: reason.to_owned(),
+                    reason: reason.into(),
                     wait: None,
                 };
                 return self.try_again(entry, outcome).await;

@@ -13,12 +13,10 @@ use shared::outbox::Lane;
 use shared::outbox::Outbox;
 use shared::webhook::signature::sign;
 use testkit::aws::EmbeddedAws;
-use testkit::braze::{FakeBraze, Options};
-use testkit::template::Template;
+use testkit::braze::FakeBraze;
+use testkit::house::{APP_SECRET, LINK_KEY};
 
 pub(crate) const PAGE: &str = "101332922643063";
-const APP_SECRET: &str = "app-secret-of-the-tests";
-const LINK_KEY: &str = "link-signing-key-of-the-tests-0000000";
 
 pub(crate) struct House {
     pub(crate) aws: EmbeddedAws,
@@ -36,49 +34,21 @@ impl House {
     }
 
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
-        let aws = EmbeddedAws::in_memory().await.unwrap();
-        let template = Template::parse(include_str!("../../../../template.yaml")).unwrap();
-        aws.create_tables(&template).await.unwrap();
-        let meta = json!({"app_id": "1", "app_secret": APP_SECRET, "verify_token": "v"});
-        aws.put_secret("meta", &meta).await.unwrap();
-        aws.put_secret("link", &json!({"signing_key": LINK_KEY}))
-            .await
-            .unwrap();
-        aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
-        let braze = FakeBraze::start(Options::new("key")).await.unwrap();
-
-        let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
-        let (contacts, outbox, url) = (name("ContactsTable"), name("OutboxTable"), braze.url());
-        let mut pairs = vec![
-            ("META_SECRET_ID", "meta"),
-            ("LINK_SECRET_ID", "link"),
-            ("BRAZE_SECRET_ID", "braze"),
-            ("CONTACTS_TABLE", contacts.as_str()),
-            ("INSTALLS_TABLE", "installs"),
-            ("FBE_SECRET_PREFIX", "fbe/"),
-            ("OUTBOX_TABLE", outbox.as_str()),
-            ("BRAZE_REST_ENDPOINT", url.as_str()),
-            ("LANE", "sync"),
-        ];
-        pairs.splice(0..0, settings.iter().copied());
-        let clock = Clock::fixed(testkit::time::start());
-        let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
-        let messenger_settings = Env::from_pairs(&pairs)
-            .finish(messenger_events::Settings::read)
-            .unwrap();
-        let dispatch_settings = Env::from_pairs(&pairs)
-            .finish(outbox_dispatch::Settings::read)
-            .unwrap();
-        let messenger = Messenger::new(messenger_settings, &secrets, &dynamodb, clock.clone());
-        let dispatch = Dispatch::new(dispatch_settings, &secrets, &dynamodb, clock.clone());
-        aws.reset_calls();
+        let house = testkit::house::House::with(settings).await.unwrap();
+        let outbox_table = house.table("OutboxTable").to_owned();
+        let settings =
+            Env::new(house.lookup("MessengerEventsFunction")).finish(messenger_events::Settings::read);
+        let dispatch = Env::new(house.lookup("DispatchSyncFunction")).finish(outbox_dispatch::Settings::read);
+        let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
+        let messenger = Messenger::new(settings.unwrap(), &secrets, &dynamodb, house.clock.clone());
+        let dispatch = Dispatch::new(dispatch.unwrap(), &secrets, &dynamodb, house.clock.clone());
         Self {
-            aws,
-            braze,
+            aws: house.aws,
+            braze: house.braze,
             messenger,
             dispatch,
-            clock,
-            outbox_table: outbox,
+            clock: house.clock,
+            outbox_table,
             messages: 0.into(),
         }
     }

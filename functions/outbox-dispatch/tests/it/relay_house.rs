@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Env;
 use testkit::aws::EmbeddedAws;
-use testkit::braze::{FakeBraze, Options};
-use testkit::external_system::{ExternalSystem, Options as SystemOptions};
+use testkit::braze::FakeBraze;
+use testkit::external_system::ExternalSystem;
+use testkit::house::OPENAI_KEY;
+pub(crate) use testkit::house::{EXTERNAL_TOKEN, INBOUND_TOKEN as TOKEN, SIGNING_SECRET};
 use testkit::lambda::{Gateway, GatewayRoute, StreamDriver, StreamSource, handler};
 use testkit::signer::standard_webhooks_headers;
 use testkit::template::Template;
@@ -23,10 +25,6 @@ use testkit::time::start;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use whatsapp_relay::App as Relay;
-
-pub(crate) const SIGNING_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-pub(crate) const TOKEN: &str = "inbound-token";
-pub(crate) const EXTERNAL_TOKEN: &str = "external-token";
 
 pub(crate) struct RelayHouse {
     pub(crate) aws: Arc<EmbeddedAws>,
@@ -81,57 +79,31 @@ impl RelayHouse {
     }
 
     async fn build(settings: &[(&str, &str)], clock: Clock) -> Self {
-        let aws = Arc::new(EmbeddedAws::in_memory().await.unwrap());
-        let template = Template::parse(include_str!("../../../../template.yaml")).unwrap();
-        aws.create_tables(&template).await.unwrap();
-        aws.put_secret("relay", &relay_secret(TOKEN, None)).await.unwrap();
-        aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
-        let braze = FakeBraze::start(Options::new("key")).await.unwrap();
-        let options = SystemOptions::new(SIGNING_SECRET)
-            .bearer_token(EXTERNAL_TOKEN)
-            .openai_api_key("openai-key")
-            .clock(&clock);
-        let system = ExternalSystem::start(options).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let reply_url = format!("{base}/whatsapp/reply");
-
-        let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
-        let (conversations, outbox_table) = (name("ConversationsTable"), name("OutboxTable"));
-        let (braze_url, system_url) = (braze.url(), system.url());
-        let openai = settings.contains(&("EXTERNAL_SYSTEM_KIND", "openai"));
-        let openai_url = system.openai_url();
-        let mut pairs = settings.to_vec();
-        pairs.extend([
-            ("RELAY_SECRET_ID", "relay"),
-            ("BRAZE_SECRET_ID", "braze"),
-            ("CONVERSATIONS_TABLE", conversations.as_str()),
-            ("OUTBOX_TABLE", outbox_table.as_str()),
-            ("BRAZE_REST_ENDPOINT", braze_url.as_str()),
-            (
-                "EXTERNAL_SYSTEM_URL",
-                if openai {
-                    openai_url.as_str()
-                } else {
-                    system_url.as_str()
-                },
-            ),
+        let mut settings = settings.to_vec();
+        settings.extend([
             ("EXTERNAL_SYSTEM_TIMEOUT_SECONDS", "5"),
-            ("REPLY_CAMPAIGN_ID", "reply-campaign"),
             ("OPENAI_MODEL", "model"),
             ("OPENAI_SYSTEM_PROMPT", "You answer for a shop."),
             ("REPLY_URL", reply_url.as_str()),
-            ("LANE", "relay"),
         ]);
-        let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
-        let settings = Env::from_pairs(&pairs)
-            .finish(whatsapp_relay::Settings::read)
-            .unwrap();
-        let relay = Arc::new(Relay::new(settings, &secrets, &dynamodb, clock.clone()));
-        let settings = Env::from_pairs(&pairs)
-            .finish(outbox_dispatch::Settings::read)
-            .unwrap();
-        let dispatch = Arc::new(Dispatch::new(settings, &secrets, &dynamodb, clock.clone()));
+        let house = testkit::house::House::with_clock(&settings, clock).await.unwrap();
+        let relay = Env::new(house.lookup("WhatsAppRelayFunction")).finish(whatsapp_relay::Settings::read);
+        let dispatch =
+            Env::new(house.lookup("DispatchRelayFunction")).finish(outbox_dispatch::Settings::read);
+        let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
+        let outbox_table = house.table("OutboxTable").to_owned();
+        let template = house.template().clone();
+        let clock = house.clock;
+        let relay = Arc::new(Relay::new(relay.unwrap(), &secrets, &dynamodb, clock.clone()));
+        let dispatch = Arc::new(Dispatch::new(
+            dispatch.unwrap(),
+            &secrets,
+            &dynamodb,
+            clock.clone(),
+        ));
         let stop = CancellationToken::new();
         let gateway = Gateway::serve(
             listener,
@@ -140,11 +112,10 @@ impl RelayHouse {
             stop.clone(),
         )
         .unwrap();
-        aws.reset_calls();
         Self {
-            aws,
-            braze,
-            system,
+            aws: Arc::new(house.aws),
+            braze: house.braze,
+            system: house.external_system,
             relay,
             dispatch,
             clock,
@@ -347,7 +318,7 @@ pub(crate) fn reply_request(body: &Value, headers: &[(&str, String)]) -> Request
 pub(crate) fn relay_secret(token: &str, previous: Option<&str>) -> Value {
     json!({
         "inbound_token": token, "previous_inbound_token": previous, "signing_secret": SIGNING_SECRET,
-        "external_system_token": EXTERNAL_TOKEN, "openai_api_key": "openai-key",
+        "external_system_token": EXTERNAL_TOKEN, "openai_api_key": OPENAI_KEY,
     })
 }
 

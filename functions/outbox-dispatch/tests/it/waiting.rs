@@ -45,7 +45,7 @@ async fn a_key_that_is_rotated_under_many_requests_fails_none_of_them() {
     house.drain().await;
     house.braze.rotate_api_key("the next key");
     let key = json!({"api_key": "the next key"});
-    house.aws.put_secret("braze", &key).await.unwrap();
+    house.aws.put_secret("local/braze", &key).await.unwrap();
     let items: Vec<_> = (0..600).map(|n| house.message(&format!("7{n:03}"))).collect();
     house.receive(&items).await;
     house.aws.reset_calls();

@@ -22,7 +22,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::{Identify, Others, Profile, SyncPlan, Synced, alias_fields, alias_label, user_fields, wanted};
+use super::{
+    Identify, Others, Profile, SyncPlan, Synced, UserAlias, alias_fields, alias_label, user_fields, wanted,
+};
 use crate::messenger::contact::Contact;
 use crate::messenger::settings::MessengerSettings;
 use crate::personal::Personal;
@@ -67,8 +69,10 @@ pub(super) fn plan(
     SyncPlan {
         identify: to_identify.map(|user_id| Identify {
             external_id: user_id.into(),
-            alias_label: alias_label(&contact.key),
-            alias_name: contact.key.scoped_id.clone(),
+            user_alias: UserAlias {
+                alias_label: alias_label(&contact.key),
+                alias_name: contact.key.scoped_id.clone(),
+            },
         }),
         attributes: attributes.into(),
         before: unsure,

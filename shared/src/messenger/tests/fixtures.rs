@@ -77,7 +77,6 @@ fn view(parsed: &Parsed) -> Value {
     let quarantined = parsed.quarantined.iter().map(|quarantined| {
         json!({
             "reason": quarantined.reason,
-            "account_id": quarantined.account_id,
             "raw": String::from_utf8_lossy(&quarantined.raw),
         })
     });

@@ -126,7 +126,6 @@ fn a_broken_item_costs_only_itself() {
             r#"{{"object":"page","entry":[{{"id":"{PAGE}","time":1763632800000,"messaging":["text"]}}]}}"#
         )
     );
-    assert_eq!(parsed.quarantined[0].account_id.as_deref(), Some(PAGE));
 }
 
 #[test]

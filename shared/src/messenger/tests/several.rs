@@ -262,7 +262,10 @@ impl Braze {
 
     fn take(&mut self, plan: &SyncPlan, fate: Fate) {
         if let (Some(identify), true) = (&plan.identify, fate.upto >= Upto::Identified) {
-            let alias = (identify.alias_label.clone(), identify.alias_name.0.clone());
+            let alias = (
+                identify.user_alias.alias_label.clone(),
+                identify.user_alias.alias_name.0.clone(),
+            );
             self.identify(&identify.external_id, alias);
         }
         if fate.upto >= Upto::Tracked {

@@ -204,7 +204,7 @@ fn a_link_after_an_alias_identifies_first_and_writes_everything() {
     person.told(&text(0, "STOP"));
     let plan = person.told(&linked(1, "ana")).unwrap();
     assert_eq!(
-        plan.identify.unwrap().to_value(),
+        json!(plan.identify.unwrap()),
         json!({
             "external_id": "ana",
             "user_alias": { "alias_label": "messenger:1134597043258171", "alias_name": PSID },

@@ -136,7 +136,7 @@ async fn a_claim_that_is_withdrawn_is_forgotten_with_its_token() {
     let secrets = house.aws.secrets_manager();
     let version = secrets
         .get_secret_value()
-        .secret_id("stack/fbe/shop-42-unique-id")
+        .secret_id("local/fbe/shop-42-unique-id")
         .version_id(claim.version);
     assert!(version.send().await.is_err(), "its version is gone");
     assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));

@@ -15,15 +15,13 @@ use shared::fbe::table::{Installs, Push};
 use shared::outbox::{Lane, Outbox};
 use shared::webhook::signature::sign;
 use testkit::aws::EmbeddedAws;
-use testkit::braze::{self, FakeBraze};
+use testkit::braze::FakeBraze;
 use testkit::graph::{self, FakeGraph};
-use testkit::template::Template;
+pub(crate) use testkit::house::{APP_SECRET, PARTNER_TOKEN as PARTNER};
 
 pub(crate) const SHOP: &str = "shop-42-unique-id";
 pub(crate) const CATALOG: &str = "726635365295186";
-pub(crate) const PARTNER: &str = "EAAB-partner";
 pub(crate) const SIGNING_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-pub(crate) const APP_SECRET: &str = "app-secret-of-the-tests";
 
 pub(crate) struct House {
     pub(crate) aws: EmbeddedAws,
@@ -44,67 +42,39 @@ impl House {
     }
 
     pub(crate) async fn with(settings: &[(&str, &str)], partner: Option<&str>) -> Self {
-        let aws = EmbeddedAws::in_memory().await.unwrap();
-        let template = Template::parse(include_str!("../../../../../template.yaml")).unwrap();
-        aws.create_tables(&template).await.unwrap();
-        aws.put_secret("meta", &meta(APP_SECRET, partner)).await.unwrap();
-        aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
-        aws.put_secret(
-            "partner",
-            &json!({"api_token": "reader", "signing_secret": SIGNING_SECRET}),
-        )
-        .await
-        .unwrap();
-        let options = graph::Options::new("1", APP_SECRET)
-            .partner_token(PARTNER)
-            .proof_everywhere(true);
-        let graph = FakeGraph::start(options).await.unwrap();
-        let braze = FakeBraze::start(braze::Options::new("key")).await.unwrap();
-
-        let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
-        let tables = ["ContactsTable", "InstallsTable", "OutboxTable"].map(name);
-        let (graph_url, braze_url) = (graph.url(), braze.url());
-        let mut pairs = vec![
-            ("META_SECRET_ID", "meta"),
-            ("BRAZE_SECRET_ID", "braze"),
-            ("PARTNER_SECRET_ID", "partner"),
-            ("FBE_SECRET_PREFIX", "stack/fbe/"),
-            ("CONTACTS_TABLE", tables[0].as_str()),
-            ("INSTALLS_TABLE", tables[1].as_str()),
-            ("OUTBOX_TABLE", tables[2].as_str()),
-            ("BRAZE_REST_ENDPOINT", braze_url.as_str()),
-            ("GRAPH_API_URL", graph_url.as_str()),
-            ("LANE", "sync"),
-        ];
-        pairs.splice(0..0, settings.iter().copied());
-        let clock = Clock::fixed(testkit::time::start());
-        let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
-        let webhook_settings = Env::from_pairs(&pairs)
-            .finish(fbe_install_webhook::Settings::read)
+        let house = testkit::house::House::with(settings).await.unwrap();
+        let partner = json!({"api_token": "reader", "signing_secret": SIGNING_SECRET});
+        house.write_secret("PartnerSecret", &partner).await.unwrap();
+        house
+            .write_secret("MetaSecret", &meta(APP_SECRET, partner))
+            .await
             .unwrap();
-        let dispatch_settings = Env::from_pairs(&pairs)
-            .finish(outbox_dispatch::Settings::read)
-            .unwrap();
-        let webhook = Webhook::new(webhook_settings, &secrets, &dynamodb, clock.clone());
-        let dispatch = Dispatch::new(dispatch_settings, &secrets, &dynamodb, clock.clone());
-        let outbox = Outbox::new(dynamodb.clone(), tables[2].clone(), clock.clone());
-        let installs = Installs::new(dynamodb, tables[1].clone(), outbox.clone(), clock.clone());
+        let webhook =
+            Env::new(house.lookup("FbeInstallWebhookFunction")).finish(fbe_install_webhook::Settings::read);
+        let dispatch = Env::new(house.lookup("DispatchSyncFunction")).finish(outbox_dispatch::Settings::read);
+        let table = |logical_id: &str| house.table(logical_id).to_owned();
+        let (installs_table, outbox_table) = (table("InstallsTable"), table("OutboxTable"));
+        let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
+        let clock = house.clock;
+        let webhook = Webhook::new(webhook.unwrap(), &secrets, &dynamodb, clock.clone());
+        let dispatch = Dispatch::new(dispatch.unwrap(), &secrets, &dynamodb, clock.clone());
+        let outbox = Outbox::new(dynamodb.clone(), outbox_table.clone(), clock.clone());
         let own = FbeSecretSettings {
-            prefix: "stack/fbe/".to_owned(),
+            prefix: "local/fbe/".to_owned(),
             encryption_key: None,
         };
-        aws.reset_calls();
+        house.aws.reset_calls();
         Self {
             secrets: BusinessSecrets::new(secrets, own),
-            aws,
-            graph,
-            braze,
+            aws: house.aws,
+            graph: house.graph,
+            braze: house.braze,
             webhook,
             dispatch,
-            installs,
+            installs: Installs::new(dynamodb, installs_table, outbox.clone(), clock.clone()),
             outbox,
             clock,
-            outbox_table: tables[2].clone(),
+            outbox_table,
         }
     }
 
@@ -176,7 +146,7 @@ impl House {
     /// Somebody writes the meta secret.
     pub(crate) async fn write_meta(&self, app_secret: &str, partner: Option<&str>) {
         self.aws
-            .put_secret("meta", &meta(app_secret, partner))
+            .put_secret("local/meta", &meta(app_secret, partner))
             .await
             .unwrap();
     }

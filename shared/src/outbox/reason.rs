@@ -1,0 +1,105 @@
+//! Why an item is dead, waits or is tried again.
+
+/// The codes of ours. What Braze, Graph or the external system answers has codes that begin with its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Reason {
+    /// A reply without text: Braze would drop it and say 201.
+    Blank,
+    /// The feed's connection was cut off.
+    CatalogFeedCutOff,
+    /// An id does not fit into the feed's URL.
+    CatalogFeedNoUrl,
+    /// The feed gives nothing new within an invocation, twice in a row.
+    CatalogFeedTooSlow,
+    /// Not one item of the feed can be read.
+    CatalogFeedUnreadable,
+    /// The feed cannot be reached.
+    CatalogFeedUnreachable,
+    /// A push ran out of time and goes on.
+    CatalogPushContinues,
+    /// Meta is not done with the batches of a push.
+    CatalogPushProcessing,
+    /// Meta takes no item of a catalog.
+    CatalogRefused,
+    /// An event of a contact that is not stored yet.
+    ContactMissing,
+    /// The messages waited for an external system that was down all the time.
+    ExternalSystemDownForTooLong,
+    /// An install was written by others again and again.
+    InstallContended,
+    /// The lease expired during the work, and another worker has claimed the subject.
+    LeaseLost,
+    /// No campaign is configured for the reply.
+    NoCampaign,
+    /// No external system is configured for the route.
+    NoExternalSystem,
+    /// Nothing identifies the person to Braze.
+    NoRecipient,
+    /// The business has no token.
+    NoToken,
+    /// The subject names no business.
+    NotABusiness,
+    /// An older notice of the business has to leave first.
+    OlderNotice,
+    /// The partner secret cannot sign.
+    PartnerSecretUnusable,
+    /// The partner's platform does not answer.
+    PartnerUnreachable,
+    /// The payload is not of its kind's shape.
+    PayloadUnreadable,
+    /// A profile has moved in part; the rest follows in a request of its own.
+    ProfileMoves,
+    /// Secrets Manager did not answer.
+    SecretsUnavailable,
+    /// DynamoDB did not answer.
+    StoreUnavailable,
+    /// Graph refuses the business's token.
+    TokenInvalid,
+    /// Another token has arrived during the work.
+    TokenReplaced,
+    /// The message was removed, a month after it came.
+    TurnExpired,
+    /// The conversation is not stored.
+    UnknownConversation,
+    /// Another contact of the same user cannot be read by this version.
+    UnreadableContact,
+    /// The window is closed, and there is no template campaign.
+    WindowClosed,
+}
+
+impl From<Reason> for String {
+    fn from(reason: Reason) -> Self {
+        reason.as_str().to_owned()
+    }
+}
+
+impl Reason {
+    /// As it is stored, logged and documented.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strum::IntoEnumIterator;
+
+    use super::*;
+
+    #[test]
+    fn the_documents_name_each_reason() {
+        let documents = [
+            include_str!("../../../docs/operations.md"),
+            include_str!("../../../docs/fbe.md"),
+            include_str!("../../../docs/whatsapp.md"),
+        ];
+        let is_named = |reason: &Reason| {
+            let code = format!("`{}`", reason.as_str());
+            documents.iter().any(|document| document.contains(&code))
+        };
+        let missing: Vec<Reason> = Reason::iter().filter(|reason| !is_named(reason)).collect();
+        assert_eq!(missing, []);
+    }
+}
