@@ -43,8 +43,8 @@ impl House {
 
     pub(crate) async fn with(settings: &[(&str, &str)], partner: Option<&str>) -> Self {
         let house = testkit::house::House::with(settings).await.unwrap();
-        let partner = json!({"api_token": "reader", "signing_secret": SIGNING_SECRET});
-        house.write_secret("PartnerSecret", &partner).await.unwrap();
+        let reader = json!({"api_token": "reader", "signing_secret": SIGNING_SECRET});
+        house.write_secret("PartnerSecret", &reader).await.unwrap();
         house
             .write_secret("MetaSecret", &meta(APP_SECRET, partner))
             .await
