@@ -7,13 +7,12 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::Value;
 use shared::config::Env;
-use shared::messenger::contact::Contact;
 use shared::messenger::key::ContactKey;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::sync::{self, Synced};
 use testkit::braze::{FakeBraze, Identifier};
 
-use crate::inspect::{CONTACTS, OUTBOX, Snapshot};
+use crate::inspect::{self, CONTACTS, OUTBOX, Snapshot};
 use crate::stack::LocalStack;
 
 /// Everything that is off; empty = in order. Refusals are taken from the fakes, so they are told once.
@@ -61,8 +60,8 @@ fn contacts(stack: &LocalStack, snapshot: &Snapshot, braze: &FakeBraze) -> anyho
         let Ok(key) = name.parse::<ContactKey>() else {
             continue; // the record of a `user_ref`
         };
-        let contact: Contact = serde_json::from_value(item.get("facts").cloned().unwrap_or_default())
-            .with_context(|| format!("the facts of {name} are not readable"))?;
+        let contact =
+            inspect::contact(item).with_context(|| format!("the facts of {name} are not readable"))?;
         let synced: Synced = match item.get("synced") {
             Some(synced) => serde_json::from_value(synced.clone())
                 .with_context(|| format!("what Braze was told of {name} is not readable"))?,

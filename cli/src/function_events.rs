@@ -15,6 +15,7 @@ use shared::config::Env;
 use shared::messenger::decide::decide;
 use shared::messenger::link::LinkKeys;
 use shared::messenger::payload;
+use shared::messenger::proof::{Holders, Judge};
 use shared::messenger::settings::MessengerSettings;
 use shared::outbox::Outbox;
 use shared::outbox::OutboxItem;
@@ -355,7 +356,10 @@ fn items_of(payload: &Payload) -> anyhow::Result<Vec<OutboxItem>> {
     let verified = Received::new(payload.body.clone(), Some(&signature)).verify([&secret])?;
     let parsed = payload::parse(&verified, time::start());
     let settings = Env::new(|_| None).finish(MessengerSettings::read)?;
-    let links = LinkKeys::new(&SecretString::from(""), None);
+    let judge = Judge {
+        keys: &LinkKeys::none(),
+        holders: &Holders::default(),
+    };
     let mut by_contact: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for event in parsed.events {
         if let Some(key) = event.contact_key() {
@@ -364,7 +368,7 @@ fn items_of(payload: &Payload) -> anyhow::Result<Vec<OutboxItem>> {
     }
     Ok(by_contact
         .values()
-        .flat_map(|events| decide(None, events, &[], &links, &settings).outbox)
+        .flat_map(|events| decide(None, events, &[], judge, &settings).outbox)
         .collect())
 }
 

@@ -79,10 +79,12 @@ fn make_from(
         }
         "outbox-dispatch" => {
             let settings = env().finish(outbox_dispatch::Settings::read)?;
-            let app = Arc::new(outbox_dispatch::App::new(
+            let queue = settings.has_queue().then(|| aws_sdk_sqs::Client::new(wiring.aws));
+            let app = Arc::new(outbox_dispatch::App::with_queue(
                 settings,
                 &secrets,
                 &dynamodb,
+                queue,
                 clock.clone(),
             ));
             // On Lambda the context carries the deadline; here it follows from the template's timeout.

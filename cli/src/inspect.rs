@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aws_sdk_dynamodb::types::{AttributeValue, Select};
+use jiff::Timestamp;
 use serde_json::{Map, Value};
+use shared::messenger::contact::Contact;
 
 use crate::stack::LocalStack;
 
@@ -186,4 +188,15 @@ fn plain(value: &AttributeValue) -> Value {
         AttributeValue::B(bytes) => format!("{} bytes", bytes.as_ref().len()).into(),
         _ => Value::Null,
     }
+}
+
+/// A contact from its item in the table: the facts, and what was noted beside them.
+#[must_use]
+pub fn contact(item: &Value) -> Option<Contact> {
+    let mut contact: Contact = serde_json::from_value(item.get("facts")?.clone()).ok()?;
+    let latest = item.get("latest").and_then(Value::as_i64);
+    if let Some(latest) = latest.and_then(|latest| Timestamp::from_millisecond(latest).ok()) {
+        contact.acted(latest);
+    }
+    Some(contact)
 }

@@ -12,7 +12,8 @@ use serde_json::Value;
 use shared::clock::Clock;
 use testkit::aws::EmbeddedAws;
 use testkit::lambda::{
-    Gateway, GatewayRoute, Handler, ScheduleDriver, ScheduledInvocation, StreamDriver, StreamSource,
+    Gateway, GatewayRoute, Handler, QueueDriver, QueueSource, ScheduleDriver, ScheduledInvocation,
+    StreamDriver, StreamSource,
 };
 use testkit::template::{Function, Template};
 use tokio::net::TcpListener;
@@ -24,6 +25,9 @@ use crate::meta;
 use crate::output::usage;
 use crate::payloads::Sender;
 use crate::secrets::{self, STACK_NAME};
+
+/// How many conversations are worked on at once.
+const MAX_CONCURRENCY: &str = "RELAY_MAX_CONCURRENCY";
 
 pub(crate) const TEMPLATE: &str = include_str!("../../template.yaml");
 
@@ -84,6 +88,7 @@ pub struct LocalStack {
     aws: EmbeddedAws,
     gateway: Gateway,
     streams: Vec<StreamDriver>,
+    queues: Vec<QueueDriver>,
     schedules: ScheduleDriver,
     stop: CancellationToken,
 }
@@ -105,6 +110,7 @@ impl LocalStack {
         })
         .await?;
         aws.create_tables(&template).await?;
+        let queue_urls = aws.create_queues(&template).await?;
         let secrets = write_secrets(&aws, options.secrets.as_ref()).await?;
         let mut settings = options.settings;
         let fakes = Fakes::start(&secrets, &mut settings, &options.clock).await?;
@@ -117,6 +123,7 @@ impl LocalStack {
 
         let stop = CancellationToken::new();
         let (mut routes, mut streams, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
+        let mut queues = Vec::new();
         for (function, handler) in &mut functions {
             let from_meta = |route: &testkit::template::Route| route.path == Sender::Fbe.path();
             if let Some(graph) = fakes
@@ -149,6 +156,23 @@ impl LocalStack {
                 };
                 streams.push(StreamDriver::start(aws.streams(), source, stop.clone()).await?);
             }
+            for mapping in &function.queues {
+                let url = queue_urls.get(&mapping.queue).context("an unknown queue")?;
+                let mut mapping = mapping.clone();
+                if let Some(limit) = settings.get(MAX_CONCURRENCY) {
+                    let limit = limit
+                        .parse()
+                        .map_err(|_| usage(format!("{MAX_CONCURRENCY} is no number")))?;
+                    mapping.maximum_concurrency = Some(limit);
+                }
+                let source = QueueSource {
+                    url: url.clone(),
+                    mapping,
+                    handler: handler.clone(),
+                    timeout,
+                };
+                queues.push(QueueDriver::start(aws.sqs(), source, stop.clone()));
+            }
             for schedule in &function.schedules {
                 let input = schedule.input.as_deref().map(serde_json::from_str).transpose()?;
                 schedules.push(ScheduledInvocation {
@@ -177,6 +201,7 @@ impl LocalStack {
             aws,
             gateway,
             streams,
+            queues,
             schedules,
             stop,
         })
@@ -241,6 +266,9 @@ impl LocalStack {
         for stream in self.streams {
             stream.stopped().await;
         }
+        for queue in self.queues {
+            queue.stopped().await;
+        }
         self.schedules.stopped().await;
         self.aws.stop().await;
     }
@@ -251,6 +279,8 @@ fn check_names(template: &Template, settings: &BTreeMap<String, String>) -> anyh
     let known = |name: &String| {
         // A variable whose parameter has no default is in no environment.
         name == "BRAZE_REST_ENDPOINT"
+            // In AWS the event source has it.
+            || name == MAX_CONCURRENCY
             || template
                 .functions()
                 .iter()

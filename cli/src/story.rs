@@ -5,7 +5,7 @@ use testkit::braze::{FakeBraze, Request};
 use testkit::external_system::ExternalSystem;
 
 use crate::fakes::Fakes;
-use crate::inspect::{CONTACTS, CONVERSATIONS, Change, OUTBOX};
+use crate::inspect::{self, CONTACTS, CONVERSATIONS, Change, OUTBOX};
 
 /// How many requests each fake has seen: what comes after is new.
 #[derive(Debug, Clone, Copy, Default)]
@@ -205,7 +205,8 @@ fn contact(change: &Change<'_>) -> String {
             None => "no longer linked".to_owned(),
         });
     }
-    if let Some(closes) = text("window_closes_at") {
+    let contact = inspect::contact(change.item);
+    if let Some(closes) = contact.and_then(|contact| contact.window_closes_at()) {
         said.push(format!("window until {closes}"));
     }
     match change.item.pointer("/facts/opted_out/value") {

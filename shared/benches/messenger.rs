@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should stop")]
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -14,7 +15,7 @@ use secrecy::SecretString;
 use shared::config::Env;
 use shared::messenger::link::mint;
 use shared::messenger::settings::MessengerSettings;
-use shared::messenger::{Contact, ContactKey, Event, LinkKeys, decide, parse, sync};
+use shared::messenger::{Contact, ContactKey, Event, Holders, Judge, LinkKeys, decide, parse, sync};
 use shared::webhook::signature::{Received, Verified, sign};
 
 const EVENTS: usize = 1000;
@@ -98,7 +99,7 @@ fn decide_1000_new_people(bencher: Bencher) {
     bencher.counter(ItemsCount::new(EVENTS)).bench(|| {
         people
             .values()
-            .map(|events| decide(None, events, &[], &links, &settings))
+            .map(|events| decide(None, events, &[], judge(&links), &settings))
             .collect::<Vec<_>>()
     });
 }
@@ -114,7 +115,7 @@ fn decide_1000_events_of_one_person(bencher: Bencher) {
     }
     bencher
         .counter(ItemsCount::new(EVENTS))
-        .bench(|| decide(None, &events, &[], &links, &settings));
+        .bench(|| decide(None, &events, &[], judge(&links), &settings));
 }
 
 #[divan::bench]
@@ -123,7 +124,7 @@ fn plan_1000_syncs(bencher: Bencher) {
     let links = LinkKeys::new(&link_key(), None);
     let contacts: Vec<Contact> = people()
         .values()
-        .filter_map(|events| decide(None, events, &[], &links, &settings).contact)
+        .filter_map(|events| decide(None, events, &[], judge(&links), &settings).contact)
         .collect();
     let synced = sync::Synced::default();
     bencher.counter(ItemsCount::new(EVENTS)).bench(|| {
@@ -139,4 +140,12 @@ fn verify_link_token(bencher: Bencher) {
     let token = mint(&link_key(), "user-42", SignedDuration::from_hours(1), now()).expect("a token");
     let links = LinkKeys::new(&link_key(), None);
     bencher.bench(|| links.verify(&token, now()));
+}
+
+fn judge(keys: &LinkKeys) -> Judge<'_> {
+    static NOBODY: LazyLock<Holders> = LazyLock::new(Holders::default);
+    Judge {
+        keys,
+        holders: &NOBODY,
+    }
 }

@@ -12,6 +12,7 @@
 //! * [`store`]: what DynamoDB holds, and the commits that keep it consistent.
 //! * [`outbox`]: effects that are still to leave, and the dispatcher that sends them.
 //! * [`clients`]: Braze, Meta's Graph API, the external system.
+//! * [`json`]: one lenient reader for JSON from outside. [`personal`]: what no log shows. [`digest`]: ids and keys.
 //! * [`secrets`], [`config`], [`telemetry`]: what every function needs at start.
 
 pub mod clients;

@@ -4,6 +4,8 @@
 //! AWS's own caching crate is not used: it asks for the SDK's default features, which link a second TLS stack
 //! into every function, and it cannot limit how often a forced refresh happens.
 
+use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +14,9 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
@@ -231,15 +234,33 @@ pub struct MetaSecret {
     /// The same for `/fbe/webhook`, if it differs.
     pub fbe_verify_token: Option<SecretString>,
     /// FBE's app, if it is another one.
-    pub fbe: Option<FbeApp>,
+    pub fbe: Option<MetaApp>,
+    /// The app of Instagram Login, which signs with a secret of its own.
+    pub instagram: Option<MetaApp>,
+    /// Access tokens by page id or Instagram account id.
+    #[serde(default, deserialize_with = "tokens")]
+    pub page_access_tokens: HashMap<String, SecretString>,
     /// For the on-behalf-of token exchange.
     pub partner_system_user_token: Option<SecretString>,
 }
 
-/// The app that owns the FBE subscription.
+/// Of a field that webhooks can do without nothing may stop them: whatever is no token is left out.
+fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, SecretString>, D::Error> {
+    let tokens = match Value::deserialize(deserializer)? {
+        Value::Object(tokens) => tokens,
+        _ => Map::new(),
+    };
+    let filled = tokens.into_iter().filter_map(|(account_id, token)| match token {
+        Value::String(token) if !token.is_empty() => Some((account_id, token.into())),
+        _ => None,
+    });
+    Ok(filled.collect())
+}
+
+/// An app beside the one that receives Messenger's webhooks.
 #[derive(Debug, Deserialize)]
-pub struct FbeApp {
-    /// The Meta app.
+pub struct MetaApp {
+    /// The app.
     pub app_id: String,
     /// Signs webhooks and `appsecret_proof`.
     pub app_secret: SecretString,
@@ -251,8 +272,12 @@ impl MetaSecret {
     /// The secrets that may sign `/messenger/webhook`.
     #[must_use]
     pub fn messenger_app_secrets(&self) -> Vec<&SecretString> {
+        let instagram = self.instagram.iter();
+        let instagram =
+            instagram.flat_map(|app| std::iter::once(&app.app_secret).chain(&app.previous_app_secret));
         std::iter::once(&self.app_secret)
             .chain(&self.previous_app_secret)
+            .chain(instagram)
             .collect()
     }
 
@@ -311,9 +336,56 @@ pub struct RelaySecret {
     pub signing_secret: SecretString,
     /// For an external system of kind `openai`.
     pub openai_api_key: Option<SecretString>,
+    /// Credentials of routes, by their names.
+    #[serde(default)]
+    pub routes: Option<BTreeMap<String, RouteSecret>>,
+}
+
+/// What a route has of its own; what it leaves out comes from the relay's secret.
+#[derive(Debug, Default, Deserialize)]
+pub struct RouteSecret {
+    /// Standard Webhooks key, `whsec_…`.
+    pub signing_secret: Option<SecretString>,
+    /// The bearer token to and from the external system.
+    pub external_system_token: Option<SecretString>,
+    /// For an external system of kind `openai`.
+    pub openai_api_key: Option<SecretString>,
+}
+
+/// What an external system and we know each other by.
+#[derive(Debug, Clone, Copy)]
+pub struct RelayCredentials<'a> {
+    /// Standard Webhooks key, `whsec_…`.
+    pub signing_secret: &'a SecretString,
+    /// The bearer token to and from the external system.
+    pub external_system_token: Option<&'a SecretString>,
+    /// For an external system of kind `openai`.
+    pub openai_api_key: Option<&'a SecretString>,
 }
 
 impl RelaySecret {
+    /// The credentials of the conversations on `route`.
+    #[must_use]
+    pub fn credentials(&self, route: Option<&str>) -> RelayCredentials<'_> {
+        let own = route.and_then(|route| self.routes.as_ref()?.get(route));
+        let token = own.and_then(|own| own.external_system_token.as_ref());
+        let key = own.and_then(|own| own.openai_api_key.as_ref());
+        RelayCredentials {
+            signing_secret: own
+                .and_then(|own| own.signing_secret.as_ref())
+                .unwrap_or(&self.signing_secret),
+            external_system_token: token.or(self.external_system_token.as_ref()),
+            openai_api_key: key.or(self.openai_api_key.as_ref()),
+        }
+    }
+
+    /// The credentials of every route, and those of the conversations on none.
+    pub fn all_credentials(&self) -> impl Iterator<Item = RelayCredentials<'_>> {
+        let routes = self.routes.iter().flat_map(BTreeMap::keys);
+        let routes = routes.map(|route| self.credentials(Some(route)));
+        std::iter::once(self.credentials(None)).chain(routes)
+    }
+
     /// The tokens that open `/whatsapp/inbound`.
     pub fn inbound_tokens(&self) -> impl Iterator<Item = &SecretString> + Clone {
         std::iter::once(&self.inbound_token).chain(&self.previous_inbound_token)
@@ -349,7 +421,51 @@ pub struct LinkSecret {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
+
+    #[test]
+    fn a_routes_credentials_take_the_place_of_the_common_ones() {
+        let secret: RelaySecret = serde_json::from_str(
+            r#"{"inbound_token":"i","signing_secret":"whsec_a","external_system_token":"a","openai_api_key":"k",
+                "routes":{"b":{"signing_secret":"whsec_b","external_system_token":"b"},"c":{}}}"#,
+        )
+        .unwrap();
+        let of = |route| {
+            let credentials = secret.credentials(route);
+            let text = |secret: &SecretString| secret.expose_secret().to_owned();
+            (
+                text(credentials.signing_secret),
+                credentials.external_system_token.map(text).unwrap(),
+                credentials.openai_api_key.map(text).unwrap(),
+            )
+        };
+        let expected = |signing: &str, token: &str| (signing.to_owned(), token.to_owned(), "k".to_owned());
+        assert_eq!(of(None), expected("whsec_a", "a"));
+        assert_eq!(of(Some("b")), expected("whsec_b", "b"));
+        assert_eq!((of(Some("c")), of(Some("d"))), (of(None), of(None)));
+        assert_eq!(secret.all_credentials().count(), 3);
+        assert!(!format!("{secret:?}").contains("whsec_b"));
+    }
+
+    #[test]
+    fn page_access_tokens_are_read_and_never_stop_the_rest() {
+        let read = |tokens: &str| {
+            let json = format!(
+                r#"{{"app_id":"1","app_secret":"a","verify_token":"v","page_access_tokens":{tokens}}}"#
+            );
+            serde_json::from_str::<MetaSecret>(&json)
+                .unwrap()
+                .page_access_tokens
+        };
+        let tokens = read(r#"{"101":"token","102":"","103":7}"#);
+        assert_eq!(tokens.keys().collect::<Vec<_>>(), ["101"]);
+        assert_eq!(tokens["101"].expose_secret(), "token");
+        for odd in ["{}", "null", "[]", "\"\"", "7"] {
+            assert!(read(odd).is_empty(), "{odd}");
+        }
+    }
 
     #[test]
     fn debug_shows_no_value() {

@@ -17,6 +17,7 @@ use sha2::Sha256;
 
 use crate::config::Env;
 use crate::secrets::SecretError;
+use crate::store::StoreError;
 use crate::webhook::{Answer, ErrorCode};
 
 /// A webhook's signature was missing or wrong.
@@ -29,6 +30,8 @@ pub const QUARANTINED: &str = "Quarantined";
 pub const LINKS: &str = "Links";
 /// A link token that did not link: expired, foreign, malformed.
 pub const LINK_FAILURES: &str = "LinkFailures";
+/// Samples that the app dashboard sent.
+pub const DASHBOARD_TESTS: &str = "DashboardTests";
 /// Contacts seen for the first time.
 pub const CONTACTS_CREATED: &str = "ContactsCreated";
 /// Outbox items that were settled.
@@ -56,6 +59,15 @@ pub const PIXEL_CONFLICTS: &str = "PixelConflicts";
 pub const CATALOG_ITEMS_FAILED: &str = "CatalogItemsFailed";
 /// Differences between an install as stored and as Graph tells it.
 pub const GRAPH_DRIFT: &str = "GraphDrift";
+
+/// WhatsApp messages that Braze forwarded, ignored keywords included.
+pub const MESSAGES_RECEIVED: &str = "MessagesReceived";
+/// Messages that an external system took without an answer: it comes later, or never.
+pub const ANSWERS_AWAITED: &str = "AnswersAwaited";
+/// Requests to a model that were made once more without tools, pictures or history, since it refused them.
+pub const REQUESTS_REDUCED: &str = "RequestsReduced";
+/// Attributes in answers that are not for an external system to write.
+pub const ATTRIBUTES_REFUSED: &str = "AttributesRefused";
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
@@ -111,6 +123,12 @@ fn flush() {
     {
         tracing::warn!(%error, "metrics cannot be written");
     }
+}
+
+/// Counts a stored item that this version cannot read. It is left alone.
+pub fn unreadable(what: &str, error: &StoreError) {
+    metrics::counter!(UNREADABLE_ITEMS).increment(1);
+    tracing::error!(what, %error, "a stored item cannot be read by this version");
 }
 
 /// Logs why secrets cannot be had, and makes the 503 for it.

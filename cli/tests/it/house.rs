@@ -132,7 +132,8 @@ impl House {
     /// The facts of all contacts and `user_ref`s, without the store's bookkeeping.
     pub(crate) async fn facts(&self) -> BTreeMap<String, Value> {
         let facts = |item: &Value| {
-            let mut facts = item["facts"].clone();
+            let contact = inspect::contact(item);
+            let mut facts = contact.map_or_else(|| item["facts"].clone(), |contact| json!(contact));
             if let Some(facts) = facts.as_object_mut() {
                 facts.remove("version");
                 facts.remove("window_queued");

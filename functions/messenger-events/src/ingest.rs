@@ -1,14 +1,15 @@
 //! From events to what is stored: read what is known, decide for each person, write, and start over for those
-//! that somebody else wrote in between.
+//! that another request has written in between.
 
 use std::collections::{BTreeMap, HashSet};
 
-use shared::messenger::decide::{LinkCounts, decide};
+use shared::messenger::decide::{decide, is_without_effect, quiet_act};
 use shared::messenger::event::Event;
 use shared::messenger::key::{ContactKey, UserRefKey};
 use shared::messenger::link::LinkKeys;
+use shared::messenger::proof::{self, Judge, LinkCounts};
 use shared::messenger::settings::MessengerSettings;
-use shared::messenger::table::{Contacts, Known, Record, Unit};
+use shared::messenger::table::{Acted, Contacts, Known, Record, Unit};
 use shared::messenger::user_ref::{UserRefLink, decide_user_ref};
 use shared::store::{Rounds, StoreError};
 use shared::telemetry;
@@ -29,22 +30,43 @@ pub(crate) enum Ingested {
 }
 
 /// Makes `events` durable.
+///
+/// # Errors
+///
+/// [`StoreError`] if the table does not answer, or others keep writing the same contacts.
 pub(crate) async fn events(
     contacts: &Contacts,
-    events: Vec<Event>,
-    links: &LinkKeys,
+    mut events: Vec<Event>,
+    keys: &LinkKeys,
     settings: &MessengerSettings,
 ) -> Result<Ingested, StoreError> {
-    let mut open = by_subject(events);
+    events.retain(|event| !is_without_effect(event, settings));
     let mut ingested = Ingested::All;
-    if open.is_empty() {
+    if events.is_empty() {
         return Ok(ingested);
     }
+    // The commonest event of all, a message of a known contact, takes one call. Where it does not do, its answer
+    // brings the contact, so that it takes no more calls than reading first.
+    let mut known = None;
+    if let Some((contact, at)) = quiet_act(&events, settings) {
+        match contacts.acted(&contact, at).await? {
+            Acted::Noted => return Ok(ingested),
+            Acted::Undecided(read) => known = Some(read),
+            Acted::Busy => {}
+        }
+    }
+    let mut open = by_subject(events);
     let mut rounds = Rounds::new("a contact is written too often to keep up with");
     let mut is_first = true;
     loop {
         let left_out;
-        (open, left_out) = write(contacts, open, links, settings, is_first).await?;
+        let round = Round {
+            contacts,
+            keys,
+            settings,
+            is_first,
+        };
+        (open, left_out) = Box::pin(round.write(open, known.take())).await?;
         if left_out {
             ingested = Ingested::AllButUnreadable;
         }
@@ -56,112 +78,169 @@ pub(crate) async fn events(
     }
 }
 
-/// One round; gives back what has to be decided again, and whether somebody had to be left out.
-async fn write(
-    contacts: &Contacts,
-    mut open: BTreeMap<Subject, Vec<Event>>,
-    links: &LinkKeys,
-    settings: &MessengerSettings,
-    first: bool,
-) -> Result<(BTreeMap<Subject, Vec<Event>>, bool), StoreError> {
-    let (mut keys, mut user_refs) = (Vec::new(), Vec::new());
-    for subject in open.keys() {
-        match subject {
-            Subject::UserRef(key) => user_refs.push(key.clone()),
-            Subject::Contact(key) => keys.push(key.clone()),
-        }
-    }
-    let mut known = contacts.read(&keys, &user_refs).await?;
-    open.retain(|subject, _| match subject {
-        Subject::UserRef(key) => !known.unreadable_user_refs.contains(key),
-        Subject::Contact(key) => !known.unreadable_contacts.contains(key),
-    });
-    let mut units: Vec<(Subject, Unit)> = Vec::new();
-    let mut counts = LinkCounts::default();
-    let mut derived = decide_user_refs(&open, &known, links, &mut units, &mut counts);
-    read_linked(contacts, &keys, &derived, &mut known).await?;
-    derived.retain(|link| !known.unreadable_contacts.contains(&link.contact));
-    let left_out = !(known.unreadable_contacts.is_empty() && known.unreadable_user_refs.is_empty());
+type Open = BTreeMap<Subject, Vec<Event>>;
 
-    let mut people: BTreeMap<&ContactKey, (&[Event], Vec<UserRefLink>)> = BTreeMap::new();
-    for (subject, events) in &open {
-        if let Subject::Contact(key) = subject {
-            people.entry(key).or_default().0 = events;
-        }
-    }
-    for link in &derived {
-        people.entry(&link.contact).or_default().1.push(link.clone());
-    }
-    let mut created = 0;
-    for (key, (events, derived)) in people {
-        let stored = known.contacts.get(key);
-        let plan = decide(stored, events, &derived, links, settings);
-        counts.add(&plan.counts);
-        created += u64::from(stored.is_none() && plan.contact.is_some());
-        if plan.contact.is_some() || !plan.outbox.is_empty() {
-            let unit = Unit {
-                record: plan.contact.map(Record::Contact),
-                outbox: plan.outbox,
-            };
-            units.push((Subject::Contact(key.clone()), unit));
-        }
-    }
-
-    let refused: HashSet<Subject> = contacts.write(units).await?.into_iter().collect();
-    if first {
-        report(&counts, created);
-    }
-    // A derived link whose contact was contended comes from its `user_ref` again.
-    let is_contended = |link: UserRefLink| refused.contains(&Subject::Contact(link.contact));
-    let again = derived.into_iter().any(is_contended);
-    open.retain(|subject, _| refused.contains(subject) || again && matches!(subject, Subject::UserRef(_)));
-    Ok((open, left_out))
+/// One round of reading, deciding and writing.
+struct Round<'a> {
+    contacts: &'a Contacts,
+    keys: &'a LinkKeys,
+    settings: &'a MessengerSettings,
+    is_first: bool,
 }
 
-fn decide_user_refs(
-    open: &BTreeMap<Subject, Vec<Event>>,
-    known: &Known,
-    links: &LinkKeys,
-    units: &mut Vec<(Subject, Unit)>,
-    counts: &mut LinkCounts,
-) -> Vec<UserRefLink> {
-    let mut derived = Vec::new();
-    for (subject, events) in open {
-        let Subject::UserRef(key) = subject else { continue };
-        let plan = decide_user_ref(known.user_refs.get(key), events, links);
-        counts.add(&plan.counts);
-        derived.extend(plan.derived);
-        if let Some(record) = plan.record {
+/// What was decided, and what became of the tokens by subject.
+#[derive(Default)]
+struct Decided {
+    units: Vec<(Subject, Unit)>,
+    counts: Vec<(Subject, LinkCounts)>,
+    created: Vec<Subject>,
+}
+
+impl Decided {
+    fn add(&mut self, subject: Subject, counts: LinkCounts, unit: Unit) {
+        self.counts.push((subject.clone(), counts));
+        if !unit.is_empty() {
+            self.units.push((subject, unit));
+        }
+    }
+}
+
+impl Round<'_> {
+    /// Gives back what has to be decided again, and whether a subject had to be left out. `known` is what was read
+    /// before, if it was.
+    async fn write(&self, mut open: Open, known: Option<Known>) -> Result<(Open, bool), StoreError> {
+        let (mut keys, mut user_refs, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+        for (subject, events) in &open {
+            match subject {
+                Subject::UserRef(key) => user_refs.push(key.clone()),
+                Subject::Contact(key) => keys.push(key.clone()),
+            }
+            tokens.extend(proof::hashes(events));
+        }
+        tokens.sort_unstable();
+        tokens.dedup();
+        let mut known = match known {
+            Some(known) => known,
+            None => self.contacts.read(&keys, &user_refs, &tokens).await?,
+        };
+        open.retain(|subject, _| match subject {
+            Subject::UserRef(key) => !known.unreadable_user_refs.contains(key),
+            Subject::Contact(key) => !known.unreadable_contacts.contains(key),
+        });
+        let mut decided = Decided::default();
+        let mut derived = self.decide_user_refs(&open, &mut known, &mut decided);
+        self.read_linked(&keys, &derived, &mut known).await?;
+        derived.retain(|link| !known.unreadable_contacts.contains(&link.contact));
+        let left_out = !(known.unreadable_contacts.is_empty() && known.unreadable_user_refs.is_empty());
+        self.decide_contacts(&open, &derived, &mut known, &mut decided);
+
+        let refused: HashSet<Subject> = self.contacts.write(decided.units).await?.into_iter().collect();
+        decided.counts.retain(|(subject, _)| !refused.contains(subject));
+        decided.created.retain(|subject| !refused.contains(subject));
+        report(&decided.counts, decided.created.len());
+        // A derived link whose contact was contended comes from its `user_ref` again.
+        let is_contended = |link: UserRefLink| refused.contains(&Subject::Contact(link.contact));
+        let again = derived.into_iter().any(is_contended);
+        open.retain(|subject, _| {
+            refused.contains(subject) || again && matches!(subject, Subject::UserRef(_))
+        });
+        Ok((open, left_out))
+    }
+
+    fn decide_user_refs(&self, open: &Open, known: &mut Known, decided: &mut Decided) -> Vec<UserRefLink> {
+        let mut derived = Vec::new();
+        for (subject, events) in open {
+            let Subject::UserRef(key) = subject else { continue };
+            let judge = Judge {
+                keys: self.keys,
+                holders: &known.holders,
+            };
+            let plan = decide_user_ref(known.user_refs.get(key), events, judge);
+            plan.claims.iter().for_each(|claim| known.holders.claim(claim));
+            derived.extend(plan.derived);
             let unit = Unit {
-                record: Some(Record::UserRef(key.clone(), record)),
+                record: plan.record.map(|record| Record::UserRef(key.clone(), record)),
+                claims: plan.claims,
                 outbox: Vec::new(),
             };
-            units.push((subject.clone(), unit));
+            decided.add(subject.clone(), plan.counts, unit);
+        }
+        derived
+    }
+
+    /// The person whose token is the oldest comes first: a token links one contact.
+    fn decide_contacts(
+        &self,
+        open: &Open,
+        derived: &[UserRefLink],
+        known: &mut Known,
+        decided: &mut Decided,
+    ) {
+        let mut people: BTreeMap<&ContactKey, (&[Event], Vec<UserRefLink>)> = BTreeMap::new();
+        for (subject, events) in open {
+            if let Subject::Contact(key) = subject {
+                people.entry(key).or_default().0 = events;
+            }
+        }
+        for link in derived {
+            people.entry(&link.contact).or_default().1.push(link.clone());
+        }
+        let mut people: Vec<_> = people.into_iter().collect();
+        people.sort_by_key(|(_, (events, derived))| {
+            let derived = derived.iter().map(UserRefLink::at);
+            let first = proof::first_at(events).into_iter().chain(derived).min();
+            (first.is_none(), first)
+        });
+        for (key, (events, derived)) in people {
+            let judge = Judge {
+                keys: self.keys,
+                holders: &known.holders,
+            };
+            let stored = known.contacts.get(key);
+            let plan = decide(stored, events, &derived, judge, self.settings);
+            let subject = Subject::Contact(key.clone());
+            if stored.is_none() && plan.contact.is_some() {
+                decided.created.push(subject.clone());
+            }
+            plan.claims.iter().for_each(|claim| known.holders.claim(claim));
+            let unit = Unit {
+                record: plan.contact.map(Record::Contact),
+                claims: plan.claims,
+                outbox: plan.outbox,
+            };
+            decided.add(subject, plan.counts, unit);
         }
     }
-    derived
-}
 
-/// A `user_ref` may link somebody of whom this request says nothing else.
-async fn read_linked(
-    contacts: &Contacts,
-    read: &[ContactKey],
-    derived: &[UserRefLink],
-    known: &mut Known,
-) -> Result<(), StoreError> {
-    let read: HashSet<&ContactKey> = read.iter().collect();
-    let missing: HashSet<&ContactKey> = derived
-        .iter()
-        .map(|link| &link.contact)
-        .filter(|key| !read.contains(key))
-        .collect();
-    if !missing.is_empty() {
-        let missing: Vec<ContactKey> = missing.into_iter().cloned().collect();
-        let read = contacts.read(&missing, &[]).await?;
-        known.contacts.extend(read.contacts);
-        known.unreadable_contacts.extend(read.unreadable_contacts);
+    /// A `user_ref` may link a contact of which this request says nothing else. Who holds its token is read only once
+    /// the write was refused: mostly it is the `user_ref`, and the write makes sure of it.
+    async fn read_linked(
+        &self,
+        read: &[ContactKey],
+        derived: &[UserRefLink],
+        known: &mut Known,
+    ) -> Result<(), StoreError> {
+        let read: HashSet<&ContactKey> = read.iter().collect();
+        let missing: HashSet<&ContactKey> = derived
+            .iter()
+            .map(|link| &link.contact)
+            .filter(|key| !read.contains(key))
+            .collect();
+        let tokens = derived.iter().filter_map(|link| link.token.as_ref());
+        let tokens: HashSet<&String> = tokens
+            .map(|token| &token.hash)
+            .filter(|_| !self.is_first)
+            .collect();
+        if !missing.is_empty() || !tokens.is_empty() {
+            let missing: Vec<ContactKey> = missing.into_iter().cloned().collect();
+            let tokens: Vec<String> = tokens.into_iter().cloned().collect();
+            let read = self.contacts.read(&missing, &[], &tokens).await?;
+            known.contacts.extend(read.contacts);
+            known.unreadable_contacts.extend(read.unreadable_contacts);
+            known.holders.extend(read.holders);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn by_subject(events: Vec<Event>) -> BTreeMap<Subject, Vec<Event>> {
@@ -180,12 +259,23 @@ fn by_subject(events: Vec<Event>) -> BTreeMap<Subject, Vec<Event>> {
     subjects
 }
 
-fn report(counts: &LinkCounts, created: u64) {
-    metrics::counter!(telemetry::CONTACTS_CREATED).increment(created);
-    metrics::counter!(telemetry::LINKS).increment(counts.linked);
-    let failed = counts.expired + counts.foreign + counts.malformed;
+fn report(counts: &[(Subject, LinkCounts)], created: usize) {
+    let mut total = LinkCounts::default();
+    for (subject, counts) in counts {
+        total.add(counts);
+        if counts.refused > 0 {
+            let subject = match subject {
+                Subject::UserRef(key) => telemetry::pseudonym(key.as_str()),
+                Subject::Contact(key) => telemetry::pseudonym(&key.to_string()),
+            };
+            tracing::warn!(subject, "a link token was refused: it has linked another contact");
+        }
+    }
+    metrics::counter!(telemetry::CONTACTS_CREATED).increment(created as u64);
+    metrics::counter!(telemetry::LINKS).increment(total.linked);
+    let failed = total.expired + total.foreign + total.malformed + total.refused;
     metrics::counter!(telemetry::LINK_FAILURES).increment(failed);
     if failed > 0 {
-        tracing::warn!(?counts, "link tokens did not link");
+        tracing::warn!(counts = ?total, "link tokens did not link");
     }
 }

@@ -5,10 +5,10 @@ mod ingest;
 use lambda_http::Request;
 use shared::clock::Clock;
 use shared::config::Env;
-use shared::messenger::decide::asks_for_newer_keys;
 use shared::messenger::event::Event;
 use shared::messenger::link::LinkKeys;
 use shared::messenger::payload;
+use shared::messenger::proof;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::Contacts;
 use shared::outbox::{Outbox, Quarantined, Reason};
@@ -79,6 +79,18 @@ impl App {
         }
     }
 
+    /// Fetches what every request needs, and connects to DynamoDB, at once. To be called before the first request comes;
+    /// what fails here, the request finds out by itself.
+    pub async fn warm_up(&self) {
+        let (secret, connection) = futures_util::join!(self.meta.get(), self.contacts.connect());
+        if let Err(error) = secret {
+            tracing::warn!(%error, "the meta secret is not there yet");
+        }
+        if let Err(error) = connection {
+            tracing::warn!(%error, "DynamoDB is not there yet");
+        }
+    }
+
     /// 200 `EVENT_RECEIVED` once everything that has to be kept is durable; 401, 413 or 503.
     pub async fn handle(&self, request: Request) -> Answer {
         let verified = match meta::accept(request, &self.meta, MetaSecret::messenger_app_secrets).await {
@@ -86,6 +98,13 @@ impl App {
             Err(answer) => return answer,
         };
         let parsed = payload::parse(&verified, self.clock.now());
+        if parsed.dashboard_tests > 0 {
+            metrics::counter!(telemetry::DASHBOARD_TESTS).increment(parsed.dashboard_tests as u64);
+            tracing::info!(
+                tests = parsed.dashboard_tests,
+                "the app dashboard sent samples; they leave nothing behind"
+            );
+        }
         let keys = match self.link_keys(&parsed.events).await {
             Ok(keys) => keys,
             Err(error) => return telemetry::secrets_unavailable(&error),
@@ -115,12 +134,16 @@ impl App {
         }
     }
 
-    /// The keys that judge the tokens of `events`: fetched once more if they did not sign one, for they may have
-    /// been rotated. Without them no token can be judged, and a person who proved who they are would stay unknown.
+    /// The keys that judge the tokens of `events`, if there are any: fetched once more if they did not sign one, for they
+    /// may have been rotated. Without them no token can be judged, and a person who proved who they are would stay
+    /// unknown.
     async fn link_keys(&self, events: &[Event]) -> Result<LinkKeys, SecretError> {
+        if !proof::carry_tokens(events) {
+            return Ok(LinkKeys::none());
+        }
         let of = |link: &LinkSecret| LinkKeys::new(&link.signing_key, link.previous_signing_key.as_ref());
         let keys = of(&*self.link.get().await?);
-        if !asks_for_newer_keys(events, &keys) {
+        if !proof::asks_for_newer_keys(events, &keys) {
             return Ok(keys);
         }
         let fresh = self.link.refresh().await?;

@@ -15,6 +15,7 @@ async fn main() -> Result<(), Error> {
         aws_sdk_dynamodb::Client::new(&config),
     );
     let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
+    app.warm_up().await;
     run(service_fn(async |request: Request| {
         Ok::<_, Error>(telemetry::measured(app.handle(request)).await)
     }))

@@ -38,7 +38,7 @@ pub(crate) enum Workers {
 }
 
 impl Workers {
-    fn lane(&self) -> Lane {
+    pub(crate) fn lane(&self) -> Lane {
         match self {
             Self::Sync { .. } => Lane::Sync,
             Self::Relay(_) => Lane::Relay,

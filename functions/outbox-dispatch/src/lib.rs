@@ -14,16 +14,18 @@ pub mod whatsapp;
 use std::collections::HashMap;
 
 use aws_lambda_events::event::dynamodb;
+use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use lambda_runtime::{Error, LambdaEvent};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Env;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::Contacts;
-use shared::outbox::Lane;
-use shared::outbox::{Entry, Outbox};
+use shared::outbox::{Entry, Outbox, Status};
 use shared::secrets::Secret;
+use shared::store::StoreError;
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
 
@@ -34,12 +36,13 @@ use self::fbe::{FbeWorker, FollowUpSettings};
 use self::messenger::sync::ContactWorker;
 use self::settle::Settler;
 use self::whatsapp::RelayWorker;
+use self::whatsapp::wake::{Queue, WakeUp, wake_ups};
 
 /// What is left of an invocation when workers have to be back.
 const MARGIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// The deserializer's own words would quote the event.
-const NOT_A_BATCH: &str = "the event has Records and is no batch of a DynamoDB stream";
+const NOT_A_BATCH: &str = "the event has Records and is no batch of a DynamoDB stream or an SQS queue";
 
 /// What the function reads from its environment.
 #[derive(Debug)]
@@ -48,6 +51,7 @@ pub struct Settings {
     backoff: Backoff,
     braze_rest_endpoint: String,
     braze_secret_id: String,
+    queue_url: Option<String>,
     lane: LaneSettings,
 }
 
@@ -77,6 +81,7 @@ impl Settings {
             backoff: Backoff::read(env),
             braze_rest_endpoint: env.url("BRAZE_REST_ENDPOINT", None),
             braze_secret_id: env.required("BRAZE_SECRET_ID"),
+            queue_url: env.optional("RELAY_QUEUE_URL"),
             lane: if lane == "relay" {
                 LaneSettings::Relay {
                     relay_secret_id: env.required("RELAY_SECRET_ID"),
@@ -94,14 +99,24 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Whether wake-ups are sent: then the function needs a client of SQS.
+    #[must_use]
+    pub fn has_queue(&self) -> bool {
+        self.queue_url.is_some()
+    }
+}
+
 /// The function.
 pub struct App {
     dispatcher: Dispatcher,
+    outbox: Outbox,
+    queue: Option<Queue>,
     clock: Clock,
 }
 
 impl App {
-    /// Nothing is fetched yet.
+    /// A function that has no queue: what the relay has to do is left to the schedule.
     #[must_use]
     pub fn new(
         settings: Settings,
@@ -109,6 +124,21 @@ impl App {
         dynamodb: &aws_sdk_dynamodb::Client,
         clock: Clock,
     ) -> Self {
+        Self::with_queue(settings, secrets, dynamodb, None, clock)
+    }
+
+    /// A function. Nothing is fetched yet.
+    #[must_use]
+    pub fn with_queue(
+        settings: Settings,
+        secrets: &aws_sdk_secretsmanager::Client,
+        dynamodb: &aws_sdk_dynamodb::Client,
+        queue: Option<aws_sdk_sqs::Client>,
+        clock: Clock,
+    ) -> Self {
+        let queue = queue
+            .zip(settings.queue_url)
+            .map(|(client, url)| Queue::new(client, url));
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
@@ -141,19 +171,21 @@ impl App {
                     clock.clone(),
                 ),
                 (outbox.clone(), settler.clone()),
-                braze,
+                (braze, queue.clone()),
                 Secret::new(secrets.clone(), &relay_secret_id, clock.clone()),
                 relay,
                 clock.clone(),
             ))),
         };
         Self {
+            outbox: outbox.clone(),
+            queue,
             dispatcher: Dispatcher::new(workers, outbox, settler, clock.clone()),
             clock,
         }
     }
 
-    /// A batch of the stream, answered with the sequence numbers that could not be settled; a tick of the
+    /// A batch of the stream or of the queue, answered with what could not be settled; a tick of the
     /// schedule; or `{"task":"reconcile"}`, which plans the day's comparisons of installs with Graph.
     ///
     /// # Errors
@@ -170,10 +202,13 @@ impl App {
     ///
     /// The same.
     pub async fn handle_until(&self, event: Value, until: Timestamp) -> Result<Value, Error> {
+        if event.pointer("/Records/0/eventSource") == Some(&json!("aws:sqs")) {
+            let event = serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?;
+            return Ok(Box::pin(self.woken(event, until)).await);
+        }
         if event.get("Records").is_some() {
-            return self
-                .stream(serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?, until)
-                .await;
+            let event = serde_json::from_value(event).map_err(|_| NOT_A_BATCH)?;
+            return Box::pin(self.stream(event, until)).await;
         }
         let task = event.get("task").and_then(Value::as_str);
         if let (Some("reconcile"), Workers::Sync { fbe, .. }) = (task, &self.dispatcher.workers) {
@@ -188,19 +223,59 @@ impl App {
         Ok(summary)
     }
 
+    /// Wake-ups from the queue. They name items, and the table says how these stand.
+    async fn woken(&self, event: Messages, until: Timestamp) -> Value {
+        let woken = stream::iter(event.records)
+            .map(|message| async move {
+                let failed = self.wake(&message.body, until).await.is_err();
+                failed.then(|| json!({"itemIdentifier": message.id}))
+            })
+            .buffer_unordered(WAKE_UPS_AT_ONCE);
+        let failures: Vec<Value> = woken.filter_map(std::future::ready).collect().await;
+        json!({"batchItemFailures": failures})
+    }
+
+    async fn wake(&self, body: &str, until: Timestamp) -> Result<(), StoreError> {
+        let Ok(wake_up) = serde_json::from_str::<WakeUp>(body) else {
+            // Nothing is lost by it: it holds no state.
+            tracing::error!("a message of the queue is no wake-up");
+            return Ok(());
+        };
+        let entries = self.outbox.get_all(&wake_up.subject, &wake_up.event_keys).await;
+        let mut entries = entries.inspect_err(|error| {
+            tracing::warn!(%error, "a wake-up cannot be looked into");
+        })?;
+        entries.retain(|entry| entry.status == Status::Pending);
+        if !entries.is_empty() {
+            // What could not be written is pending still, and the schedule's.
+            self.dispatcher.dispatch(entries, until).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a wake-up for each conversation that has something new. Gives the items for which that failed.
+    async fn send_wake_ups(&self, entries: Vec<Entry>) -> Vec<Entry> {
+        let Some(queue) = self.queue.as_ref().filter(|_| !entries.is_empty()) else {
+            return Vec::new();
+        };
+        let Err(error) = queue.send(&wake_ups(&entries, self.clock.now())).await else {
+            return Vec::new();
+        };
+        tracing::error!(%error, "conversations cannot be woken");
+        let is_failed = |entry: &Entry| error.subjects.contains(&entry.subject);
+        entries.into_iter().filter(is_failed).collect()
+    }
+
     async fn stream(&self, event: dynamodb::Event, until: Timestamp) -> Result<Value, Error> {
         let (mut entries, mut sequence_numbers) = (Vec::new(), HashMap::new());
-        let now = self.clock.now();
+        let (now, lane) = (self.clock.now(), self.dispatcher.workers.lane());
         for record in event.records {
             let change = record.change;
             match Entry::read(change.new_image.into()) {
                 // The shard would wait with it: the schedule's.
                 Ok(entry) if !entry.kind.is_quick() => {}
-                // What is not yet due is the schedule's, except where the worker waits for the rest of a burst.
-                Ok(entry)
-                    if entry
-                        .not_before()
-                        .is_some_and(|at| at > now + waited_for(entry.lane)) => {}
+                // What is not yet due is the schedule's, or the queue's, which delays it.
+                Ok(entry) if entry.lane == lane && entry.not_before().is_some_and(|at| at > now) => {}
                 Ok(entry) => {
                     sequence_numbers.insert(entry.key(), change.sequence_number);
                     entries.push(entry);
@@ -209,9 +284,14 @@ impl App {
                 Err(error) => tracing::error!(%error, "a stream record is no outbox item"),
             }
         }
-        let report = self.dispatcher.dispatch(entries, until).await;
-        let unwritten = report.unwritten.iter().map(Entry::key);
+        // One event source brings the items of one lane. Those of the other are woken through the queue.
+        let (own, others): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| entry.lane == lane);
+        let mut unwritten = self.dispatcher.dispatch(own, until).await.unwritten;
+        unwritten.extend(Box::pin(self.send_wake_ups(others)).await);
         let failures: Vec<Value> = unwritten
+            .iter()
+            .map(Entry::key)
             .filter_map(|key| sequence_numbers.remove(&key))
             .map(|number| json!({"itemIdentifier": number}))
             .collect();
@@ -219,10 +299,19 @@ impl App {
     }
 }
 
-/// Of what the stream brings, what falls due within this time is not left to the schedule.
-fn waited_for(lane: Lane) -> SignedDuration {
-    match lane {
-        Lane::Sync => SignedDuration::ZERO,
-        Lane::Relay => whatsapp::LONGEST_WAIT,
-    }
+/// A batch of an SQS queue, as Lambda brings it; only what is needed of it.
+#[derive(Deserialize)]
+struct Messages {
+    #[serde(rename = "Records")]
+    records: Vec<Message>,
 }
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "messageId")]
+    id: String,
+    body: String,
+}
+
+/// Conversations that one batch of wake-ups works on side by side.
+const WAKE_UPS_AT_ONCE: usize = 100;

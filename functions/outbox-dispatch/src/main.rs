@@ -1,4 +1,4 @@
-//! Wiring.
+//! Starts the function.
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use outbox_dispatch::{App, Settings};
@@ -15,9 +15,11 @@ async fn main() -> Result<(), Error> {
         aws_sdk_secretsmanager::Client::new(&config),
         aws_sdk_dynamodb::Client::new(&config),
     );
-    let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
+    let queue = settings.has_queue().then(|| aws_sdk_sqs::Client::new(&config));
+    let app = &App::with_queue(settings, &secrets, &dynamodb, queue, Clock::system());
     run(service_fn(async |event: LambdaEvent<Value>| {
-        telemetry::measured(app.handle(event)).await
+        // Boxed: the workers' futures nest deeper than the compiler lays out at once.
+        telemetry::measured(Box::pin(app.handle(event))).await
     }))
     .await
 }

@@ -5,11 +5,12 @@ use lambda_http::http::HeaderMap;
 use lambda_http::http::header::CONTENT_TYPE;
 use shared::outbox::Quarantined;
 use shared::store::{Rounds, StoreError};
+use shared::telemetry;
 use shared::webhook::Answer;
 use shared::webhook::access::admit;
-use shared::whatsapp::decide::decide_inbound;
+use shared::whatsapp::decide::{beside_conversation, decide_inbound, decide_keyword};
 use shared::whatsapp::duplicate::message_id;
-use shared::whatsapp::table::Committed;
+use shared::whatsapp::table::{By, Committed};
 use shared::whatsapp::{Inbound, InboundMessage, parse};
 
 use crate::{App, CONTENDED, accepted, access, store_unavailable};
@@ -19,55 +20,94 @@ impl App {
     pub(crate) async fn inbound(&self, headers: &HeaderMap, body: Bytes) -> Result<Answer, Answer> {
         admit(&self.secret, |secret| access::inbound(headers, secret)).await?;
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        match parse(&body, content_type, self.clock.now()) {
-            Inbound::Message(message) if message.is_keyword(&self.settings.ignored_keywords) => {
-                Ok(accepted("ignored", None, Some("keyword")))
-            }
+        let stored = match parse(&body, content_type, self.clock.now()) {
             Inbound::Message(message) => {
-                let id = message_id(&message, &uuid::Uuid::new_v4().to_string());
-                let new = self
-                    .store(&message, &id)
-                    .await
-                    .map_err(|error| store_unavailable(&error))?;
-                let (status, reason) = if new {
-                    ("accepted", None)
+                metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(1);
+                if message.is_keyword(&self.settings.ignored_keywords) {
+                    let noted = self.note_keyword(&message).await;
+                    noted.map(|()| accepted("ignored", None, Some("keyword")))
                 } else {
-                    ("duplicate", Some("seen_before"))
-                };
-                Ok(accepted(status, Some(&id), reason))
+                    self.store(&message).await
+                }
             }
             Inbound::Ignored(reason) => Ok(accepted("ignored", None, Some(reason))),
-            Inbound::Quarantined(reason) => {
-                let kept = Quarantined {
-                    source: "whatsapp",
-                    reason,
-                    raw: body.into(),
-                };
-                self.outbox
-                    .quarantine(&[kept])
-                    .await
-                    .map_err(|error| store_unavailable(&error))?;
-                Ok(accepted("quarantined", None, Some(reason)))
+            Inbound::Quarantined(reason) => return self.quarantine(body, reason).await,
+        };
+        match stored {
+            // Nothing can be added to it, and trying again does not help.
+            Err(error) if error.is_unreadable() => {
+                telemetry::unreadable("conversation", &error);
+                self.quarantine(body, "conversation_unreadable").await
             }
+            stored => stored.map_err(|error| store_unavailable(&error)),
         }
     }
 
+    /// Keeps a body whole.
+    pub(crate) async fn quarantine(&self, body: Bytes, reason: &'static str) -> Result<Answer, Answer> {
+        let kept = Quarantined {
+            source: "whatsapp",
+            reason,
+            raw: body.into(),
+        };
+        let quarantined = self.outbox.quarantine(&[kept]).await;
+        quarantined.map_err(|error| store_unavailable(&error))?;
+        Ok(accepted("quarantined", None, Some(reason)))
+    }
+
+    async fn store(&self, message: &InboundMessage) -> Result<Answer, StoreError> {
+        let id = message_id(message, &uuid::Uuid::new_v4().to_string());
+        let (status, reason) = if self.store_as(message, &id).await? {
+            ("accepted", None)
+        } else {
+            ("duplicate", Some("seen_before"))
+        };
+        Ok(accepted(status, Some(&id), reason))
+    }
+
     /// `false` if it has been here before.
-    async fn store(&self, message: &InboundMessage, message_id: &str) -> Result<bool, StoreError> {
+    async fn store_as(&self, message: &InboundMessage, message_id: &str) -> Result<bool, StoreError> {
+        let conversations = &self.conversations;
         let mut rounds = Rounds::new(CONTENDED);
+        let mut skipped = false;
         loop {
-            let stored = self.conversations.read(&message.conversation_id).await?;
+            let mut stored = conversations.read(&message.conversation_id).await?;
+            if let Some(stored) = stored.as_mut().filter(|_| skipped) {
+                conversations.skip_ahead(stored).await?;
+            }
+            let now = self.clock.now();
             let plan = decide_inbound(
                 stored.as_ref(),
                 message,
                 message_id,
                 &self.settings,
                 &self.routes,
-                self.clock.now(),
+                now,
             );
-            match self.conversations.commit(&plan).await? {
+            let mut committed = conversations.commit_once(&plan).await?;
+            // Many may come at the same moment, and would only get into each other's way at the conversation.
+            if committed == Committed::Stale && stored.is_some() {
+                let beside = beside_conversation(plan, message, &self.routes);
+                committed = conversations.commit_beside(&beside).await?;
+            }
+            match committed {
                 Committed::Yes => return Ok(true),
                 Committed::Duplicate => return Ok(false),
+                Committed::Behind => skipped = true,
+                Committed::Stale | Committed::HandedOver => {}
+            }
+            rounds.next().await?;
+        }
+    }
+
+    /// Nobody is asked, but the window opens.
+    async fn note_keyword(&self, message: &InboundMessage) -> Result<(), StoreError> {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
+            let stored = self.conversations.read(&message.conversation_id).await?;
+            let plan = decide_keyword(stored.as_ref(), message, self.clock.now());
+            match self.conversations.commit(&plan, By::Door).await? {
+                Committed::Yes | Committed::Duplicate | Committed::Behind => return Ok(()),
                 Committed::Stale | Committed::HandedOver => rounds.next().await?,
             }
         }

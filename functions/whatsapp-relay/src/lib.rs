@@ -89,7 +89,7 @@ impl App {
             Err(code) => return code.answer(),
         };
         let answered = if is_reply {
-            self.reply(&parts.headers, &body).await
+            self.reply(&parts.headers, body).await
         } else {
             self.inbound(&parts.headers, body).await
         };

@@ -24,7 +24,7 @@ use sha2::Sha256;
 pub use answer::{BatchAccepted, BatchStatus};
 use answer::{batch_accepted, batch_status, done, unreadable};
 pub use error::{ErrorKind, GraphError};
-pub use settings::GraphSettings;
+pub use settings::{DEFAULT_VERSION, GraphSettings};
 pub use usage::Usage;
 
 use crate::fbe::catalog::Batch;

@@ -8,34 +8,14 @@
 //! however often, the same events end in the same facts. Only `version` and `window_queued` are bookkeeping
 //! of this store and not facts.
 
-use std::cmp::Ordering;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::key::ContactKey;
+pub use super::stamped::Stamped;
+use super::topic::Topics;
+use super::window::{self, Quiet};
 use crate::personal::Personal;
-
-/// A value with the time it was said: the later one counts, and of two at the same time the greater value.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Stamped<T> {
-    /// The time of the event that said so.
-    pub at: Timestamp,
-    /// What was said.
-    pub value: T,
-}
-
-impl<T: Ord> Stamped<T> {
-    /// Keeps the later of two registers in `register`.
-    pub fn merge(register: &mut Option<Self>, other: Self) {
-        let newer = register
-            .as_ref()
-            .is_none_or(|known| known.cmp(&other) == Ordering::Less);
-        if newer {
-            *register = Some(other);
-        }
-    }
-}
 
 /// By which road the proof came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -104,12 +84,19 @@ pub struct Contact {
     /// The time of the person's latest own act.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_interaction: Option<Timestamp>,
-    /// 24 hours after the latest act that opens the window.
+    /// The time of the latest act that opens the window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window_closes_at: Option<Timestamp>,
+    pub opened_at: Option<Timestamp>,
+    /// When the window closes by the rules of the version before, which let more acts open it. Counts until the next
+    /// event of the contact.
+    #[serde(default, rename = "window_closes_at", skip_serializing_if = "Option::is_none")]
+    pub legacy_window: Option<Timestamp>,
     /// Whether the person wants no messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opted_out: Option<Stamped<bool>>,
+    /// Consent to marketing messages, by topic.
+    #[serde(default, skip_serializing_if = "Topics::is_empty")]
+    pub topics: Topics,
     /// Where the person last came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referral: Option<Stamped<Referral>>,
@@ -122,22 +109,28 @@ pub struct Contact {
     /// Bookkeeping: how many times the record was written; 0 = not yet.
     #[serde(default)]
     pub version: u64,
+    /// Bookkeeping, kept beside the facts: acts that need not be decided on.
+    #[serde(skip)]
+    pub quiet: Option<Quiet>,
 }
 
 impl Contact {
-    /// A contact of whom nothing is known but that there is one.
+    /// An empty contact.
     #[must_use]
     pub fn new(key: ContactKey, first_seen: Timestamp) -> Self {
         Self {
             key,
             first_seen,
             last_interaction: None,
-            window_closes_at: None,
+            opened_at: None,
+            legacy_window: None,
             opted_out: None,
+            topics: Topics::default(),
             referral: None,
             link: None,
             window_queued: None,
             version: 0,
+            quiet: None,
         }
     }
 
@@ -145,6 +138,18 @@ impl Contact {
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         self.link.as_ref()?.value.user_id.as_deref().map(String::as_str)
+    }
+
+    /// When the 24-hour window closes, or closed.
+    #[must_use]
+    pub fn window_closes_at(&self) -> Option<Timestamp> {
+        self.legacy_window.max(self.opened_at.map(window::closes_at))
+    }
+
+    /// Takes over an act that opened the window and was noted beside the facts.
+    pub fn acted(&mut self, at: Timestamp) {
+        self.last_interaction = self.last_interaction.max(Some(at));
+        self.opened_at = self.opened_at.max(Some(at));
     }
 
     /// Whether the person wants no messages, if they ever said.
@@ -157,7 +162,10 @@ impl Contact {
     pub fn merge(&mut self, other: &Self) {
         self.first_seen = self.first_seen.min(other.first_seen);
         self.last_interaction = self.last_interaction.max(other.last_interaction);
-        self.window_closes_at = self.window_closes_at.max(other.window_closes_at);
+        self.opened_at = self.opened_at.max(other.opened_at);
+        // Whoever knows better knows none.
+        self.legacy_window = self.legacy_window.zip(other.legacy_window).map(|(a, b)| a.max(b));
+        self.topics.merge(&other.topics);
         if let Some(opted_out) = other.opted_out.clone() {
             Stamped::merge(&mut self.opted_out, opted_out);
         }
@@ -175,6 +183,7 @@ impl Contact {
         let mut theirs = other.clone();
         theirs.window_queued = self.window_queued;
         theirs.version = self.version;
+        theirs.quiet = self.quiet;
         *self == theirs
     }
 }

@@ -2,90 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value};
+use jiff::Timestamp;
+use serde_json::Value;
 
-use super::contact::{Contact, Link, LinkedVia, Referral, Stamped};
-use super::event::{AccountLinking, Effect, Event, EventKind, Handover, Payment};
+use super::act::{Act, Effect};
+use super::contact::{Contact, Link, LinkedVia, Referral};
+use super::custom_event::{LONGEST_PROPERTY, custom_event, cut, plain};
+use super::event::{AccountLinking, Event, EventKind};
 use super::key::ContactKey;
-use super::link::{LinkError, LinkKeys, has_the_form_of_a_token};
-use super::sync::{self, Others, Synced};
+use super::proof::{Claim, Judge, Judged, LinkCounts};
+use super::settings::{MessengerSettings, UnlinkedContacts};
+use super::stamped::Stamped;
+use super::sync::{self, Others, Stored, Synced};
+use super::topic::{Topic, Topics};
 use super::user_ref::UserRefLink;
-use crate::messenger::settings::{MessengerSettings, UnlinkedContacts};
+use super::window::{Quiet, Told, moved_enough};
 use crate::outbox::{Kind, OutboxItem};
-use crate::personal::Personal;
-
-/// How long after a person's act they may be written to.
-const WINDOW: SignedDuration = SignedDuration::from_hours(24);
-
-/// Braze takes property values of 255 characters.
-const LONGEST_PROPERTY: usize = 255;
 
 /// No `ref` of Meta's is longer; what is longer is cut, so that a record stays small.
 const LONGEST_REFERENCE: usize = 1024;
-
-/// What became of tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LinkCounts {
-    /// Tokens that proved a user.
-    pub linked: u64,
-    /// `account_linking: unlinked`.
-    pub unlinked: u64,
-    /// References that are no tokens.
-    pub plain: u64,
-    /// Tokens shown after their time, or before it.
-    pub expired: u64,
-    /// Tokens of another key, algorithm or audience.
-    pub foreign: u64,
-    /// Tokens of ours without usable claims.
-    pub malformed: u64,
-}
-
-impl LinkCounts {
-    /// Each outcome with its name in metrics.
-    #[must_use]
-    pub fn outcomes(&self) -> [(&'static str, u64); 6] {
-        [
-            ("linked", self.linked),
-            ("unlinked", self.unlinked),
-            ("plain", self.plain),
-            ("expired", self.expired),
-            ("foreign", self.foreign),
-            ("malformed", self.malformed),
-        ]
-    }
-
-    /// Adds other counts to these.
-    pub fn add(&mut self, other: &Self) {
-        self.linked += other.linked;
-        self.unlinked += other.unlinked;
-        self.plain += other.plain;
-        self.expired += other.expired;
-        self.foreign += other.foreign;
-        self.malformed += other.malformed;
-    }
-
-    pub(super) fn record(&mut self, verdict: Result<(), LinkError>) {
-        *match verdict {
-            Ok(()) => &mut self.linked,
-            Err(LinkError::NotAToken) => &mut self.plain,
-            Err(LinkError::Expired | LinkError::NotYetValid) => &mut self.expired,
-            Err(LinkError::BadSignature | LinkError::WrongAlgorithm | LinkError::WrongAudience) => {
-                &mut self.foreign
-            }
-            Err(LinkError::Malformed) => &mut self.malformed,
-        } += 1;
-    }
-}
-
-/// A person's record as it is stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
-    /// The facts.
-    pub contact: Contact,
-    /// What Braze was last told.
-    pub synced: Synced,
-}
 
 /// What is to be committed for one person.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -95,6 +30,8 @@ pub struct Plan {
     pub contact: Option<Contact>,
     /// Effects that are still to leave. One that is in the outbox already must be left as it is there.
     pub outbox: Vec<OutboxItem>,
+    /// The tokens that the contact is to hold: to be written with the record or not at all.
+    pub claims: Vec<Claim>,
     /// What became of the tokens.
     pub counts: LinkCounts,
 }
@@ -111,10 +48,11 @@ pub fn decide(
     stored: Option<&Stored>,
     events: &[Event],
     derived: &[UserRefLink],
-    links: &LinkKeys,
+    judge: Judge<'_>,
     settings: &MessengerSettings,
 ) -> Plan {
     let mut plan = Plan::default();
+    let mut judged = Judged::default();
     let synced = stored.map(|stored| &stored.synced);
     let stored = stored.map(|stored| &stored.contact);
     let key = stored
@@ -134,12 +72,22 @@ pub fn decide(
         contact: stored.cloned(),
         cause: None,
     };
+    let subject = key.to_string();
     for event in &events {
-        let says = facts(&key, event, links, settings, &mut plan.counts);
+        let says = facts(&key, event, settings, |event| {
+            link(event, &subject, &mut judged, judge)
+        });
         folded.take(says, &event.key);
     }
     for link in derived.iter().filter(|link| link.contact == key) {
-        // The message that tied the person to the `user_ref` has made the contact, so its first sight counts.
+        let claimed = link
+            .token
+            .as_ref()
+            .is_none_or(|token| judged.claim(token, &subject, Some(&link.user_ref), judge));
+        if !claimed {
+            continue;
+        }
+        // The act that tied the person to the `user_ref` has made the contact, so its first sight counts.
         let first_seen = folded
             .contact
             .as_ref()
@@ -149,15 +97,15 @@ pub fn decide(
         folded.take(Some(says), &format!("user_ref:{}", link.link.at.as_millisecond()));
     }
 
+    (plan.counts, plan.claims) = (judged.counts, judged.claims);
     let Some(mut contact) = folded.contact else {
         return plan;
     };
     let held = settings.unlinked_contacts == UnlinkedContacts::Hold && contact.link.is_none();
     let version = contact.version + 1;
-    let subject = contact.key.to_string();
     let sync = !held && is_sync_due(stored, &contact, synced, settings);
     if sync {
-        contact.window_queued = Some(contact.window_closes_at.unwrap_or(contact.first_seen));
+        contact.window_queued = Some(contact.window_closes_at().unwrap_or(contact.first_seen));
         // The version makes the key of each change its own, also when the same event changes the contact twice
         // (a redelivery after its key was configured). The record is written with it or not at all.
         let cause = folded.cause.unwrap_or_else(|| "state".to_owned());
@@ -184,6 +132,7 @@ pub fn decide(
     }
     if sync || stored.is_none_or(|stored| !stored.same_facts(&contact)) {
         contact.version = version;
+        contact.quiet = Some(quiet(&contact, synced, held, settings));
         plan.contact = Some(contact);
     }
     plan
@@ -218,9 +167,8 @@ impl Folded {
 fn facts(
     key: &ContactKey,
     event: &Event,
-    links: &LinkKeys,
     settings: &MessengerSettings,
-    counts: &mut LinkCounts,
+    link: impl FnOnce(&Event) -> Option<Link>,
 ) -> Option<Contact> {
     let effect = event.effect();
     if effect == Effect::Nothing {
@@ -229,74 +177,95 @@ fn facts(
     let at = event.at;
     let mut says = Contact::new(key.clone(), at);
     says.last_interaction = (effect >= Effect::Interaction).then_some(at);
-    says.window_closes_at =
-        (effect == Effect::Window).then(|| at.saturating_add(WINDOW).unwrap_or(Timestamp::MAX));
+    says.opened_at = (effect == Effect::Window).then_some(at);
     says.opted_out = opted_out(&event.kind, settings).map(|value| Stamped { at, value });
+    says.topics = topics(&event.kind, at);
     says.referral = event
-        .kind
         .referral()
         .and_then(referral)
         .map(|value| Stamped { at, value });
-    says.link = link(event, links, counts).map(|value| Stamped { at, value });
+    says.link = link(event).map(|value| Stamped { at, value });
     Some(says)
 }
 
-fn link(event: &Event, links: &LinkKeys, counts: &mut LinkCounts) -> Option<Link> {
+fn link(event: &Event, holder: &str, judged: &mut Judged, judge: Judge<'_>) -> Option<Link> {
     if matches!(event.kind, EventKind::AccountLinking(AccountLinking::Unlinked)) {
-        counts.unlinked += 1;
+        judged.counts.unlinked += 1;
         return Some(Link {
             user_id: None,
             via: LinkedVia::AccountLinking,
         });
     }
-    let (token, via) = token_of(&event.kind)?;
-    let verdict = links.verify(token, event.at);
-    counts.record(verdict.as_ref().map(drop).map_err(|error| *error));
-    verdict.ok().map(|user_id| Link {
+    let (_, user_id, via) = judged.judge(event, holder, judge)?;
+    Some(Link {
         user_id: Some(user_id.into()),
         via,
     })
 }
 
-/// Whether one of `events` carries a token that none of our keys has signed: they may have been rotated since.
-#[must_use]
-pub fn asks_for_newer_keys(events: &[Event], links: &LinkKeys) -> bool {
-    let mut tokens = events
-        .iter()
-        .filter_map(|event| Some((token_of(&event.kind)?.0, event.at)));
-    tokens.any(|(token, at)| links.verify(token, at) == Err(LinkError::BadSignature))
+/// What is said of a topic of marketing messages, if the event is about one.
+fn topics(kind: &EventKind, at: Timestamp) -> Topics {
+    let mut topics = Topics::default();
+    let mut say = |title: &Option<String>, topic: &Topic| {
+        let value = topic.clone();
+        topics.say(title.as_deref(), Stamped { at, value });
+    };
+    match kind {
+        EventKind::Optin(optin) if Act::of(kind) == Act::MarketingOptin => say(&optin.title, &optin.topic),
+        EventKind::Optout(optout) if is_about_marketing(optout.optout_type.as_deref()) => {
+            say(&optout.title, &optout.topic);
+        }
+        _ => {}
+    }
+    topics
 }
 
-/// Where a kind of event may carry a link token.
-pub(super) fn token_of(kind: &EventKind) -> Option<(&str, LinkedVia)> {
-    let (token, via) = match kind {
-        EventKind::Referral(referral) => (referral.reference.as_ref(), LinkedVia::Ref),
-        EventKind::Postback(postback) => {
-            let referral = postback.referral.as_ref();
-            (
-                referral.and_then(|referral| referral.reference.as_ref()),
-                LinkedVia::Postback,
-            )
+fn is_about_marketing(optout_type: Option<&str>) -> bool {
+    optout_type.is_some_and(|name| name.eq_ignore_ascii_case("notification_messages"))
+}
+
+/// Which acts need not be decided on.
+fn quiet(contact: &Contact, synced: Option<&Synced>, held: bool, settings: &MessengerSettings) -> Quiet {
+    let told = synced.and_then(|synced| sync::told_window(contact, synced, settings));
+    let told = match told.max(contact.window_queued) {
+        _ if held || (contact.user_id().is_none() && synced.is_some_and(|synced| synced.held)) => {
+            Told::Nothing
         }
-        EventKind::Message(message) => {
-            let referral = message.referral.as_ref();
-            (
-                referral.and_then(|referral| referral.reference.as_ref()),
-                LinkedVia::Message,
-            )
-        }
-        EventKind::Optin(optin) => (optin.reference.as_ref(), LinkedVia::Optin),
-        EventKind::AccountLinking(AccountLinking::Linked { authorization_code }) => {
-            (authorization_code.as_ref(), LinkedVia::AccountLinking)
-        }
-        _ => (None, LinkedVia::Ref),
+        Some(told) if contact.window_closes_at().is_some() => Told::Window(told),
+        _ => Told::NoWindow,
     };
-    token.map(|token| (token.as_str(), via))
+    let last = contact.last_interaction.unwrap_or(contact.first_seen);
+    Quiet::of(last.max(contact.first_seen), told, settings)
+}
+
+/// When a person acted, if `events` are all of that person and tell nothing but that: the window is opened, and no
+/// token, word or listed kind has to be decided on.
+#[must_use]
+pub fn quiet_act(events: &[Event], settings: &MessengerSettings) -> Option<(ContactKey, Timestamp)> {
+    let key = events.first()?.contact_key()?;
+    let is_quiet = |event: &Event| {
+        event.contact_key().as_ref() == Some(&key)
+            && event.effect() == Effect::Window
+            && event.referral().is_none()
+            && event.user_ref().is_none()
+            && !matches!(event.kind, EventKind::Optin(_))
+            && opted_out(&event.kind, settings).is_none()
+            && !is_listed(&event.kind, settings)
+    };
+    let latest = events.iter().map(|event| event.at).max()?;
+    events.iter().all(is_quiet).then_some((key, latest))
+}
+
+/// Whether nothing follows from an event: a receipt of a kind that is not listed.
+#[must_use]
+pub fn is_without_effect(event: &Event, settings: &MessengerSettings) -> bool {
+    event.effect() == Effect::Nothing && event.user_ref().is_none() && !is_listed(&event.kind, settings)
 }
 
 fn opted_out(kind: &EventKind, settings: &MessengerSettings) -> Option<bool> {
     match kind {
-        EventKind::Optout => Some(true),
+        // Of a type that is not known it is kept for an operator to look at, and is no opt-out of everything.
+        EventKind::Optout(optout) => optout.optout_type.is_none().then_some(true),
         EventKind::Message(message) => {
             let text = message.text.as_ref()?.as_str().trim().to_lowercase();
             let is_one_of = |keywords: &[String]| {
@@ -304,7 +273,7 @@ fn opted_out(kind: &EventKind, settings: &MessengerSettings) -> Option<bool> {
                     .iter()
                     .any(|keyword| keyword.trim().to_lowercase() == text)
             };
-            // Who lists a word in both means to be careful.
+            // A keyword in both lists counts as opt-out.
             if is_one_of(&settings.opt_out_keywords) {
                 Some(true)
             } else if is_one_of(&settings.opt_in_keywords) {
@@ -329,17 +298,7 @@ fn referral(source: &super::event::ReferralSource) -> Option<Referral> {
     (referral != Referral::default()).then_some(referral)
 }
 
-/// The text, unless it has the form of a token: tokens are credentials, valid or not.
-fn plain(text: Option<&Personal<String>>) -> Option<&str> {
-    text.map(|text| text.as_str())
-        .filter(|text| !has_the_form_of_a_token(text.trim()))
-}
-
-fn cut(text: &str, characters: usize) -> String {
-    text.chars().take(characters).collect()
-}
-
-/// Whether Braze must hear of the change: see [`super::sync`] for what it will hear.
+/// Whether Braze must be told of the change: see [`super::sync`] for what it is told.
 ///
 /// What was queued before may have been given up since, so with time everything that Braze does not know is due.
 fn is_sync_due(
@@ -354,21 +313,22 @@ fn is_sync_due(
     };
     let link_changed = stored.and_then(Contact::user_id) != contact.user_id();
     let opted_out_changed = stored.and_then(Contact::is_opted_out) != contact.is_opted_out();
-    if link_changed || opted_out_changed {
+    let consent = |contact: &Contact| {
+        let token = contact.topics.token().map(str::to_owned);
+        (contact.topics.is_subscribed(), token)
+    };
+    let consent_changed = stored.map(consent).unwrap_or_default() != consent(contact);
+    if link_changed || opted_out_changed || consent_changed {
         // Also if Braze seems to know: a sync may be under way that tells it what was true before.
         return true;
     }
-    let window_moved = contact
-        .window_closes_at
-        .is_some_and(|closes_at| moved_enough(queued, closes_at, settings));
+    let window_moved = match contact.window_closes_at() {
+        Some(closes_at) => moved_enough(queued, closes_at, settings),
+        // Without one it is the first sight that was noted.
+        None => queued != contact.first_seen,
+    };
     window_moved
         && synced.is_none_or(|synced| !sync::plan(contact, synced, &Others::default(), settings).is_empty())
-}
-
-/// Whether a window that was last told as `told` is worth telling again.
-pub(super) fn moved_enough(told: Timestamp, now: Timestamp, settings: &MessengerSettings) -> bool {
-    let step = SignedDuration::try_from(settings.window_sync).unwrap_or(SignedDuration::MAX);
-    now > told && now.duration_since(told) >= step
 }
 
 fn is_listed(kind: &EventKind, settings: &MessengerSettings) -> bool {
@@ -377,78 +337,4 @@ fn is_listed(kind: &EventKind, settings: &MessengerSettings) -> bool {
             .events
             .iter()
             .any(|name| name.eq_ignore_ascii_case(kind.name()))
-}
-
-/// The custom event without its identifier: `{name, time, properties}`. It never holds what a person wrote,
-/// nor a token.
-fn custom_event(event: &Event) -> Value {
-    let mut properties = Map::new();
-    properties.insert("channel".to_owned(), event.channel.as_str().into());
-    properties.insert("account_id".to_owned(), event.account_id.clone().into());
-    if event.standby {
-        properties.insert("standby".to_owned(), true.into());
-    }
-    for (name, value) in details(&event.kind) {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            properties.insert(name.to_owned(), cut(value, LONGEST_PROPERTY).into());
-        }
-    }
-    if let EventKind::Message(message) = &event.kind
-        && !message.attachments.is_empty()
-    {
-        properties.insert("attachments".to_owned(), message.attachments.clone().into());
-    }
-    serde_json::json!({
-        "name": format!("messenger_{}", event.kind.name()),
-        "time": format!("{:.3}", event.at),
-        "properties": properties,
-    })
-}
-
-fn details(kind: &EventKind) -> Vec<(&'static str, Option<&str>)> {
-    let mut details = Vec::new();
-    if let Some(referral) = kind.referral() {
-        details.push(("source", referral.source.as_deref()));
-        details.push(("ref", plain(referral.reference.as_ref())));
-        details.push(("ad_id", referral.ad_id.as_deref()));
-    }
-    match kind {
-        EventKind::Postback(postback) => details.push(("payload", plain(postback.payload.as_ref()))),
-        EventKind::Optin(optin) => {
-            details.push(("type", optin.optin_type.as_deref()));
-            details.push(("ref", plain(optin.reference.as_ref())));
-            details.push(("notification_status", optin.notification_status.as_deref()));
-        }
-        EventKind::Reaction(reaction) => {
-            details.push(("action", Some(if reaction.removed { "unreact" } else { "react" })));
-            details.push(("reaction", reaction.reaction.as_deref()));
-        }
-        EventKind::AccountLinking(linking) => details.push((
-            "status",
-            Some(match linking {
-                AccountLinking::Linked { .. } => "linked",
-                AccountLinking::Unlinked => "unlinked",
-                AccountLinking::Other(status) => status,
-            }),
-        )),
-        EventKind::Handover(handover) => details.push((
-            "action",
-            Some(match handover {
-                Handover::Pass => "pass",
-                Handover::Take => "take",
-                Handover::Request => "request",
-            }),
-        )),
-        EventKind::ResponseFeedback { feedback } => details.push(("feedback", feedback.as_deref())),
-        EventKind::Payment(payment) => details.push((
-            "type",
-            Some(match payment {
-                Payment::Payment => "payment",
-                Payment::CheckoutUpdate => "checkout_update",
-                Payment::PreCheckout => "pre_checkout",
-            }),
-        )),
-        _ => {}
-    }
-    details
 }

@@ -1,8 +1,10 @@
-//! What can happen in a conversation, in the words of the domain, and what each kind means for a contact.
+//! What can happen in a conversation, in the words of the domain.
 
 use jiff::Timestamp;
+use strum::VariantNames;
 
 use super::key::{Channel, ContactKey, UserRefKey};
+use super::topic::Topic;
 use crate::digest::Digest;
 use crate::personal::Personal;
 
@@ -36,6 +38,10 @@ pub struct Event {
     pub standby: bool,
     /// What happened.
     pub kind: EventKind,
+    /// `prior_message`, beside any kind: the `user_ref` under which this person ticked a checkbox plugin before.
+    pub prior_user_ref: Option<Personal<String>>,
+    /// `referral`, beside another kind.
+    pub referral: Option<ReferralSource>,
     /// Names the event among those of its person, the same in every delivery. At most 1,000 bytes.
     pub key: Personal<String>,
 }
@@ -55,7 +61,7 @@ impl Event {
     }
 
     /// The key of the `user_ref` record that the event says something about, if any: a plugin's optin,
-    /// postback or referral, or the first message of somebody who ticked a checkbox plugin.
+    /// postback or referral, or the first act of a person who ticked a checkbox plugin.
     #[must_use]
     pub fn user_ref_key(&self) -> Option<UserRefKey> {
         self.user_ref()
@@ -66,37 +72,31 @@ impl Event {
     #[must_use]
     pub fn user_ref(&self) -> Option<&str> {
         match (&self.person, &self.kind) {
-            (Person::UserRef(user_ref), _) => Some(user_ref),
-            (_, EventKind::Optin(optin)) => optin.user_ref.as_ref().map(|text| text.as_str()),
-            (Person::Scoped(_), EventKind::Message(message)) => {
-                message.prior_user_ref.as_ref().map(|text| text.as_str())
-            }
-            _ => None,
+            (Person::UserRef(user_ref), _)
+            | (
+                _,
+                EventKind::Optin(Optin {
+                    user_ref: Some(user_ref),
+                    ..
+                }),
+            ) => Some(user_ref),
+            // An echo is the page's doing.
+            (Person::Scoped(_), EventKind::Echo { .. }) | (Person::None, _) => None,
+            (Person::Scoped(_), _) => self.prior_user_ref.as_ref().map(|text| text.as_str()),
         }
     }
 
-    /// What the event means for its person's contact.
+    /// Where the conversation came from, if the event says so.
     #[must_use]
-    pub fn effect(&self) -> Effect {
-        match self.kind.effect() {
-            // Somebody wrote, but the app that owns the thread is the one that may answer.
-            Effect::Window if self.standby => Effect::Interaction,
-            effect => effect,
-        }
+    pub fn referral(&self) -> Option<&ReferralSource> {
+        let of_kind = match &self.kind {
+            EventKind::Message(message) => message.referral.as_ref(),
+            EventKind::Postback(postback) => postback.referral.as_ref(),
+            EventKind::Referral(referral) => Some(referral),
+            _ => None,
+        };
+        of_kind.or(self.referral.as_ref())
     }
-}
-
-/// What a kind of event means for a contact. Each includes the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Effect {
-    /// The page's doing, or a receipt: no contact comes from it.
-    Nothing,
-    /// There is such a person, though it was not their doing.
-    Contact,
-    /// The person did something.
-    Interaction,
-    /// The person did something that opens the 24-hour window.
-    Window,
 }
 
 /// Where a conversation came from.
@@ -123,8 +123,6 @@ pub struct Message {
     pub attachments: Vec<String>,
     /// The ad or product it answers.
     pub referral: Option<ReferralSource>,
-    /// The `user_ref` under which this person ticked a checkbox plugin before.
-    pub prior_user_ref: Option<Personal<String>>,
 }
 
 /// A tapped button.
@@ -147,10 +145,25 @@ pub struct Optin {
     pub reference: Option<Personal<String>>,
     /// Names the person of a checkbox plugin until the PSID is known.
     pub user_ref: Option<Personal<String>>,
-    /// Whether a token for later messages came with it. The token itself is not kept.
-    pub has_token: bool,
+    /// Whether a token for one later message came with it. The token itself is not kept.
+    pub has_one_time_token: bool,
+    /// The title of a topic of marketing messages.
+    pub title: Option<String>,
+    /// What was said of that topic.
+    pub topic: Topic,
     /// `STOP NOTIFICATIONS`, `RESUME NOTIFICATIONS`; for one topic, so not an opt-out of everything.
     pub notification_status: Option<String>,
+}
+
+/// An opt-out. Meta publishes no sample of it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Optout {
+    /// `notification_messages`, or none for everything.
+    pub optout_type: Option<String>,
+    /// The title of the topic.
+    pub title: Option<String>,
+    /// What was said of that topic.
+    pub topic: Topic,
 }
 
 /// A reaction to a message.
@@ -201,7 +214,8 @@ pub enum Payment {
 }
 
 /// What happened. Kinds carry only what a decision or a custom event needs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum EventKind {
     /// The person wrote.
     Message(Message),
@@ -260,115 +274,53 @@ pub enum EventKind {
     GamePlay,
     /// A payment event of old.
     Payment(Payment),
-    /// The person opted out. Meta publishes no sample of it.
-    Optout,
+    /// The person opted out.
+    Optout(Optout),
+    /// A marketing message was sent to the person.
+    MarketingMessageEchoes,
+    /// A marketing message reached the person's device.
+    MarketingMessageDeliveries,
+    /// The person saw a marketing message.
+    MarketingMessageReads,
+    /// The person tapped a marketing message.
+    MarketingMessageClicks,
+    /// A marketing message could not be delivered. Meta does not say to whom.
+    MarketingMessageDeliveryFailed,
+    /// A message template of the page changed its status.
+    MessageTemplateStatusUpdate,
     /// None of the above; its raw item is quarantined.
     Unknown,
 }
 
-/// Every name that `MESSENGER_EVENTS` may list: the kinds that a person may stand behind.
-pub const EVENT_NAMES: [&str; 18] = [
-    "message",
-    "echo",
-    "unsend",
-    "edit",
-    "delivery",
-    "read",
-    "postback",
-    "optin",
-    "referral",
-    "reaction",
-    "account_linking",
-    "handover",
-    "feedback",
-    "response_feedback",
-    "customer_information",
-    "game_play",
-    "payment",
-    "optout",
-];
+/// Every name that `MESSENGER_EVENTS` may list: the kinds that a person may stand behind, and what Meta's own fields are
+/// called.
+pub fn event_names() -> impl Iterator<Item = &'static str> {
+    const NOBODYS: [&str; 3] = ["app_roles", "policy_enforcement", "unknown"];
+    EventKind::VARIANTS
+        .iter()
+        .copied()
+        .filter(|name| !NOBODYS.contains(name))
+}
 
 impl EventKind {
     /// The kind's name: in `MESSENGER_EVENTS`, in custom events (`messenger_<name>`) and in metrics.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Message(_) => "message",
-            Self::Echo { .. } => "echo",
-            Self::Unsend { .. } => "unsend",
-            Self::Edit { .. } => "edit",
-            Self::Delivery => "delivery",
-            Self::Read => "read",
-            Self::Postback(_) => "postback",
-            Self::Optin(_) => "optin",
-            Self::Referral(_) => "referral",
-            Self::Reaction(_) => "reaction",
-            Self::AccountLinking(_) => "account_linking",
-            Self::Handover(_) => "handover",
-            Self::AppRoles => "app_roles",
-            Self::PolicyEnforcement { .. } => "policy_enforcement",
-            Self::Feedback => "feedback",
-            Self::ResponseFeedback { .. } => "response_feedback",
-            Self::CustomerInformation => "customer_information",
-            Self::GamePlay => "game_play",
-            Self::Payment(_) => "payment",
-            Self::Optout => "optout",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 
-    /// What the kind means for a contact.
-    ///
-    /// The window is opened by what Meta lists as opening it: writing, tapping a button (postback, optin,
-    /// the buttons of account linking), coming by an m.me link, an ad or a plugin, and reacting. Taking
-    /// something back, changing it, or filling in a form is an act of the person too, but is not on that list;
-    /// to promise an open window that is closed makes a campaign fail (code 10, subcode 2018278).
-    ///
-    /// | kind | contact | interaction | window |
-    /// |---|---|---|---|
-    /// | message, postback, optin, referral, reaction, `account_linking` | yes | yes | yes |
-    /// | unsend, edit, reaction taken back, forms, game, payment, optout | yes | yes | no |
-    /// | handover | yes | no | no |
-    /// | echo, delivery, read, `app_roles`, policy, unknown | no | no | no |
-    ///
-    /// Under standby nothing opens a window: see [`Event::effect`].
+    /// The kind of a change of the Page field `field`, if its value is no item of a conversation.
     #[must_use]
-    pub fn effect(&self) -> Effect {
-        match self {
-            Self::Reaction(reaction) if reaction.removed => Effect::Interaction,
-            Self::Message(_)
-            | Self::Postback(_)
-            | Self::Optin(_)
-            | Self::Referral(_)
-            | Self::Reaction(_)
-            | Self::AccountLinking(_) => Effect::Window,
-            Self::Unsend { .. }
-            | Self::Edit { .. }
-            | Self::Feedback
-            | Self::ResponseFeedback { .. }
-            | Self::CustomerInformation
-            | Self::GamePlay
-            | Self::Payment(_)
-            | Self::Optout => Effect::Interaction,
-            Self::Handover(_) => Effect::Contact,
-            Self::Echo { .. }
-            | Self::Delivery
-            | Self::Read
-            | Self::AppRoles
-            | Self::PolicyEnforcement { .. }
-            | Self::Unknown => Effect::Nothing,
-        }
-    }
-
-    /// Where the conversation came from, if the event says so.
-    #[must_use]
-    pub fn referral(&self) -> Option<&ReferralSource> {
-        match self {
-            Self::Message(message) => message.referral.as_ref(),
-            Self::Postback(postback) => postback.referral.as_ref(),
-            Self::Referral(referral) => Some(referral),
-            _ => None,
-        }
+    pub fn of_field(field: &str) -> Option<Self> {
+        Some(match field {
+            "marketing_message_echoes" => Self::MarketingMessageEchoes,
+            "marketing_message_deliveries" => Self::MarketingMessageDeliveries,
+            "marketing_message_reads" => Self::MarketingMessageReads,
+            "marketing_message_clicks" => Self::MarketingMessageClicks,
+            "marketing_message_delivery_failed" => Self::MarketingMessageDeliveryFailed,
+            "message_template_status_update" => Self::MessageTemplateStatusUpdate,
+            _ => return None,
+        })
     }
 }
 

@@ -24,7 +24,7 @@ use serde_json::Value;
 pub const AUDIENCE: &str = "messenger-link";
 
 /// How far clocks may be apart.
-const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
+pub(super) const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 
 /// Braze's limit for `external_id`, in bytes.
 const LONGEST_USER_ID: usize = 987;
@@ -97,8 +97,20 @@ pub struct LinkKeys {
     keys: Vec<DecodingKey>,
 }
 
+/// What a good token says.
+pub(super) struct Proven {
+    pub(super) user_id: String,
+    pub(super) expires_at: Timestamp,
+}
+
 impl LinkKeys {
-    /// Takes the keys. An empty key is left out: it would let everybody in.
+    /// No keys: enough where no token is.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { keys: Vec::new() }
+    }
+
+    /// Takes the keys. An empty key is left out: anybody could sign with it.
     #[must_use]
     pub fn new(current: &SecretString, previous: Option<&SecretString>) -> Self {
         let keys = std::iter::once(current)
@@ -116,6 +128,11 @@ impl LinkKeys {
     ///
     /// A [`LinkError`]; the signature is checked before any claim is believed.
     pub fn verify(&self, token: &str, at: Timestamp) -> Result<String, LinkError> {
+        Ok(self.prove(token, at)?.user_id)
+    }
+
+    /// [`LinkKeys::verify`], with all that the token says.
+    pub(super) fn prove(&self, token: &str, at: Timestamp) -> Result<Proven, LinkError> {
         let token = token.trim();
         if !has_the_form_of_a_token(token) {
             return Err(LinkError::NotAToken);
@@ -123,7 +140,7 @@ impl LinkKeys {
         let mut refused = LinkError::BadSignature;
         for key in &self.keys {
             match jsonwebtoken::decode::<Claims>(token, key, &signature_only()) {
-                Ok(decoded) => return decoded.claims.user_id(at),
+                Ok(decoded) => return decoded.claims.proven(at),
                 Err(error) => match error.kind() {
                     ErrorKind::InvalidSignature => {}
                     ErrorKind::InvalidAlgorithm => refused = LinkError::WrongAlgorithm,
@@ -195,7 +212,7 @@ struct Claims {
 }
 
 impl Claims {
-    fn user_id(self, at: Timestamp) -> Result<String, LinkError> {
+    fn proven(self, at: Timestamp) -> Result<Proven, LinkError> {
         let ours = match &self.aud {
             Value::String(audience) => audience == AUDIENCE,
             Value::Array(audiences) => audiences.iter().any(|audience| audience == AUDIENCE),
@@ -215,7 +232,10 @@ impl Claims {
             }
         }
         match self.sub {
-            Value::String(user_id) if is_user_id(&user_id) => Ok(user_id),
+            Value::String(user_id) if is_user_id(&user_id) => Ok(Proven {
+                user_id,
+                expires_at: expires,
+            }),
             _ => Err(LinkError::Malformed),
         }
     }

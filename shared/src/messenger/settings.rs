@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::event::EVENT_NAMES;
+use super::event::event_names;
 use crate::config::Env;
 
 /// What is sent of people who are not linked to a user.
@@ -39,6 +39,10 @@ pub struct MessengerSettings {
     pub window_attribute: Option<String>,
     /// `WINDOW_SYNC_MINUTES`: the window attribute is refreshed at most this often.
     pub window_sync: Duration,
+    /// `MARKETING_ATTRIBUTE`: whether the person wants marketing messages; `None` = off.
+    pub marketing_attribute: Option<String>,
+    /// `MARKETING_TOKEN_ATTRIBUTE`; `None` = notification tokens are not told.
+    pub marketing_token_attribute: Option<String>,
     /// `UNLINKED_CONTACTS`
     pub unlinked_contacts: UnlinkedContacts,
     /// `MESSENGER_EVENTS`: event kinds that also become custom events.
@@ -52,12 +56,17 @@ pub struct MessengerSettings {
 impl MessengerSettings {
     /// Reads the group.
     pub fn read(env: &mut Env<'_>) -> Self {
-        let window = env.or("WINDOW_ATTRIBUTE", "messenger_window_closes_at");
+        let mut attribute = |name, default| Some(env.or(name, default)).filter(|name| !name.is_empty());
+        let window_attribute = attribute("WINDOW_ATTRIBUTE", "messenger_window_closes_at");
+        let marketing_attribute = attribute("MARKETING_ATTRIBUTE", "messenger_marketing_opted_in");
+        let marketing_token_attribute = attribute("MARKETING_TOKEN_ATTRIBUTE", "");
         let minutes: u64 = env.parsed("WINDOW_SYNC_MINUTES", 60, "a whole number of minutes");
         Self {
             messenger_id_attribute: env.or("MESSENGER_ID_ATTRIBUTE", "messenger_id"),
             instagram_id_attribute: env.or("INSTAGRAM_ID_ATTRIBUTE", "instagram_id"),
-            window_attribute: Some(window).filter(|name| !name.is_empty()),
+            window_attribute,
+            marketing_attribute,
+            marketing_token_attribute,
             window_sync: Duration::from_secs(minutes * 60),
             unlinked_contacts: env.parsed("UNLINKED_CONTACTS", UnlinkedContacts::Alias, "`alias` or `hold`"),
             events: events(env),
@@ -74,8 +83,8 @@ fn events(env: &mut Env<'_>) -> Vec<String> {
         .map(|event| event.to_ascii_lowercase())
         .collect();
     for event in &events {
-        if !EVENT_NAMES.contains(&event.as_str()) {
-            let known = EVENT_NAMES.join(", ");
+        if !event_names().any(|name| name == event) {
+            let known = event_names().collect::<Vec<_>>().join(", ");
             env.problem(format!(
                 "MESSENGER_EVENTS names `{event}`, but knows only {known}"
             ));

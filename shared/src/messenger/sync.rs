@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::contact::Contact;
-use super::decide::moved_enough;
 use super::key::{Channel, ContactKey};
+use super::window::moved_enough;
 use crate::messenger::settings::{MessengerSettings, UnlinkedContacts};
 use crate::personal::Personal;
 
@@ -36,6 +36,15 @@ pub use others::Others;
 
 /// The boolean attribute that says whether a person wants no messages.
 pub const OPTED_OUT_ATTRIBUTE: &str = "messenger_opted_out";
+
+/// A person's record as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The facts.
+    pub contact: Contact,
+    /// What Braze was last told.
+    pub synced: Synced,
+}
 
 /// Which profile carries the contact's attributes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -210,9 +219,12 @@ fn on_profile(
     synced: &Synced,
     settings: &MessengerSettings,
 ) -> SyncPlan {
-    let changed = difference(&wanted(contact, settings), &synced.attributes, settings);
+    let changed = difference(contact, &synced.attributes, settings);
     let mut after = synced.clone();
     after.attributes.extend(changed.clone());
+    after
+        .attributes
+        .retain(|name, value| !value.is_null() || !changed.contains_key(name));
     let before = synced.with_unknown(changed.keys().cloned());
     let mut object = fields;
     let attributes = if changed.is_empty() {
@@ -269,37 +281,67 @@ fn wanted(contact: &Contact, settings: &MessengerSettings) -> BTreeMap<String, V
     let mut wanted = BTreeMap::new();
     // A string, as ids have more digits than a JSON number keeps.
     wanted.insert(filled(id_attribute, key), Value::from(key.scoped_id.as_str()));
-    if let (Some(name), Some(closes_at)) = (&settings.window_attribute, contact.window_closes_at) {
-        wanted.insert(of_channel(name, key), format!("{closes_at:.0}").into());
-    }
     if let Some(opted_out) = contact.is_opted_out() {
         wanted.insert(of_channel(OPTED_OUT_ATTRIBUTE, key), opted_out.into());
     }
+    let subscribed = contact.topics.is_subscribed();
+    if let (Some(name), Some(subscribed)) = (&settings.marketing_attribute, subscribed) {
+        wanted.insert(of_channel(name, key), subscribed.into());
+    }
+    let passing = passing(contact, settings).into_iter();
+    wanted.extend(passing.filter_map(|(name, value)| Some((name, value?))));
     wanted.remove("");
     wanted
 }
 
-/// What of `wanted` must be written over `told`. The window alone is written only if it moved far enough.
+/// The attributes that may cease to be, each with its value as long as there is one.
+fn passing(contact: &Contact, settings: &MessengerSettings) -> Vec<(String, Option<Value>)> {
+    let window = settings.window_attribute.as_ref().map(|name| {
+        let closes_at = contact.window_closes_at();
+        (name, closes_at.map(|closes_at| format!("{closes_at:.0}").into()))
+    });
+    let token = settings.marketing_token_attribute.as_ref();
+    let token = token.map(|name| (name, contact.topics.token().map(Value::from)));
+    let named = window.into_iter().chain(token);
+    named
+        .map(|(name, value)| (of_channel(name, &contact.key), value))
+        .collect()
+}
+
+/// The names of attributes that the profile should not carry.
+fn unwanted(contact: &Contact, settings: &MessengerSettings) -> impl Iterator<Item = String> {
+    let passing = passing(contact, settings).into_iter();
+    passing.filter_map(|(name, value)| value.is_none().then_some(name))
+}
+
+/// The window that Braze was last told.
+pub(super) fn told_window(
+    contact: &Contact,
+    synced: &Synced,
+    settings: &MessengerSettings,
+) -> Option<Timestamp> {
+    let name = of_channel(settings.window_attribute.as_ref()?, &contact.key);
+    time(synced.attributes.get(&name)?)
+}
+
+/// What must be written over `told`: null takes back what is no longer true. The window alone is written only if it
+/// moved far enough.
 fn difference(
-    wanted: &BTreeMap<String, Value>,
+    contact: &Contact,
     told: &BTreeMap<String, Value>,
     settings: &MessengerSettings,
 ) -> BTreeMap<String, Value> {
-    let changed = wanted
-        .iter()
-        .filter(|(name, value)| told.get(*name) != Some(value));
-    let worth_it = changed.clone().any(
+    let mut changed = wanted(contact, settings);
+    changed.retain(|name, value| told.get(name) != Some(value));
+    let gone = unwanted(contact, settings).filter(|name| told.contains_key(name));
+    changed.extend(gone.map(|name| (name, Value::Null)));
+    let worth_it = changed.iter().any(
         |(name, value)| match (told.get(name).and_then(time), time(value)) {
             (Some(told), Some(now)) => moved_enough(told, now, settings),
             _ => true,
         },
     );
-    if !worth_it {
-        return BTreeMap::new();
-    }
-    changed
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    if worth_it { changed } else { BTreeMap::new() }
 }
 
 fn time(value: &Value) -> Option<Timestamp> {

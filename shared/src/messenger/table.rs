@@ -1,6 +1,10 @@
 //! The contacts table: contacts, the `user_ref`s of people whose PSID is not known yet, what Braze was told, and under
 //! `user#<external_id>` the users to whose Braze profiles contacts were ever moved.
 //!
+//! Beside the facts stand numbers (milliseconds since 1970) that one conditional write decides on: `latest`, an act that
+//! opened the window and was noted without a decision, and from when (`quiet_from`) until when (`quiet_until`) such acts
+//! may be noted so. `link_token#<hash>` says which contact or `user_ref` a link token has linked.
+//!
 //! Two writers share a contact and do not disturb each other: the webhook function writes `facts` (conditional on
 //! `version`), the dispatcher writes `synced` (under its lease). Users' records are the dispatcher's alone.
 
@@ -8,23 +12,26 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::clock::Clock;
 use crate::messenger::contact::Contact;
-use crate::messenger::decide::Stored;
 use crate::messenger::key::{ContactKey, UserRefKey};
-use crate::messenger::sync::Synced;
+use crate::messenger::proof::{Claim as TokenClaim, Holders};
+use crate::messenger::sync::{Stored, Synced};
 use crate::messenger::user_ref::UserRef;
 use crate::outbox::{Outbox, OutboxItem};
-use crate::store::table::Table;
+use crate::store::table::{Table, Updated, send_update};
 use crate::store::transact::{MAX_TRANSACT, Transacted, transact_once};
 use crate::store::update::Update;
-use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, string};
+use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, number, string};
 use crate::telemetry;
+
+/// What the keys of link tokens begin with.
+const TOKEN: &str = "link_token#";
 
 /// Calls under way at once.
 const CONCURRENCY: usize = 32;
@@ -47,9 +54,30 @@ pub struct Known {
     pub unreadable_contacts: HashSet<ContactKey>,
     /// The same of `user_ref`s.
     pub unreadable_user_refs: HashSet<UserRefKey>,
+    /// Who holds the link tokens that were asked for.
+    pub holders: Holders,
+}
+
+/// What noting an act came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few at a time, and none is kept"
+)]
+#[derive(Debug)]
+pub enum Acted {
+    /// It is noted, and nothing else follows from it.
+    Noted,
+    /// It has to be decided on, given what is known of the contact.
+    Undecided(Known),
+    /// It has to be decided on, and the contact has to be read: a transaction is under way at it.
+    Busy,
 }
 
 /// A record to write.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few at a time, and none is kept"
+)]
 #[derive(Debug, Clone)]
 pub enum Record {
     /// A contact's facts; its `version` is the one after the one that was read.
@@ -63,13 +91,25 @@ pub enum Record {
 pub struct Unit {
     /// The record, if it changes.
     pub record: Option<Record>,
+    /// Link tokens that it is to hold, with the record or not at all.
+    pub claims: Vec<TokenClaim>,
     /// Effects that follow from it.
     pub outbox: Vec<OutboxItem>,
 }
 
 impl Unit {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.writes() == 0
+    }
+
     fn writes(&self) -> usize {
-        usize::from(self.record.is_some()) + self.outbox.len()
+        self.states() + self.outbox.len()
+    }
+
+    fn states(&self) -> usize {
+        usize::from(self.record.is_some()) + self.claims.len()
     }
 
     /// Units that each fit a transaction. What goes into a second one are effects alone, and putting those
@@ -77,10 +117,13 @@ impl Unit {
     fn split(mut self) -> Vec<Self> {
         let mut units = Vec::new();
         while self.writes() > MAX_TRANSACT {
-            let rest = self.outbox.split_off(self.outbox.len() - MAX_TRANSACT + 1);
+            let most = self.outbox.len().saturating_sub(MAX_TRANSACT);
+            let rest = self
+                .outbox
+                .split_off(most.max(MAX_TRANSACT - self.states()).min(self.outbox.len() - 1));
             units.push(Self {
-                record: None,
                 outbox: rest,
+                ..Self::default()
             });
         }
         units.push(self);
@@ -93,6 +136,7 @@ struct ContactItem {
     facts: Contact,
     #[serde(default)]
     synced: Synced,
+    latest: Option<i64>,
 }
 
 impl Contacts {
@@ -105,42 +149,45 @@ impl Contacts {
         }
     }
 
-    /// Reads contacts and `user_ref`s consistently, 100 a call.
-    pub async fn read(&self, contacts: &[ContactKey], user_refs: &[UserRefKey]) -> Result<Known, StoreError> {
+    /// Reads contacts, `user_ref`s and the holders of link tokens (by hash) consistently, 100 a call.
+    pub async fn read(
+        &self,
+        contacts: &[ContactKey],
+        user_refs: &[UserRefKey],
+        tokens: &[String],
+    ) -> Result<Known, StoreError> {
         let contacts = contacts.iter().map(ToString::to_string);
         let keys = contacts.chain(user_refs.iter().map(ToString::to_string));
+        let keys = keys.chain(tokens.iter().map(|hash| token_key(hash)));
         let keys: Vec<Item> = keys.map(key).collect();
         let items = self.table.get_all(&keys).await?;
-        let user_refs: HashMap<&str, &UserRefKey> = user_refs.iter().map(|key| (key.as_str(), key)).collect();
-        let mut known = Known::default();
-        for mut item in items {
-            let key = item.get("contact_key").and_then(|key| key.as_s().ok()).cloned();
-            let key = key.unwrap_or_default();
-            let unreadable = |error: &StoreError| {
-                metrics::counter!(telemetry::UNREADABLE_ITEMS).increment(1);
-                let subject = telemetry::pseudonym(&key);
-                tracing::error!(%error, contact = subject, "a record cannot be read; others go on without it");
-            };
-            if let Some(user_ref) = user_refs.get(key.as_str()).copied() {
-                let record = item.remove("facts").unwrap_or_else(|| string(""));
-                match unpack(record) {
-                    Ok(record) => drop(known.user_refs.insert(user_ref.clone(), record)),
-                    Err(error) => {
-                        unreadable(&error);
-                        known.unreadable_user_refs.insert(user_ref.clone());
-                    }
+        Ok(known(items, user_refs))
+    }
+
+    /// Connects to DynamoDB, by reading a key that no contact has.
+    pub async fn connect(&self) -> Result<(), StoreError> {
+        self.table.get_all(&[key("-")]).await?;
+        Ok(())
+    }
+
+    /// Notes that a contact acted in a way that opens the window, if nothing else follows from it.
+    pub async fn acted(&self, contact: &ContactKey, at: Timestamp) -> Result<Acted, StoreError> {
+        let update = Update::new(key(contact.to_string()))
+            .set("latest", number(at.as_millisecond()))
+            .when("attribute_exists(#facts)")
+            .when(":latest >= #quiet_from AND :latest <= #quiet_until")
+            .when("attribute_not_exists(#latest) OR #latest < :latest")
+            .build(&self.table.name)?;
+        Ok(
+            match send_update(&self.table.client, ReturnValue::None, update).await? {
+                Updated::Made(_) => Acted::Noted,
+                Updated::Refused(item) => {
+                    let items = Some(item).filter(|item| !item.is_empty());
+                    Acted::Undecided(known(items, &[]))
                 }
-                continue;
-            }
-            match read_contact(item) {
-                Ok(stored) => drop(known.contacts.insert(stored.contact.key.clone(), stored)),
-                Err(error) => {
-                    unreadable(&error);
-                    known.unreadable_contacts.extend(key.parse::<ContactKey>());
-                }
-            }
-        }
-        Ok(known)
+                Updated::Conflict => Acted::Busy,
+            },
+        )
     }
 
     /// Writes all units in as few calls as DynamoDB's limits allow: each wholly or not at all, and of one that does not
@@ -150,7 +197,8 @@ impl Contacts {
         let split =
             |(name, unit): (Name, Unit)| unit.split().into_iter().map(move |unit| (name.clone(), unit));
         let units = units.into_iter().flat_map(split);
-        let (alone, together): (Vec<_>, Vec<_>) = units.partition(|(_, unit)| unit.outbox.is_empty());
+        let (alone, together): (Vec<_>, Vec<_>) =
+            units.partition(|(_, unit)| unit.outbox.is_empty() && unit.claims.is_empty());
         let alone = alone.into_iter().map(|unit| vec![unit]);
         let refused: Vec<Vec<Name>> = stream::iter(alone.chain(groups(together)))
             .map(|group| self.write_group(group))
@@ -165,7 +213,7 @@ impl Contacts {
         if group.len() > 1 {
             let mut writes = Vec::new();
             for (_, unit) in &group {
-                writes.extend(self.record(unit)?);
+                writes.extend(self.states(unit)?);
                 for item in &unit.outbox {
                     writes.push(self.outbox.put(item)?);
                 }
@@ -177,7 +225,7 @@ impl Contacts {
         }
         stream::iter(group)
             .map(|(name, unit)| async move {
-                let written = self.outbox.commit(self.record(&unit)?, &unit.outbox).await?;
+                let written = self.outbox.commit(self.states(&unit)?, &unit.outbox).await?;
                 Ok((!written).then_some(name))
             })
             .buffer_unordered(CONCURRENCY)
@@ -186,10 +234,28 @@ impl Contacts {
             .await
     }
 
-    fn record(&self, unit: &Unit) -> Result<Option<TransactWriteItem>, StoreError> {
-        let Some(record) = &unit.record else {
-            return Ok(None);
+    fn states(&self, unit: &Unit) -> Result<Vec<TransactWriteItem>, StoreError> {
+        let record = unit.record.iter().map(|record| self.record(record));
+        record
+            .chain(unit.claims.iter().map(|claim| self.token(claim)))
+            .collect()
+    }
+
+    /// A link token links the one that is stored with it first.
+    fn token(&self, claim: &TokenClaim) -> Result<TransactWriteItem, StoreError> {
+        let mut update = Update::new(key(token_key(&claim.token.hash)))
+            .set("holder", string(claim.holder.as_str()))
+            .set("expires_at", number(claim.token.expires_at.as_second()));
+        update = match &claim.user_ref {
+            Some(user_ref) => update
+                .value("user_ref", string(user_ref.as_str()))
+                .when("attribute_not_exists(#holder) OR #holder = :holder OR #holder = :user_ref"),
+            None => update.when("attribute_not_exists(#holder) OR #holder = :holder"),
         };
+        update.in_transaction(&self.table.name)
+    }
+
+    fn record(&self, record: &Record) -> Result<TransactWriteItem, StoreError> {
         let (name, version, user_id, facts) = match record {
             Record::Contact(contact) => (
                 contact.key.to_string(),
@@ -199,11 +265,19 @@ impl Contacts {
             ),
             Record::UserRef(key, user_ref) => (key.to_string(), user_ref.version, None, attribute(user_ref)?),
         };
-        let update = Update::new(key(name))
+        let mut update = Update::new(key(name))
             .set("facts", facts)
             .version(version)
             .set_or_remove("user_id", user_id.map(string));
-        update.in_transaction(&self.table.name).map(Some)
+        if let Record::Contact(Contact {
+            quiet: Some(quiet), ..
+        }) = record
+        {
+            update = update
+                .set("quiet_from", number(quiet.from))
+                .set("quiet_until", number(quiet.until));
+        }
+        update.in_transaction(&self.table.name)
     }
 
     /// Claims a contact for `length` and reads it in the same call.
@@ -261,6 +335,47 @@ impl Contacts {
     }
 }
 
+/// What items of the table say.
+fn known(items: impl IntoIterator<Item = Item>, user_refs: &[UserRefKey]) -> Known {
+    let user_refs: HashMap<&str, &UserRefKey> = user_refs.iter().map(|key| (key.as_str(), key)).collect();
+    let mut known = Known::default();
+    for mut item in items {
+        let key = item.get("contact_key").and_then(|key| key.as_s().ok()).cloned();
+        let key = key.unwrap_or_default();
+        if let Some(hash) = key.strip_prefix(TOKEN) {
+            let holder = item.get("holder").and_then(|holder| holder.as_s().ok());
+            known
+                .holders
+                .insert(hash.to_owned(), holder.cloned().unwrap_or_default());
+            continue;
+        }
+        let unreadable = |error: &StoreError| {
+            metrics::counter!(telemetry::UNREADABLE_ITEMS).increment(1);
+            let subject = telemetry::pseudonym(&key);
+            tracing::error!(%error, contact = subject, "a record cannot be read; others go on without it");
+        };
+        if let Some(user_ref) = user_refs.get(key.as_str()).copied() {
+            let record = item.remove("facts").unwrap_or_else(|| string(""));
+            match unpack(record) {
+                Ok(record) => drop(known.user_refs.insert(user_ref.clone(), record)),
+                Err(error) => {
+                    unreadable(&error);
+                    known.unreadable_user_refs.insert(user_ref.clone());
+                }
+            }
+            continue;
+        }
+        match read_contact(item) {
+            Ok(stored) => drop(known.contacts.insert(stored.contact.key.clone(), stored)),
+            Err(error) => {
+                unreadable(&error);
+                known.unreadable_contacts.extend(key.parse::<ContactKey>());
+            }
+        }
+    }
+    known
+}
+
 /// Units that share a transaction.
 fn groups<Name>(units: Vec<(Name, Unit)>) -> Vec<Vec<(Name, Unit)>> {
     let mut groups: Vec<Vec<(Name, Unit)>> = Vec::new();
@@ -282,13 +397,21 @@ fn key(contact_key: impl Into<String>) -> Item {
     Item::from([("contact_key".to_owned(), string(contact_key))])
 }
 
+fn token_key(hash: &str) -> String {
+    format!("{TOKEN}{hash}")
+}
+
 fn read_contact(item: Item) -> Result<Stored, StoreError> {
-    let ContactItem { facts, synced } =
-        serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("contact read"))?;
-    Ok(Stored {
-        contact: facts,
+    let ContactItem {
+        facts,
         synced,
-    })
+        latest,
+    } = serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("contact read"))?;
+    let mut contact: Contact = facts;
+    if let Some(latest) = latest.and_then(|latest| Timestamp::from_millisecond(latest).ok()) {
+        contact.acted(latest);
+    }
+    Ok(Stored { contact, synced })
 }
 
 fn unpack(value: AttributeValue) -> Result<UserRef, StoreError> {

@@ -1,11 +1,15 @@
 //! The whole of the module, from bytes to plans.
 
+mod changes;
+mod consent;
 mod fixtures;
 mod lenient;
 mod order;
+mod proofs;
 mod several;
 mod syncing;
 mod tokens;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +17,11 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 
 use super::link::mint;
-use super::{ContactKey, Event, LinkKeys, Parsed, UserRefKey, parse};
+use super::user_ref::UserRefPlan;
+use super::{
+    ContactKey, Event, Holders, Judge, LinkKeys, Parsed, Plan, Stored, UserRef, UserRefKey, UserRefLink,
+    parse,
+};
 use crate::config::Env;
 use crate::messenger::settings::MessengerSettings;
 use crate::webhook::signature::{Received, Verified, sign};
@@ -42,6 +50,23 @@ fn parsed(body: impl Into<Vec<u8>>) -> Parsed {
 
 fn link_keys() -> LinkKeys {
     LinkKeys::new(&SecretString::from(LINK_KEY), None)
+}
+
+/// Decides with the keys of the tests, as if no token had a holder.
+fn decide(
+    stored: Option<&Stored>,
+    events: &[Event],
+    derived: &[UserRefLink],
+    keys: &LinkKeys,
+    settings: &MessengerSettings,
+) -> Plan {
+    let holders = &Holders::default();
+    super::decide(stored, events, derived, Judge { keys, holders }, settings)
+}
+
+fn decide_user_ref(stored: Option<&UserRef>, events: &[Event], keys: &LinkKeys) -> UserRefPlan {
+    let holders = &Holders::default();
+    super::decide_user_ref(stored, events, Judge { keys, holders })
 }
 
 fn token(user_id: &str, now: Timestamp) -> String {

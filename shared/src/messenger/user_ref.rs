@@ -1,17 +1,17 @@
 //! People who are known by a plugin's `user_ref` before their PSID is.
 //!
 //! The checkbox plugin reports an optin with a `user_ref` and no sender. The PSID comes with the person's
-//! first message, whose `prior_message` names the `user_ref`. The two may arrive in either order, so what is
+//! first act, whose `prior_message` names the `user_ref`. The two may arrive in either order, so what is
 //! known of a `user_ref` is kept in a record of its own, again as facts that only grow.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::contact::{Link, LinkedVia, Stamped};
-use super::decide::{LinkCounts, token_of};
+use super::contact::{Link, LinkedVia};
 use super::event::{Event, EventKind, Person};
-use super::key::{Channel, ContactKey};
-use super::link::LinkKeys;
+use super::key::{Channel, ContactKey, UserRefKey};
+use super::proof::{Claim, Holders, Judge, Judged, LinkCounts, Token};
+use super::stamped::Stamped;
 use crate::personal::Personal;
 
 /// What is known of one `user_ref`.
@@ -20,6 +20,9 @@ pub struct UserRef {
     /// The user whom a token proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<Stamped<Link>>,
+    /// The token of that link; none in records of the version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Stamped<Token>>,
     /// The PSID that the person wrote with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scoped_id: Option<Stamped<Personal<String>>>,
@@ -35,6 +38,10 @@ pub struct UserRefLink {
     pub contact: ContactKey,
     /// The link, at the time of the event that carried the token.
     pub link: Stamped<Link>,
+    /// The token, and the key of the `user_ref`: the contact takes it over.
+    pub token: Option<Token>,
+    /// The key of the `user_ref`.
+    pub user_ref: String,
 }
 
 /// What the events say about one `user_ref`: the record if it must be written, the link if both sides are
@@ -44,23 +51,29 @@ pub struct UserRefLink {
 /// long as they are of the same `user_ref`. The link is given whenever both sides are known, also if nothing
 /// changed: the contact may not have been written last time.
 #[must_use]
-pub fn decide_user_ref(stored: Option<&UserRef>, events: &[Event], links: &LinkKeys) -> UserRefPlan {
-    let mut counts = LinkCounts::default();
+pub fn decide_user_ref(stored: Option<&UserRef>, events: &[Event], judge: Judge<'_>) -> UserRefPlan {
+    let mut judged = Judged::default();
     let mut record = stored.cloned().unwrap_or_default();
-    let mut account = None;
-    for event in events.iter().filter(|event| event.user_ref().is_some()) {
-        account = Some((event.channel, event.account_id.as_str()));
-        fold(&mut record, event, links, &mut counts);
+    let mut names = None;
+    for event in events {
+        let Some(key) = event.user_ref_key() else { continue };
+        fold(&mut record, &key, event, &mut judged, judge);
+        names = Some((key, event.channel, event.account_id.as_str()));
     }
-    let derived = account.and_then(|account| derive(&record, account));
+    let derived = names.and_then(|(key, channel, account_id)| derive(&record, &key, channel, account_id));
     let changed = record != stored.cloned().unwrap_or_default();
     if changed {
         record.version += 1;
     }
+    if derived.is_some() {
+        // The contact claims them.
+        judged.claims.clear();
+    }
     UserRefPlan {
         record: changed.then_some(record),
         derived,
-        counts,
+        counts: judged.counts,
+        claims: judged.claims,
     }
 }
 
@@ -73,53 +86,60 @@ pub struct UserRefPlan {
     pub derived: Option<UserRefLink>,
     /// What became of the tokens of people who have no contact yet.
     pub counts: LinkCounts,
+    /// The tokens that it is to hold until a contact takes them over; to be written with the record.
+    pub claims: Vec<Claim>,
 }
 
-fn fold(record: &mut UserRef, event: &Event, links: &LinkKeys, counts: &mut LinkCounts) {
-    // A message's own token is about its sender and is the contact's business.
-    if !matches!(event.kind, EventKind::Message(_))
-        && let Some((token, _)) = token_of(&event.kind)
-    {
-        let verdict = links.verify(token, event.at);
-        // With a PSID the contact counts the same token.
-        if matches!(event.person, Person::UserRef(_)) {
-            counts.record(verdict.as_ref().map(drop).map_err(|error| *error));
+fn fold(record: &mut UserRef, key: &UserRefKey, event: &Event, judged: &mut Judged, judge: Judge<'_>) {
+    let proof = match (&event.person, &event.kind) {
+        (Person::UserRef(_), _) => {
+            let scoped_id = record.scoped_id.as_ref();
+            let contact = scoped_id.map(|known| contact_key(event.channel, &event.account_id, &known.value));
+            let holder = contact.map_or_else(|| key.to_string(), |contact| contact.to_string());
+            judged.judge(event, &holder, judge)
         }
-        if let Ok(user_id) = verdict {
-            let link = Link {
-                user_id: Some(user_id.into()),
-                via: LinkedVia::UserRef,
-            };
-            Stamped::merge(
-                &mut record.link,
-                Stamped {
-                    at: event.at,
-                    value: link,
-                },
-            );
+        // With a PSID the contact counts and claims the same token.
+        (_, EventKind::Optin(optin)) if optin.user_ref.is_some() => {
+            let holders = &Holders::default();
+            Judged::default().judge(event, key.as_str(), Judge { holders, ..judge })
         }
+        // The token of an answer is about its sender and is the contact's business.
+        _ => None,
+    };
+    if let Some((token, user_id, _)) = proof {
+        let at = event.at;
+        let link = Link {
+            user_id: Some(user_id.into()),
+            via: LinkedVia::UserRef,
+        };
+        Stamped::merge(&mut record.link, Stamped { at, value: link });
+        Stamped::merge(&mut record.token, Stamped { at, value: token });
     }
+    fold_scoped_id(record, event);
+}
+
+fn fold_scoped_id(record: &mut UserRef, event: &Event) {
     if let Person::Scoped(scoped_id) = &event.person {
-        let scoped_id = scoped_id.clone();
-        Stamped::merge(
-            &mut record.scoped_id,
-            Stamped {
-                at: event.at,
-                value: scoped_id,
-            },
-        );
+        let value = scoped_id.clone();
+        Stamped::merge(&mut record.scoped_id, Stamped { at: event.at, value });
     }
 }
 
-fn derive(record: &UserRef, (channel, account_id): (Channel, &str)) -> Option<UserRefLink> {
+fn contact_key(channel: Channel, account_id: &str, scoped_id: &str) -> ContactKey {
+    ContactKey {
+        channel,
+        account_id: account_id.to_owned(),
+        scoped_id: scoped_id.into(),
+    }
+}
+
+fn derive(record: &UserRef, key: &UserRefKey, channel: Channel, account_id: &str) -> Option<UserRefLink> {
     let scoped_id = record.scoped_id.as_ref()?;
     Some(UserRefLink {
-        contact: ContactKey {
-            channel,
-            account_id: account_id.to_owned(),
-            scoped_id: scoped_id.value.clone(),
-        },
+        contact: contact_key(channel, account_id, &scoped_id.value),
         link: record.link.clone()?,
+        token: record.token.as_ref().map(|token| token.value.clone()),
+        user_ref: key.to_string(),
     })
 }
 

@@ -24,6 +24,8 @@ pub enum Reason {
     CatalogRefused,
     /// An event of a contact that is not stored yet.
     ContactMissing,
+    /// The conversation cannot be read by this version.
+    ConversationUnreadable,
     /// The messages waited for an external system that was down all the time.
     ExternalSystemDownForTooLong,
     /// An install was written by others again and again.
@@ -60,6 +62,8 @@ pub enum Reason {
     TokenReplaced,
     /// The message was removed, a month after it came.
     TurnExpired,
+    /// The message cannot be read by this version.
+    TurnUnreadable,
     /// The conversation is not stored.
     UnknownConversation,
     /// Another contact of the same user cannot be read by this version.

@@ -19,6 +19,9 @@ use crate::store::transact::transact;
 use crate::store::update::Update;
 use crate::store::{Claim, Item, Lease, Released, StoreError, number, readable, string};
 
+/// The attribute by which the stream's filter finds the relay's items that need a worker woken.
+const WAKES: &str = "wakes";
+
 /// The outbox table.
 #[derive(Clone, Debug)]
 pub struct Outbox {
@@ -41,16 +44,49 @@ impl Outbox {
             .put(item, Some(("attribute_not_exists(event_key)", Item::new())))
     }
 
-    /// Writes `state` and the effects that follow from it, wholly or not at all. `false` if the condition of `state`
+    /// As [`Outbox::put`], for an item that needs a worker woken. Items of the relay that a worker puts for itself need
+    /// none.
+    pub(crate) fn put_waking(&self, item: &OutboxItem) -> Result<TransactWriteItem, StoreError> {
+        let mut item = to_item(&Entry::new(item, self.table.now()))?;
+        item.insert(WAKES.to_owned(), string(Lane::Relay.as_str()));
+        self.table
+            .put(item, Some(("attribute_not_exists(event_key)", Item::new())))
+    }
+
+    /// The highest event key of `subject` between `from` and `to`, whatever became of its item.
+    pub(crate) async fn last_event_key(
+        &self,
+        subject: &str,
+        (from, to): (&str, &str),
+    ) -> Result<Option<String>, StoreError> {
+        let query = self
+            .table
+            .query()
+            .key_condition_expression("subject = :subject AND event_key BETWEEN :from AND :to")
+            .expression_attribute_values(":subject", string(subject))
+            .expression_attribute_values(":from", string(from))
+            .expression_attribute_values(":to", string(to))
+            .projection_expression("event_key")
+            .scan_index_forward(false)
+            .consistent_read(true)
+            .limit(1);
+        let answer = query.send().await;
+        let answer = answer.map_err(|error| StoreError::sdk("Query", &error))?;
+        let last = answer.items.unwrap_or_default().pop();
+        Ok(last.and_then(|item| item.get("event_key")?.as_s().ok().cloned()))
+    }
+
+    /// Writes `states` and the effects that follow from them, wholly or not at all. `false` if the condition of a state
     /// does not hold. An effect that is there already is a redelivery's: it is taken care of, and stops nothing.
     pub(crate) async fn commit(
         &self,
-        state: Option<TransactWriteItem>,
+        states: impl IntoIterator<Item = TransactWriteItem>,
         effects: &[OutboxItem],
     ) -> Result<bool, StoreError> {
+        let states: Vec<_> = states.into_iter().map(|state| (None, state)).collect();
         let mut effects: Vec<&OutboxItem> = effects.iter().collect();
         loop {
-            let mut writes: Vec<_> = state.clone().map(|state| (None, state)).into_iter().collect();
+            let mut writes = states.clone();
             for effect in &effects {
                 writes.push((Some(*effect), self.put(effect)?));
             }

@@ -25,6 +25,8 @@ use crate::telemetry;
 pub use lease::{Claim, Lease, Released};
 pub use rounds::Rounds;
 
+const UNREADABLE: &str = "the item is not of the expected shape";
+
 /// DynamoDB could not do it, or an item is not what we wrote. Carries the service's words and never an item.
 #[derive(Debug, thiserror::Error)]
 pub struct StoreError {
@@ -48,7 +50,13 @@ impl StoreError {
     /// An item is not what we wrote. The deserializer's own words are left out: they quote what they met, which
     /// may be a PSID or what somebody wrote.
     pub(crate) fn unreadable(operation: &'static str) -> Self {
-        Self::new(operation, "the item is not of the expected shape")
+        Self::new(operation, UNREADABLE)
+    }
+
+    /// Whether an item is not what this version writes. Trying again does not help.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.reason == UNREADABLE
     }
 
     pub(crate) fn new(operation: &'static str, reason: impl fmt::Display) -> Self {

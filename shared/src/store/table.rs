@@ -23,7 +23,7 @@ pub(crate) struct Table {
 }
 
 /// What became of an update.
-pub(super) enum Updated {
+pub(crate) enum Updated {
     /// It is made. With the item before it, if that was asked for and there was one.
     Made(Item),
     /// Its conditions do not hold. With the item as it stands; empty if there is none.
@@ -98,7 +98,7 @@ impl Table {
 }
 
 /// Sends an update by itself.
-pub(super) async fn send_update(
+pub(crate) async fn send_update(
     client: &Client,
     returned: ReturnValue,
     update: types::Update,

@@ -1,5 +1,7 @@
 //! Who may call a route that is opened by a secret of ours.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
@@ -20,7 +22,7 @@ pub enum Verdict {
 }
 
 /// Judges a request by the secret; one that is refused is judged once more by a fresh one, for it may have been
-/// rotated.
+/// rotated. Gives the secret that let it in.
 ///
 /// # Errors
 ///
@@ -28,16 +30,18 @@ pub enum Verdict {
 pub async fn admit<T: DeserializeOwned>(
     secret: &Secret<T>,
     judge: impl Fn(&T) -> Verdict,
-) -> Result<(), Answer> {
+) -> Result<Arc<T>, Answer> {
     let unavailable = |error| telemetry::secrets_unavailable(&error);
-    let mut verdict = judge(&*secret.get().await.map_err(unavailable)?);
+    let mut judged_by = secret.get().await.map_err(unavailable)?;
+    let mut verdict = judge(&judged_by);
     if verdict != Verdict::Enters
         && let Some(fresh) = secret.refresh().await.map_err(unavailable)?
     {
         verdict = judge(&fresh);
+        judged_by = fresh;
     }
     match verdict {
-        Verdict::Enters => Ok(()),
+        Verdict::Enters => Ok(judged_by),
         Verdict::Refused => {
             metrics::counter!(telemetry::TOKEN_FAILURES).increment(1);
             tracing::warn!("a request was refused: its token or signature is missing or wrong");

@@ -32,6 +32,8 @@ pub enum ErrorCode {
     ConversationUnknown,
     /// 404: no business with this external business id has ever installed the app.
     InstallUnknown,
+    /// 403: the conversation is on a route with credentials of its own, and these are others.
+    ConversationForeign,
     /// 409: the 24-hour window is closed, and there is no template campaign.
     WindowClosed,
     /// 503: a secret cannot be read or is not filled in.
@@ -75,6 +77,11 @@ impl ErrorCode {
                 StatusCode::NOT_FOUND,
                 "install_unknown",
                 "send the external business id, percent-encoded, of a business that has installed the app",
+            ),
+            Self::ConversationForeign => (
+                StatusCode::FORBIDDEN,
+                "conversation_foreign",
+                "sign, or send the token, with the credentials of the route that the conversation is on",
             ),
             Self::WindowClosed => (
                 StatusCode::CONFLICT,

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::attributes::Reserved;
 use super::conversation::{Conversation, Mode, Role, Turn};
 use super::message::ConversationId;
+use super::split::TEXT_LIMIT;
 use crate::json;
 
 /// How many turns of what was said before are told along.
@@ -125,23 +127,37 @@ pub struct Answer {
     pub attributes: Map<String, Value>,
 }
 
-/// One text of an answer.
-#[derive(Clone, PartialEq, Eq)]
+/// One message of an answer: a text, or a campaign or Canvas that says something by itself.
+#[derive(Clone, Default, PartialEq)]
 pub struct AnswerReply {
     /// The text, never blank.
-    pub text: String,
+    pub text: Option<String>,
     /// A route or campaign to send it by, instead of the conversation's.
     pub campaign: Option<String>,
+    /// A Canvas to send it by; never beside a campaign.
+    pub canvas: Option<String>,
+    /// Further trigger properties, or entry properties of the Canvas.
+    pub properties: Map<String, Value>,
 }
 
 impl Answer {
+    /// Takes out the attributes that are not for an answer to write, and gives their names.
+    pub fn take_reserved(&mut self, reserved: &Reserved) -> Vec<String> {
+        let names = self.attributes.keys().filter(|name| reserved.includes(name));
+        let names: Vec<String> = names.cloned().collect();
+        for name in &names {
+            self.attributes.remove(name);
+        }
+        names
+    }
+
     /// An answer of one text.
     #[must_use]
     pub fn of(text: impl Into<String>) -> Self {
         Self {
             replies: vec![AnswerReply {
-                text: text.into(),
-                campaign: None,
+                text: Some(text.into()),
+                ..AnswerReply::default()
             }],
             ..Self::default()
         }
@@ -161,9 +177,11 @@ impl fmt::Debug for Answer {
 impl fmt::Debug for AnswerReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AnswerReply")
-            .field("bytes", &self.text.len())
+            .field("bytes", &self.text.as_ref().map(String::len))
             .field("campaign", &self.campaign)
-            .finish_non_exhaustive()
+            .field("canvas", &self.canvas)
+            .field("properties", &self.properties.len())
+            .finish()
     }
 }
 
@@ -190,27 +208,31 @@ pub fn fault(field: impl Into<String>, problem: &'static str) -> AnswerError {
 pub enum Outcome {
     /// The answer.
     Now(Answer),
-    /// It comes through `/whatsapp/reply`.
+    /// The messages are taken; if there is an answer, it comes through `/whatsapp/reply`.
     Later,
 }
 
-/// Reads the answer of kind `webhook` that came with a 2xx `status`: 202 = later, 204 = nothing to say,
-/// anything else = the body counts.
+/// What workflow tools answer before their work is done: an object with nothing but these.
+const ACKNOWLEDGING: [&str; 4] = ["message", "status", "ok", "success"];
+
+/// Reads the answer of kind `webhook` that came with a 2xx `status`. 202, 204, an empty body, a body that is no JSON
+/// and an object that only acknowledges mean that the answer comes later; anything else is the answer.
 pub fn outcome(status: u16, body: &[u8]) -> Result<Outcome, AnswerError> {
-    match status {
-        202 => Ok(Outcome::Later),
-        204 => Ok(Outcome::Now(Answer::default())),
-        _ => parse_answer(body).map(Outcome::Now),
+    if matches!(status, 202 | 204) || body.trim_ascii().is_empty() {
+        return Ok(Outcome::Later);
+    }
+    match json::read(body).ok() {
+        Some(Value::Object(object)) if !acknowledges(&object) => answer(&object).map(Outcome::Now),
+        // `"ok"` and `true` say as much as `ok`.
+        None | Some(Value::Object(_) | Value::String(_) | Value::Bool(true) | Value::Null) => {
+            Ok(Outcome::Later)
+        }
+        Some(_) => Err(fault("body", "must be a JSON object")),
     }
 }
 
-/// Reads an answer.
-///
-/// # Errors
-///
-/// [`AnswerError`], with the first field at fault.
-pub fn parse_answer(body: &[u8]) -> Result<Answer, AnswerError> {
-    answer(&object(body)?)
+fn acknowledges(object: &Map<String, Value>) -> bool {
+    !object.is_empty() && object.keys().all(|name| ACKNOWLEDGING.contains(&name.as_str()))
 }
 
 /// Reads a body of `/whatsapp/reply`: an answer, and which conversation it is for.
@@ -266,41 +288,83 @@ fn replies(value: Option<&Value>) -> Result<Vec<AnswerReply>, AnswerError> {
     if replies.len() > MAX_REPLIES {
         return Err(fault("replies", "must not be more than 20"));
     }
-    let replies: Vec<AnswerReply> = replies.iter().enumerate().map(reply).collect::<Result<_, _>>()?;
-    if replies.iter().map(|reply| reply.text.len()).sum::<usize>() > MAX_ANSWER_BYTES {
+    let mut read = Vec::new();
+    for (index, value) in replies.iter().enumerate() {
+        read.extend(reply(index, value)?);
+    }
+    let texts = read.iter().filter_map(|reply| reply.text.as_ref());
+    if texts.map(String::len).sum::<usize>() > MAX_ANSWER_BYTES {
         return Err(fault("replies", "must not be longer than 64,000 bytes together"));
     }
-    Ok(replies)
+    Ok(read)
 }
 
-fn reply((index, value): (usize, &Value)) -> Result<AnswerReply, AnswerError> {
+/// `None` = it is blank and has nothing else to say.
+fn reply(index: usize, value: &Value) -> Result<Option<AnswerReply>, AnswerError> {
     let field = |name: &str| format!("replies[{index}]{name}");
     let Value::Object(reply) = value else {
-        return Err(fault(field(""), "must be an object with a `text`"));
+        return Err(fault(field(""), "must be an object"));
     };
     let text = match reply.get("text") {
-        Some(Value::String(text)) if text.trim().is_empty() => {
-            return Err(fault(field(".text"), "must not be blank"));
-        }
-        Some(Value::String(text)) => text.clone(),
-        Some(_) => return Err(fault(field(".text"), "must be a string")),
-        None => return Err(fault(field(".text"), "is missing")),
-    };
-    let campaign = match reply.get("campaign") {
         None | Some(Value::Null) => None,
-        Some(Value::String(campaign)) if !campaign.trim().is_empty() => Some(campaign.trim().to_owned()),
-        Some(_) => {
-            return Err(fault(
-                field(".campaign"),
-                "must be the name of a route or a campaign id",
-            ));
-        }
+        Some(Value::String(text)) => Some(text.clone()).filter(|text| !text.trim().is_empty()),
+        Some(_) => return Err(fault(field(".text"), "must be a string")),
     };
-    Ok(AnswerReply { text, campaign })
+    let named = |name: &str, problem: &'static str| match reply.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) if (1..=MAX_ID_CHARS).contains(&id.trim().chars().count()) => {
+            Ok(Some(id.trim().to_owned()))
+        }
+        Some(_) => Err(fault(field(&format!(".{name}")), problem)),
+    };
+    let campaign = named("campaign", "must be the name of a route or a campaign id")?;
+    let canvas = named("canvas", "must be a Canvas id")?;
+    if campaign.is_some() && canvas.is_some() {
+        return Err(fault(field(".canvas"), "must not stand beside a campaign"));
+    }
+    let properties = match reply.get("properties") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(properties)) => properties.clone(),
+        Some(_) => return Err(fault(field(".properties"), "must be an object")),
+    };
+    if !properties.is_empty() && bytes(&properties) + piece_bytes(text.as_deref()) > MAX_PROPERTIES_BYTES {
+        return Err(fault(
+            field(".properties"),
+            "must not be larger than 50 KB, with the text",
+        ));
+    }
+    if text.is_none() && campaign.is_none() && canvas.is_none() {
+        // What was meant to be blank is; what has no text at all is a spelling error.
+        let is_blank = reply.contains_key("text");
+        return if is_blank {
+            Ok(None)
+        } else {
+            Err(fault(field(".text"), "is missing"))
+        };
+    }
+    Ok(Some(AnswerReply {
+        text,
+        campaign,
+        canvas,
+        properties,
+    }))
 }
 
-/// What says whom Braze is to write to. From an answer it could only say somebody else.
-const IDENTIFIERS: [&str; 4] = ["external_id", "braze_id", "user_alias", "_update_existing_only"];
+/// Braze's limit for trigger properties and for the entry properties of a Canvas.
+const MAX_PROPERTIES_BYTES: usize = 50_000;
+
+/// No name of a route and no id is longer; an outbox item has to hold it.
+const MAX_ID_CHARS: usize = 255;
+
+/// The most room that a piece of the text may take beside the properties.
+fn piece_bytes(text: Option<&str>) -> usize {
+    let piece: String = text.unwrap_or_default().chars().take(TEXT_LIMIT).collect();
+    bytes(&piece)
+}
+
+fn bytes(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |bytes| bytes.len())
+}
 
 fn attributes(value: Option<&Value>) -> Result<Map<String, Value>, AnswerError> {
     let attributes = match value {
@@ -314,14 +378,8 @@ fn attributes(value: Option<&Value>) -> Result<Map<String, Value>, AnswerError> 
     {
         return Err(fault("attributes", "must have names of 1 to 255 characters"));
     }
-    if let Some(identifier) = IDENTIFIERS.iter().find(|name| attributes.contains_key(**name)) {
-        return Err(fault(
-            format!("attributes.{identifier}"),
-            "says who it is, which an answer cannot change",
-        ));
-    }
     // Braze's limit for one object; an outbox item has room for more, a request has not.
-    if serde_json::to_vec(attributes).map_or(usize::MAX, |bytes| bytes.len()) > 100_000 {
+    if bytes(attributes) > 100_000 {
         return Err(fault("attributes", "must not be larger than 100 KB"));
     }
     Ok(attributes.clone())
@@ -330,7 +388,12 @@ fn attributes(value: Option<&Value>) -> Result<Map<String, Value>, AnswerError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Env;
     use crate::whatsapp::tests::{assistant, conversation, turn};
+
+    fn parse_answer(body: &[u8]) -> Result<Answer, AnswerError> {
+        answer(&object(body)?)
+    }
 
     #[test]
     fn the_request_is_the_documented_one() {
@@ -374,7 +437,7 @@ mod tests {
         let body = br#"{"replies":[{"text":" a\n"},{"text":"b","campaign":" orders "}],"handoff":true,
             "attributes":{"topic":"orders","n":1},"trace":"x"}"#;
         let answer = parse_answer(body).unwrap();
-        assert_eq!(answer.replies[0].text, " a\n");
+        assert_eq!(answer.replies[0].text.as_deref(), Some(" a\n"));
         assert_eq!(answer.replies[1].campaign.as_deref(), Some("orders"));
         assert_eq!((answer.handoff, answer.attributes.len()), (Some(true), 2));
         assert_eq!(parse_answer(br#"{"replies":[]}"#).unwrap(), Answer::default());
@@ -402,6 +465,10 @@ mod tests {
             r#"{{"replies":[{{"text":"{}"}}]}}"#,
             "x".repeat(MAX_ANSWER_BYTES + 1)
         );
+        let large = format!(
+            r#"{{"replies":[{{"text":"a","properties":{{"a":"{}"}}}}]}}"#,
+            "x".repeat(MAX_PROPERTIES_BYTES)
+        );
         let many = format!(r#"{{"replies":[{}]}}"#, vec![r#"{"text":"x"}"#; 21].join(","));
         for (body, expected) in [
             ("", "`body` is not JSON"),
@@ -410,18 +477,31 @@ mod tests {
             ("{}", "`replies` is missing"),
             (r#"{"reply":"hi"}"#, "`replies` is missing"),
             (r#"{"replies":"hi"}"#, "`replies` must be a list"),
-            (
-                r#"{"replies":["hi"]}"#,
-                "`replies[0]` must be an object with a `text`",
-            ),
+            (r#"{"replies":["hi"]}"#, "`replies[0]` must be an object"),
             (r#"{"replies":[{"text":"a"},{}]}"#, "`replies[1].text` is missing"),
             (
                 r#"{"replies":[{"text":5}]}"#,
                 "`replies[0].text` must be a string",
             ),
             (
-                r#"{"replies":[{"text":" \n"}]}"#,
-                "`replies[0].text` must not be blank",
+                r#"{"replies":[{"properties":{"a":1}}]}"#,
+                "`replies[0].text` is missing",
+            ),
+            (
+                r#"{"replies":[{"campaign":"c","canvas":"v"}]}"#,
+                "`replies[0].canvas` must not stand beside a campaign",
+            ),
+            (
+                r#"{"replies":[{"canvas":" "}]}"#,
+                "`replies[0].canvas` must be a Canvas id",
+            ),
+            (
+                r#"{"replies":[{"text":"a","properties":[]}]}"#,
+                "`replies[0].properties` must be an object",
+            ),
+            (
+                &large,
+                "`replies[0].properties` must not be larger than 50 KB, with the text",
             ),
             (&long, "`replies` must not be longer than 64,000 bytes together"),
             (&many, "`replies` must not be more than 20"),
@@ -435,10 +515,6 @@ mod tests {
                 r#"{"attributes":{"":1}}"#,
                 "`attributes` must have names of 1 to 255 characters",
             ),
-            (
-                r#"{"attributes":{"external_id":"43"}}"#,
-                "`attributes.external_id` says who it is, which an answer cannot change",
-            ),
         ] {
             assert_eq!(
                 parse_answer(body.as_bytes()).unwrap_err().to_string(),
@@ -449,14 +525,68 @@ mod tests {
     }
 
     #[test]
-    fn a_status_says_whether_the_answer_comes_later() {
-        assert_eq!(outcome(202, b"whatever"), Ok(Outcome::Later));
-        assert_eq!(outcome(204, b""), Ok(Outcome::Now(Answer::default())));
+    fn blank_replies_are_left_out_and_cost_their_neighbours_nothing() {
+        let body =
+            br#"{"replies":[{"text":""},{"text":null},{"text":" \n","properties":{"a":1}},{"text":"said"},
+            {"text":" ","campaign":"menu","properties":{"rows":[1,2]}},{"canvas":"v"}]}"#;
+        let replies = parse_answer(body).unwrap().replies;
+        let texts: Vec<_> = replies.iter().map(|reply| reply.text.as_deref()).collect();
+        assert_eq!(texts, [Some("said"), None, None]);
+        assert_eq!(replies[1].campaign.as_deref(), Some("menu"));
+        assert_eq!(replies[1].properties["rows"][1], 2);
+        assert_eq!(replies[2].canvas.as_deref(), Some("v"));
+        assert_eq!(
+            parse_answer(br#"{"replies":[{"text":""}]}"#).unwrap(),
+            Answer::default()
+        );
+    }
+
+    #[test]
+    fn an_acknowledgement_is_no_answer() {
+        for (status, body) in [
+            (202, "whatever"),
+            (204, ""),
+            (200, ""),
+            (200, " \n"),
+            (200, "Accepted"),
+            (200, "OK"),
+            (200, "<html>ok</html>"),
+            (200, r#""ok""#),
+            (201, r#"{"message":"Workflow was started"}"#),
+            (200, r#"{"status":"queued","ok":true,"success":true}"#),
+        ] {
+            assert_eq!(outcome(status, body.as_bytes()), Ok(Outcome::Later), "{body}");
+        }
         assert_eq!(
             outcome(200, br#"{"replies":[{"text":"a"}]}"#),
             Ok(Outcome::Now(Answer::of("a")))
         );
-        assert!(outcome(200, b"").is_err());
+        assert_eq!(
+            outcome(200, br#"{"replies":[]}"#),
+            Ok(Outcome::Now(Answer::default()))
+        );
+        for body in [
+            "{}",
+            "[]",
+            "7",
+            r#"{"reply":"hi"}"#,
+            r#"{"message":"hi","reply":"hi"}"#,
+        ] {
+            assert!(outcome(200, body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_for_an_answer_to_write_is_taken_out_by_name() {
+        let body = br#"{"attributes":{"topic":"x","email":"a@b.c","messenger_id":"1","external_id":"2"}}"#;
+        let mut answer = parse_answer(body).unwrap();
+        let reserved = Env::from_pairs(&[]).finish(Reserved::read).unwrap();
+        assert_eq!(
+            answer.take_reserved(&reserved),
+            ["email", "external_id", "messenger_id"]
+        );
+        assert_eq!(answer.attributes.keys().collect::<Vec<_>>(), ["topic"]);
+        assert!(answer.take_reserved(&reserved).is_empty());
     }
 
     #[test]

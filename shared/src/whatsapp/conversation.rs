@@ -11,8 +11,15 @@ use super::message::{Content, ConversationId, InboundMessage, Person};
 /// WhatsApp lets a business write freely for this long after the person's last message.
 pub const WINDOW: Duration = Duration::from_hours(24);
 
+/// The window ends this much earlier for us: what is sent in its last moments arrives when it is closed, is lost, and
+/// Braze says 201.
+const MARGIN: Duration = Duration::from_mins(1);
+
 /// A hand-off to a human ends after this long without a word from either side.
 pub const HAND_OFF_SILENCE: Duration = Duration::from_hours(24);
+
+/// After this long without a word from either side a person is told anew that a machine answers.
+const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
 
 /// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,6 +59,13 @@ pub struct Conversation {
     /// Whether the fallback text went out and no answer since.
     #[serde(default)]
     pub fallback_sent: bool,
+    /// Whether the person knows that a machine answers: `DISCLOSURE_TEXT` went out, and since then no human has
+    /// handed back, and it was never quiet for 30 days.
+    #[serde(default)]
+    pub disclosed: bool,
+    /// How often the person was answered. What they say after an answer is no repetition of what they said before it.
+    #[serde(default)]
+    pub answers: u64,
     /// Until when the external system wants to be left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask_not_before: Option<Timestamp>,
@@ -82,6 +96,8 @@ impl Conversation {
             human_agent_told: false,
             route: None,
             fallback_sent: false,
+            disclosed: false,
+            answers: 0,
             ask_not_before: None,
             turns: 0,
             sends: 0,
@@ -89,10 +105,20 @@ impl Conversation {
         }
     }
 
-    /// Whether a free reply may be sent at `now`.
+    /// Whether a free reply may be sent at `now`: until a minute before the window closes.
     #[must_use]
     pub fn window_is_open(&self, now: Timestamp) -> bool {
-        now < self.window_closes_at
+        now.saturating_add(MARGIN).unwrap_or(Timestamp::MAX) < self.window_closes_at
+    }
+
+    /// Notes that the person wrote at `at`. Messages may be taken up in another order than they came in; times only
+    /// move forward.
+    pub fn heard(&mut self, at: Timestamp) {
+        let quiet_until = self.last_activity_at.saturating_add(FORGOTTEN);
+        self.disclosed &= quiet_until.is_ok_and(|until| at < until);
+        self.last_inbound_at = self.last_inbound_at.max(at);
+        self.last_activity_at = self.last_activity_at.max(at);
+        self.window_closes_at = self.window_closes_at.max(closing_after(at));
     }
 
     /// Whether a human had the conversation, and nobody has said anything for [`HAND_OFF_SILENCE`].
@@ -105,11 +131,36 @@ impl Conversation {
         self.mode == Mode::Human && now >= ends
     }
 
+    /// Takes the conversation to `route`, which holds until another one matches.
+    pub fn take_route(&mut self, route: &str) {
+        if self.route.as_deref() != Some(route) {
+            self.route = Some(route.to_owned());
+            // The wait was another system's.
+            self.ask_not_before = None;
+        }
+    }
+
+    /// Takes over what turns say that were stored beside the conversation.
+    pub fn catch_up(&mut self, turns: &[Turn]) {
+        for turn in turns
+            .iter()
+            .filter(|turn| turn.status == Some(TurnStatus::Pending))
+        {
+            if let Some(news) = &turn.news {
+                self.person.update(&news.person);
+                news.route.iter().for_each(|route| self.take_route(route));
+                self.heard(turn.at);
+            }
+        }
+    }
+
     /// Changes who answers.
     pub fn set_mode(&mut self, mode: Mode, now: Timestamp) {
         if self.mode != mode {
             self.mode = mode;
             self.mode_since = now;
+            // Only once the human has handed back does the machine say so again.
+            self.disclosed &= mode == Mode::Human;
             self.last_activity_at = self.last_activity_at.max(now);
         }
     }
@@ -156,6 +207,18 @@ pub enum TurnStatus {
     GivenUp,
 }
 
+impl TurnStatus {
+    /// As it is stored.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::HandedOver => "handed_over",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
 /// Something that was said in a conversation.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
@@ -173,6 +236,20 @@ pub struct Turn {
     /// Only of users' turns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<TurnStatus>,
+    /// What the message says of the conversation, if it was stored beside it: so many came at once that not each
+    /// could be written there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub news: Option<Box<News>>,
+}
+
+/// What a message says of its conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// Who wrote it.
+    pub person: Person,
+    /// The route that it matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
 }
 
 impl Turn {
@@ -211,7 +288,7 @@ mod tests {
     #[test]
     fn the_window_closes_24_hours_after_the_message() {
         let conversation = Conversation::opened_by(&message("hi"));
-        let last = conversation.window_closes_at - Duration::from_millis(1);
+        let last = conversation.window_closes_at - MARGIN - Duration::from_millis(1);
         assert_eq!(
             conversation
                 .window_closes_at
@@ -220,6 +297,8 @@ mod tests {
             24
         );
         assert!(conversation.window_is_open(last));
+        // What is sent in the last minute would arrive too late.
+        assert!(!conversation.window_is_open(conversation.window_closes_at - MARGIN));
         assert!(!conversation.window_is_open(conversation.window_closes_at));
     }
 
@@ -243,6 +322,7 @@ mod tests {
             role: Role::User,
             content: Content::default(),
             status: None,
+            news: None,
         };
         let turns = [
             turn(999, 9, "z"),
@@ -274,6 +354,7 @@ mod tests {
                 ..Content::default()
             },
             status: Some(TurnStatus::Pending),
+            news: None,
         };
         assert!(!format!("{turn:?} {conversation:?}").contains("secret"));
         let stored = serde_json::to_value(&turn).unwrap();

@@ -1,21 +1,20 @@
 //! An inbound message becomes a plan: what to store, and what is still to leave.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::conversation::{Conversation, Mode, Role, Turn, TurnStatus, closing_after};
+use super::attributes::HUMAN_AGENT_ATTRIBUTE;
+use super::conversation::{Conversation, Mode, News, Role, Turn, TurnStatus};
 use super::duplicate::guards;
 use super::message::InboundMessage;
 use super::plan::Plan;
-use super::reply::{HUMAN_AGENT_ATTRIBUTE, profile_item};
-use super::route::{ExternalSystem, RouteTable};
+use super::reply::profile_item;
+use super::route::RouteTable;
 use crate::outbox::{Kind, OutboxItem};
-use crate::whatsapp::settings::{ExternalSystemKind, InboundSettings};
+use crate::whatsapp::settings::InboundSettings;
 
 /// Plans for `message`, whose id is `message_id` (see [`super::duplicate::message_id`]). Ignored keywords are
-/// the caller's to check ([`InboundMessage::is_keyword`]).
+/// the caller's to check ([`InboundMessage::is_keyword`]), and planned for by [`decide_keyword`].
 #[must_use]
 pub fn decide_inbound(
     stored: Option<&Conversation>,
@@ -25,30 +24,12 @@ pub fn decide_inbound(
     routes: &RouteTable,
     now: Timestamp,
 ) -> Plan {
-    let stored = stored.cloned();
-    let mut plan = Plan::next(stored.unwrap_or_else(|| Conversation::opened_by(message)));
+    let mut plan = heard(stored, message, now);
     let conversation = &mut plan.conversation;
-    conversation.person.update(&message.person);
-    if let Some(route) = routes.matching(&message.content.text)
-        && conversation.route.as_deref() != Some(route)
-    {
-        conversation.route = Some(route.to_owned());
-        // The wait was another system's.
-        conversation.ask_not_before = None;
+    let route = routes.matching(&message.content.text);
+    if let Some(route) = route {
+        conversation.take_route(route);
     }
-
-    if conversation.hand_off_is_over(now) {
-        conversation.set_mode(Mode::Bot, now);
-        plan.outbox.extend(end_hand_off(conversation));
-    }
-
-    // Messages may be taken up in another order than they came in; times only move forward.
-    conversation.last_inbound_at = conversation.last_inbound_at.max(message.received_at);
-    conversation.last_activity_at = conversation.last_activity_at.max(message.received_at);
-    conversation.window_closes_at = conversation
-        .window_closes_at
-        .max(closing_after(message.received_at));
-
     plan.turns.push(Turn {
         id: message_id.to_owned(),
         at: message.received_at,
@@ -56,6 +37,7 @@ pub fn decide_inbound(
         role: Role::User,
         content: message.content.clone(),
         status: Some(TurnStatus::Pending),
+        news: None,
     });
     plan.outbox.push(OutboxItem {
         subject: conversation.id.as_str().to_owned(),
@@ -68,7 +50,43 @@ pub fn decide_inbound(
                 .unwrap_or(Timestamp::MAX)
         }),
     });
-    plan.guards = guards(message);
+    plan.guards = guards(message, conversation.answers);
+    plan
+}
+
+/// A plan of [`decide_inbound`] that can be committed without its conversation: what the message says of it goes along
+/// with the turn, and the next worker writes it there.
+#[must_use]
+pub fn beside_conversation(mut plan: Plan, message: &InboundMessage, routes: &RouteTable) -> Plan {
+    let route = routes.matching(&message.content.text);
+    let news = News {
+        person: message.person.clone(),
+        route: route.map(str::to_owned),
+    };
+    for turn in &mut plan.turns {
+        turn.news = Some(Box::new(news.clone()));
+    }
+    plan.outbox.retain(|item| item.kind == Kind::RelayMessage);
+    plan
+}
+
+/// Plans for a message that is an ignored keyword: nobody is asked, but it opens the window as any message does.
+#[must_use]
+pub fn decide_keyword(stored: Option<&Conversation>, message: &InboundMessage, now: Timestamp) -> Plan {
+    heard(stored, message, now)
+}
+
+/// What every message of a person changes.
+fn heard(stored: Option<&Conversation>, message: &InboundMessage, now: Timestamp) -> Plan {
+    let stored = stored.cloned();
+    let mut plan = Plan::next(stored.unwrap_or_else(|| Conversation::opened_by(message)));
+    let conversation = &mut plan.conversation;
+    conversation.person.update(&message.person);
+    if conversation.hand_off_is_over(now) {
+        conversation.set_mode(Mode::Bot, now);
+        plan.outbox.extend(end_hand_off(conversation));
+    }
+    conversation.heard(message.received_at);
     plan
 }
 
@@ -84,30 +102,10 @@ fn end_hand_off(conversation: &mut Conversation) -> Option<OutboxItem> {
     ))
 }
 
-/// How many bursts' length a message waits for the next one at most: someone who never stops writing is
-/// answered as well.
-const LONGEST_BURST: u32 = 5;
-
-/// When messages that are `pending` may be handed over: once nothing more came for `burst_window`. `None` =
-/// now.
-#[must_use]
-pub fn wait_for_burst(pending: &[Turn], burst_window: Duration, now: Timestamp) -> Option<Timestamp> {
-    let first = pending.iter().map(|turn| turn.at).min()?;
-    let last = pending.iter().map(|turn| turn.at).max()?;
-    let after = |at: Timestamp, wait: Duration| at.saturating_add(wait).unwrap_or(Timestamp::MAX);
-    let ready = after(last, burst_window).min(after(first, burst_window * LONGEST_BURST));
-    (ready > now).then_some(ready)
-}
-
-/// Whether the external system is to be asked. A chatbot without a server of its own stays silent while a
-/// human has the conversation; a webhook is told the mode and decides for itself.
-#[must_use]
-pub fn is_asked(conversation: &Conversation, system: ExternalSystem<'_>) -> bool {
-    conversation.mode == Mode::Bot || system.kind == ExternalSystemKind::Webhook
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::whatsapp::tests::{conversation, inbound_settings, message};
 
@@ -134,31 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_waits_for_its_next_message() {
+    fn a_message_of_a_burst_waits_for_the_next() {
         let message = message("hi");
         let plan = decide(None, &message, &[("BURST_WINDOW_SECONDS", "2")]);
         assert_eq!(
             plan.outbox[0].not_before,
             Some(message.received_at + Duration::from_secs(2))
         );
-        let at = |seconds| message.received_at + Duration::from_secs(seconds);
-        let turns = |seconds: &[u64]| -> Vec<Turn> {
-            seconds
-                .iter()
-                .map(|second| Turn {
-                    at: at(*second),
-                    ..plan.turns[0].clone()
-                })
-                .collect()
-        };
-        let wait = |seconds: &[u64], now| wait_for_burst(&turns(seconds), Duration::from_secs(2), at(now));
-        assert_eq!(wait(&[0], 1), Some(at(2)));
-        assert_eq!(wait(&[0], 2), None);
-        assert_eq!(wait(&[0, 1], 2), Some(at(3)));
-        assert_eq!(wait(&[0, 2, 4, 6, 8, 9], 9), Some(at(10)));
-        assert_eq!(wait(&[0, 2, 4, 6, 8, 10], 10), None);
-        assert_eq!(wait(&[], 0), None);
-        assert_eq!(wait_for_burst(&turns(&[0]), Duration::ZERO, at(0)), None);
     }
 
     #[test]
@@ -210,15 +190,43 @@ mod tests {
     }
 
     #[test]
-    fn a_chatbot_is_silent_while_a_human_answers() {
-        let mut conversation = conversation();
-        let system = |kind| ExternalSystem {
-            url: "https://ai",
-            kind,
+    fn an_ignored_keyword_opens_the_window_and_asks_nobody() {
+        let stored = conversation();
+        let mut start = message("START");
+        start.received_at = stored.window_closes_at + Duration::from_hours(5);
+        let plan = decide_keyword(Some(&stored), &start, start.received_at);
+        assert!(plan.conversation.window_is_open(start.received_at));
+        assert_eq!(plan.conversation.version, stored.version + 1);
+        assert!(plan.turns.is_empty() && plan.outbox.is_empty() && plan.guards.is_empty());
+        assert_eq!(
+            decide_keyword(None, &start, start.received_at)
+                .conversation
+                .version,
+            1
+        );
+    }
+
+    #[test]
+    fn who_was_answered_repeats_nothing() {
+        let mut stored = conversation();
+        let first = decide(Some(&stored), &message("1"), &[]);
+        assert_eq!(
+            decide(Some(&first.conversation), &message("1"), &[]).guards,
+            first.guards
+        );
+        stored.answers = 1;
+        assert_ne!(decide(Some(&stored), &message("1"), &[]).guards, first.guards);
+    }
+
+    #[test]
+    fn after_a_month_of_silence_a_person_is_told_anew() {
+        let mut stored = conversation();
+        stored.disclosed = true;
+        let disclosed = |days: u64| {
+            let mut late = message("hi");
+            late.received_at = stored.last_activity_at + Duration::from_hours(24 * days);
+            decide(Some(&stored), &late, &[]).conversation.disclosed
         };
-        assert!(is_asked(&conversation, system(ExternalSystemKind::Openai)));
-        conversation.set_mode(Mode::Human, conversation.last_activity_at);
-        assert!(!is_asked(&conversation, system(ExternalSystemKind::Openai)));
-        assert!(is_asked(&conversation, system(ExternalSystemKind::Webhook)));
+        assert_eq!((disclosed(29), disclosed(30)), (true, false));
     }
 }

@@ -20,10 +20,10 @@ const PREVIEW_DISPATCH_ID: &str = "dispatch_id_for_unsent_campaign";
 
 /// Braze tries again for up to 24 hours.
 const SAME_DISPATCH: Duration = Duration::from_hours(24);
-/// A second campaign fires within a moment; a person who repeats themselves takes longer.
+/// A second campaign fires within a moment; a person who repeats themselves takes longer, or was answered in between.
 const SAME_CONTENT: Duration = Duration::from_secs(10);
-/// Without a dispatch id a second try cannot be told from a person who says "yes" twice, so this is short.
-const SAME_CONTENT_WITHOUT_DISPATCH: Duration = Duration::from_mins(1);
+/// How long the bytes of an answer stand in for a `webhook-id`.
+const SAME_ANSWER: Duration = Duration::from_mins(1);
 
 /// A marker beside the conversation. It is written in the transaction that stores the message, on condition
 /// that there is none with this key whose `expires_at` is still to come; if there is one, this is a duplicate.
@@ -48,8 +48,16 @@ pub fn message_id(message: &InboundMessage, nonce: &str) -> String {
 }
 
 /// The guards that this message must pass and sets. None for previews.
+///
+/// `answers` is how often the person was answered before. The guards of what they say end with the answer: who says
+/// "1" to the next question repeats nothing.
 #[must_use]
-pub fn guards(message: &InboundMessage) -> Vec<DuplicateGuard> {
+pub fn guards(message: &InboundMessage, answers: u64) -> Vec<DuplicateGuard> {
+    let since = if answers == 0 {
+        String::new()
+    } else {
+        answers.to_string()
+    };
     let guard = |kind: &str, detail: &str, hold: Duration| DuplicateGuard {
         key: format!("seen#{kind}#{}", digest(kind, message, detail)),
         expires_at: message.received_at.saturating_add(hold).unwrap_or(Timestamp::MAX),
@@ -58,12 +66,10 @@ pub fn guards(message: &InboundMessage) -> Vec<DuplicateGuard> {
         Some(PREVIEW_DISPATCH_ID) => Vec::new(),
         Some(dispatch_id) => vec![
             guard("dispatch", dispatch_id, SAME_DISPATCH),
-            guard("content", "", SAME_CONTENT),
+            guard("content", &since, SAME_CONTENT),
         ],
-        None => vec![
-            guard("undispatched", "", SAME_CONTENT_WITHOUT_DISPATCH),
-            guard("content", "", SAME_CONTENT),
-        ],
+        // Without a dispatch id a second try cannot be told from a person who says "yes" twice.
+        None => vec![guard("content", &since, SAME_CONTENT)],
     }
 }
 
@@ -73,7 +79,7 @@ pub fn guards(message: &InboundMessage) -> Vec<DuplicateGuard> {
 pub fn reply_guard(webhook_id: Option<&str>, body: &[u8], now: Timestamp) -> DuplicateGuard {
     let (kind, digest, hold) = match webhook_id {
         Some(id) => ("reply", Digest::of(id), SAME_DISPATCH),
-        None => ("reply-body", Digest::of(body), SAME_CONTENT_WITHOUT_DISPATCH),
+        None => ("reply-body", Digest::of(body), SAME_ANSWER),
     };
     DuplicateGuard {
         key: format!("seen#{kind}#{}", digest.short()),
@@ -116,7 +122,7 @@ mod tests {
     use crate::whatsapp::tests::message;
 
     fn keys(message: &InboundMessage) -> Vec<String> {
-        guards(message).into_iter().map(|guard| guard.key).collect()
+        guards(message, 0).into_iter().map(|guard| guard.key).collect()
     }
 
     fn dispatched(text: &str, dispatch_id: &str) -> InboundMessage {
@@ -133,7 +139,7 @@ mod tests {
         again.received_at = first.received_at + Duration::from_hours(5);
         assert_eq!(message_id(&first, "n1"), message_id(&again, "n2"));
         assert_eq!(keys(&first), keys(&again));
-        let held: Vec<_> = guards(&first)
+        let held: Vec<_> = guards(&first, 0)
             .iter()
             .map(|guard| guard.expires_at.duration_since(first.received_at).as_secs())
             .collect();
@@ -146,14 +152,24 @@ mod tests {
         assert_ne!(first[0], second[0]);
         assert_eq!(first[1], second[1]);
         let bare = message("hi");
-        assert_eq!(keys(&bare)[1], first[1]);
-        assert_eq!(
-            guards(&bare)[0]
-                .expires_at
-                .duration_since(bare.received_at)
-                .as_secs(),
-            60
-        );
+        assert_eq!(keys(&bare), first[1..]);
+        let held = guards(&bare, 0)[0].expires_at.duration_since(bare.received_at);
+        assert_eq!(held.as_secs(), 10);
+    }
+
+    #[test]
+    fn the_guards_of_what_was_said_end_with_the_answer() {
+        let of = |message: &InboundMessage, answers| {
+            let guards = guards(message, answers).into_iter();
+            guards.map(|guard| guard.key).collect::<Vec<_>>()
+        };
+        let dispatched = dispatched("1", "d1");
+        let (before, behind) = (of(&dispatched, 0), of(&dispatched, 1));
+        // The very same send stays a duplicate.
+        assert_eq!(before[0], behind[0]);
+        assert_ne!(before[1], behind[1]);
+        let bare = message("yes");
+        assert_ne!(of(&bare, 1), of(&bare, 2));
     }
 
     #[test]
@@ -183,7 +199,7 @@ mod tests {
     #[test]
     fn previews_are_never_duplicates() {
         let preview = dispatched("hi", PREVIEW_DISPATCH_ID);
-        assert!(guards(&preview).is_empty());
+        assert!(guards(&preview, 0).is_empty());
         assert_ne!(message_id(&preview, "a"), message_id(&preview, "b"));
     }
 

@@ -87,6 +87,14 @@ impl Key {
         KEYS.iter().find(|(known, _)| *known == name).map(|(_, key)| *key)
     }
 
+    /// Whether the person writes the value, so that further entries may have been typed into it.
+    fn is_written(self) -> bool {
+        matches!(
+            self,
+            Self::Message | Self::FirstName | Self::ProfileName | Self::FlowResponse
+        )
+    }
+
     fn is_identity(self) -> bool {
         matches!(self, Self::UserId | Self::BrazeId | Self::PhoneNumber)
     }
@@ -108,8 +116,10 @@ impl Fields {
                 continue;
             };
             match known.iter().find(|(before, _)| *before == key) {
-                // JSON leaves open which one counts, and the second may have been typed into a message.
-                Some((_, before)) if *before != value => return Err(Unread("duplicate_key")),
+                // JSON leaves open which one counts, and the second may have been typed into what a person writes.
+                Some((_, before)) if *before != value || known.iter().any(|(key, _)| key.is_written()) => {
+                    return Err(Unread("duplicate_key"));
+                }
                 Some(_) => {}
                 None => known.push((key, value)),
             }
@@ -117,9 +127,18 @@ impl Fields {
         Ok(Self { known, sorted })
     }
 
-    /// The value as text. What is blank counts as absent: a Liquid tag without a value renders as nothing.
+    /// The value as text. What is blank, or how Liquid may print nothing, counts as absent; of names only as Liquid
+    /// spells it, since a person may be called Null.
     fn text(&self, key: Key) -> Option<String> {
-        text_of(self.value(key)?).filter(|text| !text.trim().is_empty())
+        let is_name = matches!(key, Key::FirstName | Key::ProfileName);
+        let is_nothing = |text: &str| {
+            if is_name {
+                matches!(text.trim(), "" | "null" | "nil")
+            } else {
+                is_nothing(text)
+            }
+        };
+        text_of(self.value(key)?).filter(|text| !is_nothing(text))
     }
 
     fn value(&self, key: Key) -> Option<&Value> {
@@ -168,6 +187,7 @@ impl Fields {
             first_name: trimmed(Key::FirstName),
             language: trimmed(Key::Language),
         }
+        .bounded()
     }
 }
 
@@ -227,6 +247,25 @@ fn text(fields: &Fields) -> Result<String, Unread> {
     base64_text::decode(&encoded).ok_or(Unread("message_b64"))
 }
 
+/// Whether a value is how Liquid prints nothing: empty, `null`, `nil`, a list of it, in any case; or a tag that was
+/// never rendered. One id like this for all who have none would join strangers into one conversation.
+fn is_nothing(text: &str) -> bool {
+    let text = text.trim();
+    let is_tag = text.starts_with("{{") && text.ends_with("}}");
+    let spelled = [
+        "",
+        "null",
+        "nil",
+        "undefined",
+        "none",
+        "[nil]",
+        "[null]",
+        "[]",
+        "{}",
+    ];
+    is_tag || spelled.iter().any(|nothing| text.eq_ignore_ascii_case(nothing))
+}
+
 /// Numbers and the like are taken as they are written: a template may leave out the quotes.
 fn text_of(value: &Value) -> Option<String> {
     match value {
@@ -249,7 +288,7 @@ fn media_urls(value: &Value) -> Vec<String> {
             text.replace(",http", " http")
                 .split_whitespace()
                 .map(|url| url.trim_matches(['[', ']', '"', '\'', ',']))
-                .filter(|url| !url.is_empty())
+                .filter(|url| !is_nothing(url))
                 .map(str::to_owned)
                 .collect()
         }
@@ -433,6 +472,86 @@ mod tests {
         assert_eq!(read(two), Inbound::Quarantined("duplicate_key"));
         let blank = r#"{"user_id":"","user_id":"43","phone_number":"+1","message":"hi"}"#;
         assert_eq!(read(blank), Inbound::Quarantined("duplicate_key"));
+    }
+
+    #[test]
+    fn what_liquid_prints_for_nothing_is_nothing() {
+        for nothing in [
+            "null",
+            "nil",
+            "NIL",
+            "[nil]",
+            "[null]",
+            "[]",
+            "{}",
+            "undefined",
+            "None",
+            " ",
+            "{{${user_id}}}",
+        ] {
+            let ids = format!(r#""user_id":"{nothing}","braze_id":"{nothing}","language":"{nothing}""#);
+            let known = format!(r#"{{{ids},"phone_number":"+1555","message":"{nothing}"}}"#);
+            let is_blank = nothing.trim().is_empty();
+            if is_blank {
+                assert_eq!(read(&known), Inbound::Ignored("blank"));
+            } else {
+                let message = message_of(&known);
+                assert_eq!(message.conversation_id.as_str(), "phone:+1555", "{nothing}");
+                // A person may write it.
+                assert_eq!(message.content.text, nothing);
+                assert_eq!(message.person.language, None);
+            }
+            let unknown = format!(r#"{{{ids},"phone_number":"{nothing}","message":"hi"}}"#);
+            assert_eq!(read(&unknown), Inbound::Quarantined("no_identity"), "{nothing}");
+            let empty = format!(
+                r#"{{"user_id":"42","media_urls":"{nothing}","flow_response":"{nothing}","product_id":"{nothing}"}}"#
+            );
+            assert_eq!(read(&empty), Inbound::Ignored("blank"), "{nothing}");
+        }
+        let mixed = r#"{"user_id":"42","media_urls":"[nil, https://a/1]"}"#;
+        assert_eq!(message_of(mixed).content.media_urls, ["https://a/1"]);
+        let listed = r#"{"user_id":"42","media_urls":[null,"nil","https://a/1"]}"#;
+        assert_eq!(message_of(listed).content.media_urls, ["https://a/1"]);
+        let named = r#"{"user_id":"42","first_name":"Null","profile_name":"null","message":"hi"}"#;
+        let person = message_of(named).person;
+        assert_eq!(
+            (person.first_name.as_deref(), person.profile_name),
+            (Some("Null"), None)
+        );
+        let form = "user_id=null&phone_number=%2B1555&message=hi";
+        assert_eq!(conversation_of(form), "phone:+1555");
+        let broken = "{\"user_id\": \"null\", \"phone_number\": \"+1555\", \"message\": \"she said \"hi\"\"}";
+        assert_eq!(conversation_of(broken), "phone:+1555");
+    }
+
+    #[test]
+    fn a_key_that_was_typed_again_is_not_read() {
+        for typed in [
+            r#"","message":""#,
+            r#"x","message":"x"#,
+            r#"hi","user_id":"42"#,
+            r#"hi","phone_number":"+1555"#,
+        ] {
+            let body = format!(r#"{{"user_id":"42","phone_number":"+1555","message":"{typed}"}}"#);
+            assert_eq!(read(&body), Inbound::Quarantined("duplicate_key"), "{typed}");
+        }
+        let name = r#"{"user_id":"42","first_name":"x","user_id":"42","message":"hi"}"#;
+        assert_eq!(read(name), Inbound::Quarantined("duplicate_key"));
+    }
+
+    #[test]
+    fn a_name_of_any_length_does_no_harm() {
+        let long = "x".repeat(500_000);
+        let body =
+            format!(r#"{{"user_id":"42","profile_name":"{long}","language":"{long}","message":"hi"}}"#);
+        let message = message_of(&body);
+        assert_eq!(
+            (
+                message.content.text.as_str(),
+                message.person.profile_name.unwrap().len()
+            ),
+            ("hi", 256)
+        );
     }
 
     #[test]

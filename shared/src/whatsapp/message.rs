@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// sort key at 1,024.
 const MAX_IDENTIFIER_BYTES: usize = 1_000;
 
+/// The longest name or language that is kept. People choose their names themselves, and a DynamoDB item ends at
+/// 400 KB.
+const MAX_NAME_CHARS: usize = 256;
+
 /// What a conversation is known by: `user:…`, `braze:…` or `phone:…`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -66,6 +70,24 @@ impl Person {
             .or_else(|| self.braze_id.as_deref().map(|id| ("braze", id)))
             .or_else(|| self.phone_number.as_deref().map(|id| ("phone", id)))?;
         (id.len() <= MAX_IDENTIFIER_BYTES).then(|| ConversationId(format!("{kind}:{id}").into()))
+    }
+
+    /// The person with everything in bounds: names are cut, and an identifier that is too long is left out unless it
+    /// is the one that makes the conversation.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let cut = |name: Option<String>| name.map(|name| name.chars().take(MAX_NAME_CHARS).collect());
+        let fits = |id: &String| id.len() <= MAX_IDENTIFIER_BYTES;
+        let by_user = self.user_id.is_some();
+        let by_braze = !by_user && self.braze_id.is_some();
+        Self {
+            braze_id: self.braze_id.filter(|id| by_braze || fits(id)),
+            phone_number: self.phone_number.filter(|id| !by_user && !by_braze || fits(id)),
+            profile_name: cut(self.profile_name),
+            first_name: cut(self.first_name),
+            language: cut(self.language),
+            user_id: self.user_id,
+        }
     }
 
     /// Takes over what `newer` knows; what it does not know stays.
@@ -127,10 +149,13 @@ impl Content {
     /// Whether nobody could answer this: no text but blanks, and nothing else. A catalog alone says nothing.
     #[must_use]
     pub fn is_blank(&self) -> bool {
-        self.text.trim().is_empty()
-            && self.media_urls.is_empty()
-            && self.flow_response.is_none()
-            && self.product_id.is_none()
+        self.text.trim().is_empty() && !self.is_more_than_text()
+    }
+
+    /// Whether something came that is no text: media, a form, or a question about a product.
+    #[must_use]
+    pub fn is_more_than_text(&self) -> bool {
+        !self.media_urls.is_empty() || self.flow_response.is_some() || self.product_id.is_some()
     }
 
     /// The size of everything in it.
@@ -173,10 +198,14 @@ pub struct InboundMessage {
 }
 
 impl InboundMessage {
-    /// Whether the whole text is one of `keywords`, without regard to case and blanks around it. Braze acts
-    /// on those itself (opt-out, opt-in), and a chatbot that answers "STOP" is a complaint.
+    /// Whether the message is nothing but one of `keywords`, without regard to case and blanks around it. Braze acts
+    /// on those itself (opt-out, opt-in), and a chatbot that answers "STOP" is a complaint. The caption of a picture
+    /// is no keyword.
     #[must_use]
     pub fn is_keyword(&self, keywords: &[String]) -> bool {
+        if self.content.is_more_than_text() {
+            return false;
+        }
         let text = self.content.text.trim().to_lowercase();
         keywords
             .iter()
@@ -221,6 +250,31 @@ mod tests {
         assert_eq!(id(&person).as_deref(), Some("phone:+1555"));
         person.phone_number = None;
         assert_eq!(id(&person), None);
+    }
+
+    #[test]
+    fn a_person_of_any_length_can_be_stored() {
+        let long = || Some("x".repeat(500_000));
+        let person = Person {
+            user_id: Some("42".to_owned()),
+            braze_id: long(),
+            phone_number: long(),
+            profile_name: long(),
+            first_name: Some("é".repeat(500_000)),
+            language: long(),
+        };
+        let bounded = person.clone().bounded();
+        assert_eq!(bounded.conversation_id().unwrap().as_str(), "user:42");
+        assert_eq!((&bounded.braze_id, &bounded.phone_number), (&None, &None));
+        assert_eq!(bounded.profile_name.as_ref().map(String::len), Some(256));
+        assert!(serde_json::to_string(&bounded).unwrap().len() < 2_000);
+        // The identifier that counts is not passed over for a weaker one: that may be another conversation.
+        let nobody = Person {
+            user_id: None,
+            phone_number: Some("+1".to_owned()),
+            ..person
+        };
+        assert_eq!(nobody.bounded().conversation_id(), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! * [`split`], [`reply`]: a reply → the requests that Braze gets.
 
 pub mod answer;
+pub mod attributes;
 mod base64_text;
 pub mod broken_json;
 pub mod conversation;

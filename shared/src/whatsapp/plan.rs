@@ -24,7 +24,7 @@ pub struct Plan {
 impl Plan {
     /// A plan that writes the next version of `stored`, and nothing else yet.
     #[must_use]
-    pub(super) fn next(stored: Conversation) -> Self {
+    pub fn next(stored: Conversation) -> Self {
         Self {
             conversation: Conversation {
                 version: stored.version + 1,

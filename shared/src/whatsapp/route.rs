@@ -3,9 +3,7 @@
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::whatsapp::settings::{
-    ExternalSystemKind, InboundSettings, KeywordMatch, RelaySettings, RouteSettings,
-};
+use crate::whatsapp::settings::{InboundSettings, KeywordMatch, RelaySettings, RouteSettings};
 
 /// The routes' keywords, ready to be held against messages. Made once at start, since regular expressions
 /// are slow to compile.
@@ -64,29 +62,6 @@ impl RouteTable {
     }
 }
 
-/// The external system that a conversation's messages go to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExternalSystem<'a> {
-    /// Where it is.
-    pub url: &'a str,
-    /// How it is spoken to.
-    pub kind: ExternalSystemKind,
-}
-
-/// The external system of a conversation on `route`; `None` if the relay has none. A route that the settings
-/// no longer know counts as none.
-#[must_use]
-pub fn external_system<'a>(route: Option<&str>, settings: &'a RelaySettings) -> Option<ExternalSystem<'a>> {
-    let route = named(route, &settings.routes);
-    let own = route.and_then(|route| route.external_system_url.as_deref());
-    Some(ExternalSystem {
-        url: own.or(settings.external_system_url.as_deref())?,
-        kind: route
-            .and_then(|route| route.kind)
-            .unwrap_or(settings.external_system_kind),
-    })
-}
-
 /// What planning and checking a reply needs of the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplyRules<'a> {
@@ -94,6 +69,8 @@ pub struct ReplyRules<'a> {
     pub routes: &'a [RouteSettings],
     /// `TEMPLATE_CAMPAIGN_ID`
     pub template_campaign_id: Option<&'a str>,
+    /// `DISCLOSURE_TEXT`
+    pub disclosure_text: Option<&'a str>,
 }
 
 impl<'a> From<&'a InboundSettings> for ReplyRules<'a> {
@@ -101,6 +78,7 @@ impl<'a> From<&'a InboundSettings> for ReplyRules<'a> {
         Self {
             routes: &settings.routes,
             template_campaign_id: settings.template_campaign_id.as_deref(),
+            disclosure_text: settings.disclosure_text.as_deref(),
         }
     }
 }
@@ -110,6 +88,7 @@ impl<'a> From<&'a RelaySettings> for ReplyRules<'a> {
         Self {
             routes: &settings.routes,
             template_campaign_id: settings.template_campaign_id.as_deref(),
+            disclosure_text: settings.disclosure_text.as_deref(),
         }
     }
 }
@@ -119,12 +98,21 @@ impl<'a> ReplyRules<'a> {
     /// conversation on `route`.
     #[must_use]
     pub fn template_campaign(&self, campaign: Option<&'a str>, route: Option<&str>) -> Option<&'a str> {
-        if let Some(named) = campaign.filter(|id| self.is_template(id)) {
-            return Some(named);
-        }
         let route = named(campaign, self.routes).or_else(|| named(route, self.routes));
         let own = route.and_then(|route| route.template_campaign_id.as_deref());
         own.or(self.template_campaign_id)
+    }
+
+    /// The campaign that an answer names itself, by its id or by a route with a campaign of its own: the brand knows
+    /// what is in it, so it is sent whatever the window. A route with a template campaign of its own has one for
+    /// each side of the window.
+    #[must_use]
+    pub fn own_campaign(&self, campaign: Option<&'a str>) -> Option<&'a str> {
+        match named(campaign, self.routes) {
+            Some(route) if route.template_campaign_id.is_none() => route.reply_campaign_id.as_deref(),
+            Some(_) => None,
+            None => campaign,
+        }
     }
 
     /// Whether the settings call this campaign a template campaign.
@@ -144,28 +132,9 @@ impl<'a> ReplyRules<'a> {
     }
 }
 
-/// The campaign that carries a reply inside the window. `campaign` is what the answer named: a route, else a
-/// campaign id as Braze knows it.
+/// The route with this name.
 #[must_use]
-pub fn reply_campaign<'a>(
-    campaign: Option<&'a str>,
-    route: Option<&str>,
-    settings: &'a RelaySettings,
-) -> Option<&'a str> {
-    let of = |route: &'a RouteSettings| {
-        route
-            .reply_campaign_id
-            .as_deref()
-            .or(settings.reply_campaign_id.as_deref())
-    };
-    match (campaign, named(campaign, &settings.routes)) {
-        (_, Some(route)) => of(route),
-        (Some(id), None) => Some(id),
-        (None, None) => named(route, &settings.routes).map_or(settings.reply_campaign_id.as_deref(), of),
-    }
-}
-
-fn named<'a>(name: Option<&str>, routes: &'a [RouteSettings]) -> Option<&'a RouteSettings> {
+pub fn named<'a>(name: Option<&str>, routes: &'a [RouteSettings]) -> Option<&'a RouteSettings> {
     let name = name?;
     routes.iter().find(|route| route.name == name)
 }
@@ -204,45 +173,24 @@ mod tests {
     }
 
     #[test]
-    fn a_route_overrides_only_what_it_names() {
-        let settings = relay_settings(&[("RELAY_ROUTES", ROUTES)]);
-        let system = |route| external_system(route, &settings).unwrap();
-        assert_eq!(
-            system(None),
-            ExternalSystem {
-                url: "https://ai.example",
-                kind: ExternalSystemKind::Webhook
-            }
-        );
-        assert_eq!(system(Some("order")), system(None));
-        assert_eq!(system(Some("gone")), system(None));
-        assert_eq!(
-            system(Some("help")),
-            ExternalSystem {
-                url: "https://help",
-                kind: ExternalSystemKind::Openai
-            }
-        );
+    fn what_is_named_is_sent_as_it_is_named() {
+        let settings = relay_settings(&[("RELAY_ROUTES", ROUTES), ("TEMPLATE_CAMPAIGN_ID", "t")]);
+        let rules = ReplyRules::from(&settings);
+        assert_eq!(rules.own_campaign(Some("9f-step-2")), Some("9f-step-2"));
+        assert_eq!(rules.own_campaign(Some("order")), Some("c-order"));
+        // These name no campaign of their own, or one for each side of the window.
+        for campaign in [None, Some("help"), Some("refund")] {
+            assert_eq!(rules.own_campaign(campaign), None, "{campaign:?}");
+        }
     }
 
     #[test]
-    fn campaigns_come_from_the_answer_then_the_route_then_the_settings() {
+    fn a_template_comes_from_the_answers_route_then_the_conversations_then_the_settings() {
         let settings = relay_settings(&[("RELAY_ROUTES", ROUTES), ("TEMPLATE_CAMPAIGN_ID", "t")]);
-        let reply = |campaign, route| reply_campaign(campaign, route, &settings);
-        assert_eq!(reply(None, None), Some("c"));
-        assert_eq!(reply(None, Some("order")), Some("c-order"));
-        assert_eq!(reply(Some("order"), Some("help")), Some("c-order"));
-        assert_eq!(reply(Some("help"), Some("order")), Some("c"));
-        assert_eq!(reply(Some("9f-step-2"), Some("order")), Some("9f-step-2"));
         let rules = ReplyRules::from(&settings);
         assert_eq!(rules.template_campaign(None, None), Some("t"));
         assert_eq!(rules.template_campaign(None, Some("refund")), Some("t-refund"));
         assert_eq!(rules.template_campaign(Some("refund"), None), Some("t-refund"));
-        assert_eq!(rules.template_campaign(Some("t-refund"), None), Some("t-refund"));
-        assert_eq!(
-            rules.template_campaign(Some("9f-step-2"), Some("refund")),
-            Some("t-refund")
-        );
         assert!(rules.is_template("t") && rules.is_template("t-refund") && !rules.is_template("c"));
     }
 }

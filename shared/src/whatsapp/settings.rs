@@ -7,6 +7,7 @@ use std::time::Duration;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+use super::attributes::Reserved;
 use crate::config::Env;
 
 /// Which system answers WhatsApp messages, and how it is spoken to.
@@ -87,6 +88,10 @@ pub struct InboundSettings {
     pub burst_window: Duration,
     /// `TEMPLATE_CAMPAIGN_ID`: where replies go once the 24-hour window is closed.
     pub template_campaign_id: Option<String>,
+    /// `DISCLOSURE_TEXT`: tells a person that a machine answers; `None` = off.
+    pub disclosure_text: Option<String>,
+    /// Attributes that no answer may write.
+    pub reserved: Reserved,
 }
 
 impl InboundSettings {
@@ -97,6 +102,8 @@ impl InboundSettings {
             ignored_keywords: env.list("IGNORED_KEYWORDS", "STOP,START"),
             burst_window: env.seconds("BURST_WINDOW_SECONDS", 0),
             template_campaign_id: env.optional("TEMPLATE_CAMPAIGN_ID"),
+            disclosure_text: env.optional("DISCLOSURE_TEXT"),
+            reserved: Reserved::read(env),
         }
     }
 }
@@ -155,17 +162,84 @@ pub struct RelaySettings {
     pub openai_model: Option<String>,
     /// `OPENAI_SYSTEM_PROMPT`
     pub openai_system_prompt: Option<String>,
+    /// `OPENAI_TOOLS`: what the model may do beside talking.
+    pub openai_tools: BTreeSet<Tool>,
+    /// `OPENAI_ATTRIBUTES`: the attributes that the model may set.
+    pub openai_attributes: Vec<String>,
+    /// `OPENAI_IMAGES`: whether pictures go along.
+    pub openai_images: bool,
     /// `BURST_WINDOW_SECONDS`
     pub burst_window: Duration,
     /// `FALLBACK_TEXT`: sent once when the external system has failed three times; `None` = off.
     pub fallback_text: Option<String>,
+    /// `DISCLOSURE_TEXT`: tells a person that a machine answers; `None` = off.
+    pub disclosure_text: Option<String>,
     /// `REPLY_URL`: our `/whatsapp/reply`, told to the external system.
     pub reply_url: Option<String>,
+    /// Attributes that no answer may write.
+    pub reserved: Reserved,
+}
+
+/// What a model may do beside talking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tool {
+    /// Let a person at the brand take over.
+    HandOff,
+    /// Write attributes to the profile.
+    SetAttributes,
+    /// Send the campaign of a route.
+    SendCampaign,
+}
+
+impl Tool {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::HandOff, Self::SetAttributes, Self::SendCampaign];
+
+    /// The name, in the settings and for the model.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HandOff => "hand_off",
+            Self::SetAttributes => "set_attributes",
+            Self::SendCampaign => "send_campaign",
+        }
+    }
+
+    /// The tool with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tool| tool.name() == name)
+    }
+}
+
+fn tools(env: &mut Env<'_>) -> BTreeSet<Tool> {
+    let names = env.list("OPENAI_TOOLS", "hand_off");
+    let mut tools = BTreeSet::new();
+    for name in names {
+        match Tool::named(&name) {
+            Some(tool) => _ = tools.insert(tool),
+            None => env.problem(format!(
+                "OPENAI_TOOLS names `{name}`, but knows only hand_off, set_attributes and send_campaign"
+            )),
+        }
+    }
+    tools
+}
+
+fn model_attributes(env: &mut Env<'_>, reserved: &Reserved) -> Vec<String> {
+    let names = env.list("OPENAI_ATTRIBUTES", "");
+    for name in names.iter().filter(|name| reserved.includes(name)) {
+        env.problem(format!(
+            "OPENAI_ATTRIBUTES names `{name}`, which is the profile's own or the bridge's"
+        ));
+    }
+    names
 }
 
 impl RelaySettings {
     /// Reads the group.
     pub fn read(env: &mut Env<'_>) -> Self {
+        let reserved = Reserved::read(env);
         let settings = Self {
             external_system_url: env
                 .optional("EXTERNAL_SYSTEM_URL")
@@ -182,9 +256,14 @@ impl RelaySettings {
             routes: routes(env),
             openai_model: env.optional("OPENAI_MODEL"),
             openai_system_prompt: env.optional("OPENAI_SYSTEM_PROMPT"),
+            openai_tools: tools(env),
+            openai_attributes: model_attributes(env, &reserved),
+            openai_images: env.parsed("OPENAI_IMAGES", false, "`true` or `false`"),
             burst_window: env.seconds("BURST_WINDOW_SECONDS", 0),
             fallback_text: env.optional("FALLBACK_TEXT"),
+            disclosure_text: env.optional("DISCLOSURE_TEXT"),
             reply_url: env.optional("REPLY_URL"),
+            reserved,
         };
         for route in &settings.routes {
             let campaign = route
@@ -259,6 +338,21 @@ mod tests {
         );
         let unknown = [("RELAY_ROUTES", r#"[{"name":"a","keyword":"x"}]"#)];
         assert!(Env::from_pairs(&unknown).finish(InboundSettings::read).is_err());
+    }
+
+    #[test]
+    fn what_a_model_may_do_is_checked() {
+        let read = |pairs: &[(&str, &str)]| Env::from_pairs(pairs).finish(RelaySettings::read);
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.openai_tools, BTreeSet::from([Tool::HandOff]));
+        assert!(settings.openai_attributes.is_empty() && !settings.openai_images);
+        assert!(read(&[("OPENAI_TOOLS", "")]).unwrap().openai_tools.is_empty());
+        let wrong = [("OPENAI_TOOLS", "hand_of"), ("OPENAI_ATTRIBUTES", "topic,email")];
+        let error = read(&wrong).unwrap_err().to_string();
+        assert!(
+            error.contains("`hand_of`") && error.contains("`email`"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -3,22 +3,19 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::answer::Answer;
+use super::answer::{Answer, AnswerReply};
+use super::attributes::HUMAN_AGENT_ATTRIBUTE;
 use super::conversation::{Conversation, Mode, Role, Turn};
 use super::message::Content;
 use super::plan::Plan;
-use super::reply::{HUMAN_AGENT_ATTRIBUTE, ReplyPayload, can_be_sent, event_key, profile_item};
+use super::reply::{ReplyPayload, can_be_sent, event_key, profile_item};
 use super::route::ReplyRules;
 use super::split::{TEXT_LIMIT, split};
 use crate::outbox::OutboxItem;
-use crate::whatsapp::settings::{ExternalSystemKind, RelaySettings};
 
 /// How many messages are handed over at once, the oldest first. With the replies to them they have to fit
 /// into one transaction.
 pub const MAX_HANDED_OVER: usize = 20;
-
-/// After this many failures in a row the person gets the fallback text.
-pub const FAILURES_BEFORE_FALLBACK: u32 = 3;
 
 /// Plans for `answer`, to the turns `handed_over` (none if it came through `/whatsapp/reply`).
 #[must_use]
@@ -56,11 +53,19 @@ pub fn decide_answer(
         attributes.insert(HUMAN_AGENT_ATTRIBUTE.to_owned(), by_human.into());
     }
 
-    for reply in &answer.replies {
-        plan.turns.push(assistant_turn(conversation, &reply.text, now));
-        let campaign = reply.campaign.as_deref();
+    if !answer.replies.is_empty() {
+        conversation.answers += 1;
+    }
+    if stored.mode == Mode::Bot && !answer.replies.is_empty() {
         plan.outbox
-            .extend(sends(conversation, &reply.text, campaign, &mut attributes));
+            .extend(disclosure(conversation, rules, &mut attributes, now));
+    }
+    for reply in &answer.replies {
+        // What a campaign says by itself is not known here.
+        if let Some(text) = &reply.text {
+            plan.turns.push(assistant_turn(conversation, text, now));
+        }
+        plan.outbox.extend(sends(conversation, reply, &mut attributes));
     }
     if !attributes.is_empty() {
         plan.outbox.push(profile_item(conversation, attributes));
@@ -68,60 +73,24 @@ pub fn decide_answer(
     plan
 }
 
-/// An answer as it counts once it is there, if it was asked for in mode `asked_in`. A human may have taken the
-/// conversation over meanwhile: then it does not give it back to the bot, and a chatbot without a server of its
-/// own, which cannot know, is not heard.
-#[must_use]
-pub fn in_time(answer: &Answer, asked_in: Mode, kind: ExternalSystemKind, stored: &Conversation) -> Answer {
-    if asked_in == Mode::Human || stored.mode == Mode::Bot {
-        return answer.clone();
-    }
-    match kind {
-        ExternalSystemKind::Openai => Answer::default(),
-        ExternalSystemKind::Webhook => Answer {
-            handoff: answer.handoff.filter(|handoff| *handoff),
-            ..answer.clone()
-        },
-    }
-}
-
-/// A failure to hand messages over.
-#[derive(Debug, Clone, Copy)]
-pub struct Failure {
-    /// How often the messages have failed, with this time.
-    pub failures: u32,
-    /// They are given up.
-    pub given_up: bool,
-    /// Until when the external system wants to be left alone.
-    pub ask_not_before: Option<Timestamp>,
-}
-
-/// Plans what follows from `failure`: the fallback text, once messages have failed for the third time or are
-/// given up, and the wait that the external system asks for. What is not given up stays pending and is tried
-/// further: the answer still comes. `None` = there is nothing to store.
-#[must_use]
-pub fn decide_failure(
-    stored: &Conversation,
-    failure: Failure,
-    settings: &RelaySettings,
+/// `DISCLOSURE_TEXT`, if the person is still to be told that a machine answers: before its first words, after a month
+/// of silence, and when a human has handed back. It is no turn, since a model should not take it for its own words.
+pub fn disclosure(
+    conversation: &mut Conversation,
+    rules: ReplyRules<'_>,
+    attributes: &mut Map<String, Value>,
     now: Timestamp,
-) -> Option<Plan> {
-    let mut plan = Plan::next(stored.clone());
-    plan.conversation.ask_not_before = failure.ask_not_before.or(stored.ask_not_before);
-    let sayable = can_be_sent(stored, None, ReplyRules::from(settings), now);
-    // At the third failure and not later: messages answered meanwhile must not have it said again and again.
-    let is_time = failure.given_up || failure.failures == FAILURES_BEFORE_FALLBACK;
-    let text = settings
-        .fallback_text
-        .as_deref()
-        .filter(|_| is_time && sayable && !stored.fallback_sent);
-    if let Some(text) = text {
-        plan.conversation.fallback_sent = true;
-        // No turn: what we say for want of an answer is nothing that a chatbot should believe it said.
-        plan.outbox = sends(&mut plan.conversation, text, None, &mut Map::new());
-    }
-    let changed = text.is_some() || plan.conversation.ask_not_before != stored.ask_not_before;
-    changed.then_some(plan)
+) -> Vec<OutboxItem> {
+    let is_due = !conversation.disclosed && can_be_sent(conversation, None, rules, now);
+    let Some(text) = rules.disclosure_text.filter(|_| is_due) else {
+        return Vec::new();
+    };
+    conversation.disclosed = true;
+    let reply = AnswerReply {
+        text: Some(text.to_owned()),
+        ..AnswerReply::default()
+    };
+    sends(conversation, &reply, attributes)
 }
 
 /// The first reply that cannot be sent at `now`, because the window is closed and no template is there.
@@ -132,32 +101,36 @@ pub fn unsendable(
     rules: ReplyRules<'_>,
     now: Timestamp,
 ) -> Option<usize> {
-    let sendable = |campaign: Option<&str>| can_be_sent(conversation, campaign, rules, now);
-    answer
-        .replies
-        .iter()
-        .position(|reply| !sendable(reply.campaign.as_deref()))
+    let sendable = |reply: &AnswerReply| {
+        reply.canvas.is_some() || can_be_sent(conversation, reply.campaign.as_deref(), rules, now)
+    };
+    answer.replies.iter().position(|reply| !sendable(reply))
 }
 
-/// The sends of one text. The first takes the attributes along: they need to be written once, and Braze
-/// bills every attribute.
-fn sends(
+/// The sends of one reply: one for each piece of its text. The first takes the attributes along: they need to be
+/// written once, and Braze bills every attribute.
+pub fn sends(
     conversation: &mut Conversation,
-    text: &str,
-    campaign: Option<&str>,
+    reply: &AnswerReply,
     attributes: &mut Map<String, Value>,
 ) -> Vec<OutboxItem> {
-    let mut send = |piece: String| {
+    let pieces = match &reply.text {
+        Some(text) => split(text, TEXT_LIMIT).into_iter().map(Some).collect(),
+        None => vec![None],
+    };
+    let mut send = |text: Option<String>| {
         let payload = ReplyPayload {
-            text: Some(piece),
-            campaign: campaign.map(str::to_owned),
+            text,
+            campaign: reply.campaign.clone(),
+            canvas: reply.canvas.clone(),
+            properties: reply.properties.clone(),
             route: conversation.route.clone(),
             attributes: std::mem::take(attributes),
         };
         let key = event_key(conversation.number_send());
         payload.item(conversation, key)
     };
-    split(text, TEXT_LIMIT).into_iter().map(&mut send).collect()
+    pieces.into_iter().map(&mut send).collect()
 }
 
 fn assistant_turn(conversation: &mut Conversation, text: &str, now: Timestamp) -> Turn {
@@ -172,6 +145,7 @@ fn assistant_turn(conversation: &mut Conversation, text: &str, now: Timestamp) -
             ..Content::default()
         },
         status: None,
+        news: None,
     }
 }
 
@@ -186,6 +160,7 @@ mod tests {
     const NO_RULES: ReplyRules<'static> = ReplyRules {
         routes: &[],
         template_campaign_id: None,
+        disclosure_text: None,
     };
 
     fn decide(stored: &Conversation, answer: &Answer) -> Plan {
@@ -216,10 +191,7 @@ mod tests {
     fn replies_keep_their_order_over_several_answers() {
         let stored = conversation();
         let messages = [turn("a"), turn("b")];
-        let reply = |text: &str| AnswerReply {
-            text: text.to_owned(),
-            campaign: None,
-        };
+        let reply = |text: &str| Answer::of(text).replies.remove(0);
         let answer = Answer {
             replies: vec![reply("one"), reply("two")],
             ..Answer::default()
@@ -260,9 +232,8 @@ mod tests {
     #[test]
     fn the_largest_answer_fits_into_a_transaction() {
         let text = format!("{}\n\n{}", "x".repeat(2_100), "y".repeat(1_000));
-        let reply = AnswerReply { text, campaign: None };
         let answer = Answer {
-            replies: vec![reply; 20],
+            replies: vec![Answer::of(text).replies.remove(0); 20],
             ..Answer::default()
         };
         let plan = decide(&conversation(), &answer);
@@ -284,8 +255,9 @@ mod tests {
         stored.route = Some("orders".to_owned());
         let mut answer = Answer::of("one");
         answer.replies.push(AnswerReply {
-            text: "two".to_owned(),
+            text: Some("two".to_owned()),
             campaign: Some("step-2".to_owned()),
+            ..AnswerReply::default()
         });
         answer.attributes.insert("topic".to_owned(), "refunds".into());
         let plan = decide_answer(
@@ -340,71 +312,6 @@ mod tests {
     }
 
     #[test]
-    fn the_fallback_is_said_once_until_there_is_an_answer() {
-        let settings = relay_settings(&[("FALLBACK_TEXT", "One moment, please.")]);
-        let stored = conversation();
-        let now = stored.last_inbound_at;
-        let failure = |failures| Failure {
-            failures,
-            given_up: false,
-            ask_not_before: None,
-        };
-        let failed =
-            |stored: &Conversation, failures| decide_failure(stored, failure(failures), &settings, now);
-        assert_eq!((failed(&stored, 2), failed(&stored, 4)), (None, None));
-        assert_eq!(
-            decide_failure(&stored, failure(3), &relay_settings(&[]), now),
-            None
-        );
-        let plan = failed(&stored, 3).unwrap();
-        assert_eq!(payloads(&plan)[0].text.as_deref(), Some("One moment, please."));
-        assert!(plan.turns.is_empty() && plan.handed_over.is_empty());
-        assert_eq!(failed(&plan.conversation, 3), None);
-        let unasked = decide(&plan.conversation, &Answer::of("Our shop opens at nine."));
-        assert_eq!(failed(&unasked.conversation, 3), None);
-        let answer = Answer::of("Here I am.");
-        let answered = decide_answer(&unasked.conversation, &[turn("a")], &answer, NO_RULES, now);
-        assert!(failed(&answered.conversation, 3).is_some());
-        let given_up = Failure {
-            given_up: true,
-            ..failure(1)
-        };
-        assert!(decide_failure(&stored, given_up, &settings, now).is_some());
-        assert_eq!(
-            decide_failure(&stored, failure(3), &settings, stored.window_closes_at),
-            None
-        );
-    }
-
-    #[test]
-    fn the_wait_that_the_external_system_asks_for_is_kept() {
-        let stored = conversation();
-        let now = stored.last_inbound_at;
-        let failure = Failure {
-            failures: 1,
-            given_up: false,
-            ask_not_before: Some(now + Duration::from_mins(10)),
-        };
-        let plan = decide_failure(&stored, failure, &relay_settings(&[]), now).unwrap();
-        assert_eq!(plan.conversation.ask_not_before, failure.ask_not_before);
-        assert_eq!((plan.outbox.len(), plan.turns.len()), (0, 0));
-    }
-
-    #[test]
-    fn an_answer_that_comes_after_a_human_took_over_leaves_the_conversation_to_them() {
-        let mut stored = conversation();
-        let answer = hand_off(false);
-        let counts = |stored: &Conversation, kind| in_time(&answer, Mode::Bot, kind, stored);
-        assert_eq!(counts(&stored, ExternalSystemKind::Openai), answer);
-        stored.set_mode(Mode::Human, stored.last_activity_at);
-        assert_eq!(counts(&stored, ExternalSystemKind::Openai), Answer::default());
-        assert_eq!(counts(&stored, ExternalSystemKind::Webhook), Answer::of("ok"));
-        // Whoever was told that a human has it may give it back.
-        let told = in_time(&answer, Mode::Human, ExternalSystemKind::Webhook, &stored);
-        assert_eq!(told, answer);
-    }
-
-    #[test]
     fn what_cannot_be_sent_is_known_before() {
         let stored = conversation();
         let (open, closed) = (stored.last_inbound_at, stored.window_closes_at);
@@ -414,12 +321,106 @@ mod tests {
         let with_template = ReplyRules {
             routes: &[],
             template_campaign_id: Some("t"),
+            ..NO_RULES
         };
         assert_eq!(unsendable(&stored, &answer, with_template, closed), None);
+        // What is named is sent as it is named, whatever the window.
+        for named in [
+            AnswerReply {
+                campaign: Some("c".to_owned()),
+                ..answer.replies[0].clone()
+            },
+            AnswerReply {
+                canvas: Some("v".to_owned()),
+                ..answer.replies[0].clone()
+            },
+        ] {
+            let answer = Answer {
+                replies: vec![named],
+                ..Answer::default()
+            };
+            assert_eq!(unsendable(&stored, &answer, NO_RULES, closed), None);
+        }
         let silent = Answer {
             handoff: Some(false),
             ..Answer::default()
         };
         assert_eq!(unsendable(&stored, &silent, NO_RULES, closed), None);
+    }
+
+    #[test]
+    fn what_a_campaign_says_by_itself_is_one_send_and_no_turn() {
+        let button = AnswerReply {
+            campaign: Some("menu".to_owned()),
+            properties: Map::from_iter([("rows".to_owned(), 3.into())]),
+            ..AnswerReply::default()
+        };
+        let canvas = AnswerReply {
+            canvas: Some("v".to_owned()),
+            ..AnswerReply::default()
+        };
+        let answer = Answer {
+            replies: vec![button, canvas],
+            ..Answer::default()
+        };
+        let plan = decide(&conversation(), &answer);
+        assert!(plan.turns.is_empty());
+        assert_eq!(plan.conversation.answers, 1);
+        let sent = payloads(&plan);
+        assert_eq!(
+            (sent[0].campaign.as_deref(), &sent[0].properties["rows"]),
+            (Some("menu"), &3.into())
+        );
+        assert_eq!((sent[1].canvas.as_deref(), sent.len()), (Some("v"), 2));
+    }
+
+    const DISCLOSING: ReplyRules<'static> = ReplyRules {
+        disclosure_text: Some("You are talking to a machine."),
+        ..NO_RULES
+    };
+
+    fn told(stored: &Conversation, answer: &Answer) -> (Conversation, Vec<String>) {
+        let plan = decide_answer(stored, &[], answer, DISCLOSING, stored.last_activity_at);
+        let texts = payloads(&plan)
+            .into_iter()
+            .filter_map(|reply| reply.text)
+            .collect();
+        (plan.conversation, texts)
+    }
+
+    #[test]
+    fn the_disclosure_comes_once_before_the_first_words() {
+        let (conversation, texts) = told(&conversation(), &Answer::default());
+        assert!(texts.is_empty() && !conversation.disclosed);
+        let (conversation, texts) = told(&conversation, &Answer::of("Hi!"));
+        assert_eq!(texts, ["You are talking to a machine.", "Hi!"]);
+        assert_eq!(conversation.turns, 1);
+        let (_, texts) = told(&conversation, &Answer::of("Anything else?"));
+        assert_eq!(texts, ["Anything else?"]);
+    }
+
+    #[test]
+    fn the_disclosure_comes_again_when_a_human_hands_back() {
+        let (bot, _) = told(&conversation(), &Answer::of("Hi!"));
+        let (human, texts) = told(&bot, &hand_off(true));
+        assert_eq!(texts, ["ok"]);
+        let (human, texts) = told(&human, &Answer::of("Ana here."));
+        assert_eq!(texts, ["Ana here."]);
+        // These are still the human's words.
+        let (bot, texts) = told(&human, &hand_off(false));
+        assert_eq!(texts, ["ok"]);
+        assert_eq!(
+            told(&bot, &Answer::of("Hi!")).1,
+            ["You are talking to a machine.", "Hi!"]
+        );
+    }
+
+    #[test]
+    fn a_disclosure_that_cannot_be_sent_waits() {
+        let stored = conversation();
+        let mut answer = Answer::of("Hi!");
+        answer.replies[0].campaign = Some("approved".to_owned());
+        let plan = decide_answer(&stored, &[], &answer, DISCLOSING, stored.window_closes_at);
+        assert_eq!((plan.outbox.len(), plan.conversation.disclosed), (1, false));
     }
 }

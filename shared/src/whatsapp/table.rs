@@ -8,36 +8,36 @@
 //! Everything that follows from one message or one answer is written in one transaction together with its
 //! outbox items, on condition that the version is still the one that was decided on.
 
-use std::collections::HashSet;
+mod turns;
+
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::TransactWriteItem;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::conversation::{Conversation, Turn, TurnStatus};
 use super::duplicate::DuplicateGuard;
 use super::message::ConversationId;
 use super::plan::Plan;
+use super::reply::{SENDS, send_number};
 use crate::clock::Clock;
-use crate::outbox::Outbox;
+use crate::outbox::{Kind, Outbox};
 use crate::store::table::Table;
-use crate::store::transact::transact;
+use crate::store::transact::{Transacted, transact, transact_once};
 use crate::store::update::Update;
 use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, number, string};
+use crate::telemetry;
+
+pub use turns::Said;
+use turns::{Turns, key};
 
 /// The sort key of the conversation itself.
 const CONVERSATION: &str = "conversation";
 
 /// How long turns are kept: long enough for every retry, and for a chatbot's memory.
 const KEEP_TURNS: SignedDuration = SignedDuration::from_hours(30 * 24);
-
-/// Turns that are read at once: the history that is told along, and as many messages as are handed over.
-const PAGE: i32 = 50;
-
-/// Pages that are read at most.
-const MAX_PAGES: usize = 40;
 
 /// The conversations table.
 #[derive(Clone, Debug)]
@@ -55,6 +55,16 @@ pub struct Stored {
     /// All sends up to this event key are settled.
     #[serde(default)]
     pub settled_sends: Option<String>,
+    /// Sort keys of the turns that the external system is being asked for, or may have got without our getting its
+    /// answer.
+    #[serde(default)]
+    pub asking: Vec<String>,
+    /// Another value with each message that is stored beside the conversation.
+    #[serde(default)]
+    nudge: Option<String>,
+    /// When the latest of them came (ms).
+    #[serde(default)]
+    heard_at: Option<i64>,
 }
 
 /// What became of a [`Plan`].
@@ -66,8 +76,20 @@ pub enum Committed {
     Duplicate,
     /// Nothing is written: the conversation has changed. Read, decide and write again.
     Stale,
-    /// Nothing is written: another worker has handed the turns over.
+    /// Nothing is written: turns are handed over already, or given up.
     HandedOver,
+    /// Nothing is written: the outbox has sends with these numbers. It is ahead of the conversation, which was restored
+    /// or half erased: see [`Conversations::skip_ahead`].
+    Behind,
+}
+
+/// Who commits a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The function that takes requests: what it plans needs a worker woken.
+    Door,
+    /// A worker, which sends its replies itself.
+    Worker,
 }
 
 /// The writes of a plan.
@@ -77,7 +99,8 @@ enum Part {
     Conversation,
     HandedOver,
     NewTurn,
-    Effect,
+    Message,
+    Send,
 }
 
 impl Conversations {
@@ -102,13 +125,13 @@ impl Conversations {
         &self,
         id: &ConversationId,
         guard: &DuplicateGuard,
-    ) -> Result<(Option<Conversation>, bool), StoreError> {
+    ) -> Result<(Option<Stored>, bool), StoreError> {
         let keys = [key(id, CONVERSATION), key(id, &guard.key)];
         let (mut conversation, mut guarded) = (None, false);
         let now = self.table.now().as_millisecond();
         for item in self.table.get_all(&keys).await? {
             if item.get("sort_key") == Some(&string(CONVERSATION)) {
-                conversation = Some(unpack(item)?.conversation);
+                conversation = Some(unpack(item)?);
             } else {
                 let until = item.get("seen_until").and_then(|until| until.as_n().ok());
                 guarded = until
@@ -130,26 +153,85 @@ impl Conversations {
         self.table.renew(lease, lease.update(), length, unpack).await
     }
 
-    /// Ends the lease, if the conversation is still of this `version`. [`Released::Refused`] if it has changed: then it
+    /// As [`Conversations::renew`], and notes that the external system is asked for `turns`.
+    pub async fn ask(
+        &self,
+        lease: &Lease,
+        turns: &[Turn],
+        length: Duration,
+    ) -> Result<Claim<Stored>, StoreError> {
+        let keys: Vec<String> = turns.iter().map(Turn::sort_key).collect();
+        let update = lease.update().set("asking", attribute(&keys)?);
+        self.table.renew(lease, update, length, unpack).await
+    }
+
+    /// Ends the lease, if the conversation is still as `stored`. [`Released::Refused`] if it has changed: then it
     /// is still ours, and there may be something new to do. So a worker that was turned away because it was ours is not
-    /// forgotten. `settled_sends` as in [`Stored`], if it is to be written.
+    /// forgotten. `settled_sends` as in [`Stored`], if it is to be written; `asked` = the external system was asked
+    /// and may answer later.
     pub async fn release(
         &self,
         lease: &Lease,
-        version: u64,
+        stored: &Stored,
         settled_sends: Option<&str>,
+        asked: bool,
     ) -> Result<Released, StoreError> {
-        let mut update = lease.update().value("version", number(version));
+        let mut update = lease
+            .update()
+            .value("version", number(stored.conversation.version))
+            .when("#version = :version");
+        update = match &stored.nudge {
+            Some(nudge) => update.value("nudge", string(nudge)).when("#nudge = :nudge"),
+            None => update.when("attribute_not_exists(#nudge)"),
+        };
         if let Some(key) = settled_sends {
             update = update.set("settled_sends", string(key));
         }
-        self.table
-            .release(lease, update.when("#version = :version"))
-            .await
+        if !asked {
+            update = update.remove(&["asking"]);
+        }
+        self.table.release(lease, update).await
     }
 
     /// Writes what is planned, wholly or not at all, in one call; more only where other transactions are in the way.
-    pub async fn commit(&self, plan: &Plan) -> Result<Committed, StoreError> {
+    pub async fn commit(&self, plan: &Plan, by: By) -> Result<Committed, StoreError> {
+        let refused = transact(&self.table.client, self.writes(plan, by)?).await?;
+        Ok(committed(&refused))
+    }
+
+    /// [`Conversations::commit`] that takes another transaction at the conversation for a change of it.
+    pub async fn commit_once(&self, plan: &Plan) -> Result<Committed, StoreError> {
+        let transacted = transact_once(&self.table.client, self.writes(plan, By::Door)?).await?;
+        Ok(match transacted {
+            Transacted::Written => Committed::Yes,
+            Transacted::Refused(refused) => committed(&refused),
+            Transacted::Conflict => Committed::Stale,
+        })
+    }
+
+    /// Writes what is planned beside the conversation, which has to be there: of many messages that come at once, not
+    /// each could be written into it. See [`super::decide::beside_conversation`].
+    pub async fn commit_beside(&self, plan: &Plan) -> Result<Committed, StoreError> {
+        let mut writes = self.writes(plan, By::Door)?;
+        writes.retain(|(part, _)| *part != Part::Conversation);
+        let committed = committed(&transact(&self.table.client, writes).await?);
+        if committed == Committed::Yes {
+            let nudged = Update::new(key(&plan.conversation.id, CONVERSATION))
+                .set("nudge", string(uuid::Uuid::new_v4().to_string()))
+                .set(
+                    "heard_at",
+                    number(plan.conversation.last_inbound_at.as_millisecond()),
+                )
+                .when("attribute_exists(#facts)");
+            if let Err(error) = self.table.update(nudged).await {
+                // The message is stored, and the schedule finds it.
+                tracing::warn!(%error, "a worker that has the conversation does not learn of a message at once");
+            }
+        }
+        Ok(committed)
+    }
+
+    fn writes(&self, plan: &Plan, by: By) -> Result<Vec<(Part, TransactWriteItem)>, StoreError> {
         let id = &plan.conversation.id;
         let expires_at = number((self.table.now() + KEEP_TURNS).as_second());
         let mut writes = Vec::new();
@@ -157,13 +239,16 @@ impl Conversations {
             writes.push((Part::Guard, self.guard(id, guard)?));
         }
         // An update and no put: the lease beside the facts is another worker's.
-        let conversation = Update::new(key(id, CONVERSATION))
+        let mut conversation = Update::new(key(id, CONVERSATION))
             .set("facts", attribute(&plan.conversation)?)
             .version(plan.conversation.version);
+        if !plan.handed_over.is_empty() {
+            conversation = conversation.remove(&["asking"]);
+        }
         let conversation = conversation.in_transaction(&self.table.name)?;
         writes.push((Part::Conversation, conversation));
         for sort_key in &plan.handed_over {
-            let turn = self.turn_status(id, sort_key, TurnStatus::HandedOver)?;
+            let turn = self.turn_status(id, sort_key, TurnStatus::HandedOver, by)?;
             writes.push((Part::HandedOver, turn));
         }
         for turn in &plan.turns {
@@ -174,19 +259,28 @@ impl Conversations {
             writes.push((Part::NewTurn, self.table.put(item, None)?));
         }
         for item in &plan.outbox {
-            writes.push((Part::Effect, self.outbox.put(item)?));
+            writes.push(match item.kind {
+                Kind::RelayMessage => (Part::Message, self.outbox.put_waking(item)?),
+                _ if by == By::Door => (Part::Send, self.outbox.put_waking(item)?),
+                _ => (Part::Send, self.outbox.put(item)?),
+            });
         }
-        let refused = transact(&self.table.client, writes).await?;
-        let first_of = |parts: &[Part]| parts.iter().copied().find(|part| refused.contains(part));
-        // A duplicate is one also where the conversation has changed since.
-        Ok(
-            match first_of(&[Part::Guard, Part::HandedOver, Part::Conversation, Part::Effect]) {
-                None => Committed::Yes,
-                Some(Part::HandedOver) => Committed::HandedOver,
-                Some(Part::Conversation) => Committed::Stale,
-                Some(Part::Guard | Part::Effect | Part::NewTurn) => Committed::Duplicate,
-            },
-        )
+        Ok(writes)
+    }
+
+    /// Lets the numbers of sends go on behind those that the outbox has. For a conversation for which a commit was
+    /// [`Committed::Behind`].
+    pub async fn skip_ahead(&self, conversation: &mut Conversation) -> Result<(), StoreError> {
+        let subject = conversation.id.as_str();
+        let last = self.outbox.last_event_key(subject, SENDS).await?;
+        let number = last.as_deref().and_then(send_number).unwrap_or_default();
+        tracing::warn!(
+            conversation = telemetry::pseudonym(subject),
+            skipped = number.saturating_sub(conversation.sends),
+            "the outbox is ahead of a conversation, which was restored or half erased"
+        );
+        conversation.sends = conversation.sends.max(number);
+        Ok(())
     }
 
     fn guard(&self, id: &ConversationId, guard: &DuplicateGuard) -> Result<TransactWriteItem, StoreError> {
@@ -204,12 +298,26 @@ impl Conversations {
         id: &ConversationId,
         sort_key: &str,
         status: TurnStatus,
+        by: By,
     ) -> Result<TransactWriteItem, StoreError> {
-        let update = Update::new(key(id, sort_key))
-            .set("status", attribute(&status)?)
-            .value("handed_over", attribute(&TurnStatus::HandedOver)?)
-            .when("attribute_exists(#sort_key) AND #status <> :handed_over");
+        let update = Update::new(key(id, sort_key)).set("status", attribute(&status)?);
+        // A worker knows what it has handed over; whoever only posts an answer settles what still waits.
+        let update = match by {
+            By::Worker => update
+                .value("handed_over", attribute(&TurnStatus::HandedOver)?)
+                .when("attribute_exists(#sort_key) AND #status <> :handed_over"),
+            By::Door => update
+                .value("pending", attribute(&TurnStatus::Pending)?)
+                .when("#status = :pending"),
+        };
         update.in_transaction(&self.table.name)
+    }
+
+    /// What the next handovers need to know: the history, the oldest messages that wait, and the turns with the ids
+    /// `wanted`, as far as there are any.
+    pub async fn turns(&self, id: &ConversationId, wanted: &[&str]) -> Result<Said, StoreError> {
+        let table = &self.table;
+        Turns { table, id }.read(wanted).await
     }
 
     /// Notes that nobody will take these turns, so that later messages go without them. Some of them may be
@@ -217,63 +325,40 @@ impl Conversations {
     pub async fn give_up(&self, id: &ConversationId, turns: &[Turn]) -> Result<(), StoreError> {
         let mut writes = Vec::new();
         for turn in turns {
-            writes.push(((), self.turn_status(id, &turn.sort_key(), TurnStatus::GivenUp)?));
+            let status = self.turn_status(id, &turn.sort_key(), TurnStatus::GivenUp, By::Worker)?;
+            writes.push(((), status));
         }
         // Refused: another worker has handed them over after all.
         transact(&self.table.client, writes).await.map(drop)
     }
+}
 
-    /// The latest turns, oldest first: at least the history that is told along, every turn that is still
-    /// pending, and those with the ids `wanted`, as far as there are any.
-    pub async fn turns(&self, id: &ConversationId, wanted: &[&str]) -> Result<Vec<Turn>, StoreError> {
-        let mut turns: Vec<Turn> = Vec::new();
-        let mut missing: HashSet<&str> = wanted.iter().copied().collect();
-        let mut from: Option<Item> = None;
-        for _ in 0..MAX_PAGES {
-            let answer = self
-                .table
-                .query()
-                .key_condition_expression("conversation_id = :id AND begins_with(sort_key, :turn)")
-                .expression_attribute_values(":id", string(id.as_str()))
-                .expression_attribute_values(":turn", string(Turn::SORT_KEY_PREFIX))
-                .scan_index_forward(false)
-                .consistent_read(true)
-                .limit(PAGE)
-                .set_exclusive_start_key(from.take())
-                .send()
-                .await
-                .map_err(|error| StoreError::sdk("Query", &error))?;
-            let page = answer
-                .items
-                .unwrap_or_default()
-                .into_iter()
-                .map(|item| {
-                    serde_dynamo::from_item::<_, Turn>(item).map_err(|_| StoreError::unreadable("turn read"))
-                })
-                .collect::<Result<Vec<_>, _>>()?;
-            // Messages are handed over oldest first, so those that wait end where nothing waits any more.
-            let waiting = page.iter().any(|turn| turn.status == Some(TurnStatus::Pending));
-            for turn in &page {
-                missing.remove(turn.id.as_str());
-            }
-            turns.extend(page);
-            from = answer.last_evaluated_key.filter(|key| !key.is_empty());
-            if from.is_none() || !waiting && missing.is_empty() {
-                break;
-            }
-        }
-        turns.reverse();
-        Ok(turns)
+fn committed(refused: &[Part]) -> Committed {
+    let first_of = |parts: &[Part]| parts.iter().copied().find(|part| refused.contains(part));
+    // A duplicate is one also where the conversation has changed since.
+    match first_of(&[
+        Part::Guard,
+        Part::Message,
+        Part::HandedOver,
+        Part::Conversation,
+        Part::Send,
+    ]) {
+        None => Committed::Yes,
+        Some(Part::HandedOver) => Committed::HandedOver,
+        Some(Part::Conversation) => Committed::Stale,
+        Some(Part::Send) => Committed::Behind,
+        Some(Part::Guard | Part::Message | Part::NewTurn) => Committed::Duplicate,
     }
 }
 
-fn key(id: &ConversationId, sort_key: &str) -> Item {
-    Item::from([
-        ("conversation_id".to_owned(), string(id.as_str())),
-        ("sort_key".to_owned(), string(sort_key)),
-    ])
-}
-
 fn unpack(item: Item) -> Result<Stored, StoreError> {
-    serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("conversation read"))
+    let mut stored: Stored =
+        serde_dynamo::from_item(item).map_err(|_| StoreError::unreadable("conversation read"))?;
+    if let Some(at) = stored
+        .heard_at
+        .and_then(|at| Timestamp::from_millisecond(at).ok())
+    {
+        stored.conversation.heard(at);
+    }
+    Ok(stored)
 }

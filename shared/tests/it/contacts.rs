@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
-use shared::messenger::contact::{Contact, Link, LinkedVia, Stamped};
+use shared::messenger::Stamped;
+use shared::messenger::contact::{Contact, Link, LinkedVia};
 use shared::messenger::key::{Channel, ContactKey, UserRefKey};
 use shared::messenger::sync::Synced;
 use shared::messenger::table::{Record, Unit};
@@ -47,6 +48,7 @@ async fn write(tables: &Tables, units: &[Unit]) -> Vec<bool> {
 fn unit(n: usize, version: u64, event_key: &str) -> Unit {
     Unit {
         record: Some(Record::Contact(contact(n, version))),
+        claims: vec![],
         outbox: vec![sync(n, event_key)],
     }
 }
@@ -56,7 +58,7 @@ async fn a_contact_and_its_effect_are_written_in_one_call_and_read_back() {
     let tables = Tables::create().await;
     assert_eq!(write(&tables, &[unit(1, 1, "sync#a")]).await, [true]);
     assert_eq!(tables.aws.dynamodb_calls().total(), 1);
-    let known = tables.contacts.read(&[key(1), key(2)], &[]).await.unwrap();
+    let known = tables.contacts.read(&[key(1), key(2)], &[], &[]).await.unwrap();
     let known: Vec<_> = known
         .contacts
         .into_values()
@@ -97,7 +99,13 @@ async fn an_effect_that_is_there_already_does_not_stop_the_state() {
     unit.outbox.push(sync(1, "sync#b"));
     assert_eq!(write(&tables, &[unit]).await, [true]);
     assert_eq!(
-        tables.contacts.read(&[key(1)], &[]).await.unwrap().contacts.len(),
+        tables
+            .contacts
+            .read(&[key(1)], &[], &[])
+            .await
+            .unwrap()
+            .contacts
+            .len(),
         1
     );
     assert!(
@@ -137,7 +145,13 @@ async fn a_cut_answer_is_survived() {
     // The SDK sends the same idempotency token again, so the write counts once.
     assert_eq!(write(&tables, &[unit(1, 1, "sync#a")]).await, [true]);
     assert_eq!(
-        tables.contacts.read(&[key(1)], &[]).await.unwrap().contacts.len(),
+        tables
+            .contacts
+            .read(&[key(1)], &[], &[])
+            .await
+            .unwrap()
+            .contacts
+            .len(),
         1
     );
 }
@@ -220,6 +234,7 @@ async fn a_user_finds_their_contacts_and_unlinked_ones_leave_the_index() {
     for (contact, expected) in [(linked, 1), (contact(1, 2), 0)] {
         let unit = Unit {
             record: Some(Record::Contact(contact)),
+            claims: vec![],
             outbox: vec![],
         };
         write(&tables, &[unit]).await;
@@ -244,12 +259,13 @@ async fn user_refs_live_beside_contacts() {
     };
     let unit = Unit {
         record: Some(Record::UserRef(name.clone(), record.clone())),
+        claims: vec![],
         outbox: vec![],
     };
     write(&tables, &[unit]).await;
     let known = tables
         .contacts
-        .read(&[key(1)], std::slice::from_ref(&name))
+        .read(&[key(1)], std::slice::from_ref(&name), &[])
         .await
         .unwrap();
     assert_eq!(known.user_refs.get(&name), Some(&record));

@@ -16,7 +16,7 @@ use shared::outbox::{Kind, OutboxItem};
 use shared::store::{Claim, Lease, Released};
 use shared::whatsapp::message::ConversationId;
 use shared::whatsapp::plan::Plan;
-use shared::whatsapp::table::Conversations;
+use shared::whatsapp::table::{By, Conversations, Stored};
 use shared::whatsapp::{Conversation, Inbound, parse};
 use testkit::aws::Fault;
 
@@ -53,6 +53,7 @@ impl World {
                         version: 1,
                         ..Contact::new(key, world.now())
                     })),
+                    claims: vec![],
                     outbox: vec![],
                 };
                 assert_eq!(world.tables.contacts.write(vec![((), unit)]).await.unwrap(), []);
@@ -81,7 +82,7 @@ impl World {
                     turns: vec![],
                     outbox: vec![],
                 };
-                world.conversations.commit(&plan).await.unwrap();
+                world.conversations.commit(&plan, By::Door).await.unwrap();
             }
             Leased::OutboxItem => {
                 let item = OutboxItem {
@@ -165,10 +166,21 @@ impl World {
         let released = match self.leased {
             Leased::Contact | Leased::User => contacts.release(lease, None).await,
             Leased::Business => self.installs.release(lease, false).await,
-            Leased::Conversation => self.conversations.release(lease, 1, None).await,
+            Leased::Conversation => {
+                let stored = self.stored(1).await;
+                self.conversations.release(lease, &stored, None, false).await
+            }
             Leased::OutboxItem => outbox.release(lease).await,
         };
         released.unwrap()
+    }
+
+    /// The conversation, as a worker would have read it when it was of this version.
+    async fn stored(&self, version: u64) -> Stored {
+        let id = ConversationId::parse("user:42").unwrap();
+        let read = self.conversations.read(&id).await.unwrap().unwrap();
+        let facts = Conversation { version, ..read };
+        serde_json::from_value(serde_json::json!({ "facts": facts })).unwrap()
     }
 
     /// A write under the lease. `None` where there is none.
@@ -395,7 +407,11 @@ async fn a_conversation_that_has_changed_is_not_released() {
     let world = World::with(Leased::Conversation).await;
     let lease = world.claimed().await;
     let conversations = &world.conversations;
-    let released = conversations.release(&lease, 0, Some("reply#1")).await.unwrap();
+    let stored = world.stored(0).await;
+    let released = conversations
+        .release(&lease, &stored, Some("reply#1"), false)
+        .await;
+    let released = released.unwrap();
     assert_eq!(released, Released::Refused);
     assert!(matches!(world.claim().await, Claim::Busy));
     assert_eq!(world.release(&lease).await, Released::Yes);

@@ -1,7 +1,6 @@
 //! What needs more than one module, or a service: one binary, so that it links once.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::panic,
     reason = "tests fail by panicking"

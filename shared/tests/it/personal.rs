@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use shared::clients::graph::GraphApp;
 use shared::fbe::secret::{FbeSecret, TokenType};
-use shared::messenger::contact::Stamped;
+use shared::messenger::Stamped;
 use shared::messenger::sync::{Identify, Profile, SyncPlan, Synced, UserAlias};
 use shared::messenger::{Channel, ContactKey, Link, LinkKeys, LinkedVia, Referral, UserRefKey};
 use shared::outbox::{Kind, OutboxItem, Quarantined};
@@ -15,7 +15,7 @@ use shared::personal::Personal;
 use shared::webhook::signature::{Received, sign};
 use shared::whatsapp::answer::Answer;
 use shared::whatsapp::message::Content;
-use shared::whatsapp::reply::{ReplyPayload, Send};
+use shared::whatsapp::reply::ReplyPayload;
 use shared::whatsapp::{ConversationId, Inbound};
 
 /// Stands for all that must not be seen.
@@ -90,7 +90,7 @@ fn debug_shows_no_person() {
             alias_name: person(),
         },
     };
-    let shown: [&dyn Debug; 20] = [
+    let shown: [&dyn Debug; 19] = [
         &received,
         &verified,
         &messenger,
@@ -124,11 +124,10 @@ fn debug_shows_no_person() {
         &Answer::of(PERSON),
         &ReplyPayload {
             text: Some(PERSON.to_owned()),
-            campaign: None,
-            route: None,
+            properties: object(),
             attributes: object(),
+            ..ReplyPayload::default()
         },
-        &[Send::Trigger(object().into()), Send::Track(object().into())],
         &OutboxItem {
             subject: PERSON.to_owned(),
             event_key: PERSON.to_owned(),

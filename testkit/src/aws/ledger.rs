@@ -56,6 +56,7 @@ pub(super) enum Service {
     DynamoDb,
     Streams,
     SecretsManager,
+    Sqs,
 }
 
 pub(super) type Hook = Box<dyn FnOnce(Value) -> BoxFuture<'static, ()> + Send>;

@@ -1,17 +1,18 @@
-//! DynamoDB, its streams and Secrets Manager, embedded: one HTTP endpoint that speaks AWS's own protocol.
+//! DynamoDB, its streams, Secrets Manager and SQS, embedded: one HTTP endpoint that speaks AWS's own protocol.
 //!
 //! The functions, the AWS CLI, `sam local invoke` and tests all talk to it through ordinary AWS clients, so
 //! there is no second implementation of a store. DynamoDB is [dynoxide](https://docs.rs/dynoxide-rs) on
-//! `SQLite`, Secrets Manager is [winterbaume](https://docs.rs/winterbaume-secretsmanager). Any region and any
+//! `SQLite`, Secrets Manager and SQS are [winterbaume](https://docs.rs/winterbaume-core). Any region and any
 //! credentials are accepted, and all of them see the same tables and secrets.
 
 mod ledger;
 mod power;
+mod queues;
 mod secrets;
 mod server;
 mod tables;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_sqs::error::DisplayErrorContext;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -147,6 +149,35 @@ impl EmbeddedAws {
         aws_sdk_secretsmanager::Client::new(&self.sdk_config())
     }
 
+    /// An SQS client.
+    #[must_use]
+    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.sdk_config())
+    }
+
+    /// Creates the queues of a template as it declares them, and gives their URLs by logical id.
+    ///
+    /// # Errors
+    ///
+    /// When SQS refuses a queue.
+    pub async fn create_queues(&self, template: &Template) -> anyhow::Result<BTreeMap<String, String>> {
+        let client = self.sqs();
+        let mut urls = BTreeMap::new();
+        for queue in template.queues() {
+            let mut request = client.create_queue().queue_name(&queue.name);
+            for (name, value) in &queue.attributes {
+                request = request.attributes(name.as_str().into(), value);
+            }
+            let created = request.send().await;
+            let created = created.map_err(|error| anyhow::anyhow!("{}", DisplayErrorContext(error)));
+            let created = created.with_context(|| format!("the queue {} was not created", queue.name))?;
+            let url = created.queue_url.context("the queue has no URL")?;
+            urls.insert(queue.logical_id.clone(), url);
+        }
+        self.reset_calls();
+        Ok(urls)
+    }
+
     /// Creates the tables of a template as it declares them. A table that exists already is left alone.
     ///
     /// # Errors
@@ -199,6 +230,12 @@ impl EmbeddedAws {
     #[must_use]
     pub fn secrets_manager_calls(&self) -> Calls {
         self.ledger.calls(Service::SecretsManager)
+    }
+
+    /// The requests to SQS, counted likewise.
+    #[must_use]
+    pub fn sqs_calls(&self) -> Calls {
+        self.ledger.calls(Service::Sqs)
     }
 
     /// Counts from zero.

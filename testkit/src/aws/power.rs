@@ -22,6 +22,13 @@ pub(super) fn needed(service: Service, operation: &str, request: &Value) -> BTre
             }
             powers
         }
+        Service::Sqs => {
+            let url = text(request, "QueueUrl").unwrap_or_default();
+            let queue = url.rsplit('/').next().unwrap_or_default();
+            // A batch takes the power of its single messages.
+            let action = operation.trim_end_matches("Batch");
+            BTreeSet::from([Power::new(&format!("sqs:{action}"), queue)])
+        }
         // Lambda itself reads streams.
         Service::Streams => BTreeSet::new(),
     }

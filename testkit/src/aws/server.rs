@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Fault, Ledger, Service};
 use super::power;
+use super::queues::Queues;
 use super::secrets::SecretsManager;
 
 /// DynamoDB's own limit of a request.
@@ -28,6 +29,7 @@ struct Endpoint {
     dynamodb: SocketAddr,
     client: Client<HttpConnector, Body>,
     secrets: SecretsManager,
+    queues: Queues,
     ledger: Arc<Ledger>,
 }
 
@@ -44,6 +46,7 @@ pub(super) async fn serve(
         dynamodb,
         client: Client::builder(TokioExecutor::new()).build(connector),
         secrets,
+        queues: Queues::new(),
         ledger,
     };
     let router = Router::new().fallback(answer).with_state(Arc::new(endpoint));
@@ -78,7 +81,7 @@ async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Resp
         return refusal(
             StatusCode::BAD_REQUEST,
             "UnknownOperationException",
-            "this endpoint serves DynamoDB, DynamoDB Streams and Secrets Manager, by X-Amz-Target",
+            "this endpoint serves DynamoDB, DynamoDB Streams, Secrets Manager and SQS, by X-Amz-Target",
         );
     };
     let operation = operation.to_owned();
@@ -127,6 +130,7 @@ fn parse_target(target: &str) -> Option<(Service, &str)> {
         "DynamoDB_20120810" => Service::DynamoDb,
         "DynamoDBStreams_20120810" => Service::Streams,
         "secretsmanager" => Service::SecretsManager,
+        "AmazonSQS" => Service::Sqs,
         _ => return None,
     };
     Some((service, operation))
@@ -135,6 +139,11 @@ fn parse_target(target: &str) -> Option<(Service, &str)> {
 impl Endpoint {
     async fn perform(&self, service: Service, operation: &str, headers: HeaderMap, body: Bytes) -> Response {
         match service {
+            Service::Sqs => {
+                let answer = self.queues.answer(headers, body).await;
+                let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                (status, answer.headers, answer.body).into_response()
+            }
             Service::SecretsManager => {
                 let answer = self.secrets.answer(operation, headers, body).await;
                 let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -208,6 +217,7 @@ fn throttled(service: Service) -> Response {
         Service::DynamoDb => "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
         Service::Streams => "com.amazonaws.dynamodb.v20120810#LimitExceededException",
         Service::SecretsManager => "ThrottlingException",
+        Service::Sqs => "RequestThrottled",
     };
     refusal(StatusCode::BAD_REQUEST, kind, "injected fault")
 }

@@ -1,4 +1,4 @@
-//! What AWS puts around a Lambda function: the HTTP API, the table stream and the schedule, on one machine.
+//! What AWS puts around a Lambda function: the HTTP API, the table stream, the queue and the schedule, on one machine.
 //!
 //! Each makes the very JSON that AWS makes and reads the function's answer as AWS reads it, so a function is
 //! plugged in by one closure and runs the code that is deployed.
@@ -6,6 +6,7 @@
 mod filter;
 mod gateway;
 mod http_event;
+mod queue;
 mod schedule;
 mod stream;
 mod stream_event;
@@ -20,6 +21,7 @@ use serde_json::Value;
 pub use filter::Pattern;
 pub use gateway::{Gateway, GatewayRoute};
 pub use http_event::{HttpRequest, request_event};
+pub use queue::{QueueDriver, QueueSource};
 pub use schedule::{ScheduleDriver, ScheduledInvocation, schedule_event};
 pub use stream::{StreamDriver, StreamSource};
 

@@ -219,7 +219,11 @@ impl<'a> Resolver<'a> {
                 } else {
                     ""
                 };
-                format!("arn:aws:dynamodb:{}:{ACCOUNT}:table/{name}{stream}", REGION)
+                format!("arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{name}{stream}")
+            }
+            (Some("AWS::SQS::Queue"), "Arn") => {
+                let name = self.physical_name(resource, "QueueName")?;
+                format!("arn:aws:sqs:{}:{ACCOUNT}:{name}", crate::template::REGION)
             }
             _ => format!("{}-{resource}-{attribute}", self.deployment.stack_name),
         })

@@ -43,6 +43,18 @@ pub struct Template {
     tables: Vec<Table>,
     functions: Vec<Function>,
     secrets: BTreeMap<String, String>,
+    queues: Vec<Queue>,
+}
+
+/// An SQS queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name in the template.
+    pub logical_id: String,
+    /// Its name in SQS.
+    pub name: String,
+    /// Its attributes, as SQS names them.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// A DynamoDB table.
@@ -117,6 +129,8 @@ pub struct Function {
     pub routes: Vec<Route>,
     /// The table streams that invoke it.
     pub streams: Vec<Stream>,
+    /// The queues that invoke it.
+    pub queues: Vec<QueueEvents>,
     /// The schedules that invoke it.
     pub schedules: Vec<Schedule>,
     /// What its role may do, by the role's own policies.
@@ -153,6 +167,19 @@ pub struct Stream {
     pub bisect_batch: bool,
     /// Tries after the first; `None` = until the record expires.
     pub maximum_retry_attempts: Option<u32>,
+}
+
+/// A queue as an event source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueEvents {
+    /// The queue, by its logical id.
+    pub queue: String,
+    /// Most messages of one invocation.
+    pub batch_size: usize,
+    /// Most invocations at once; `None` = as many as Lambda allows.
+    pub maximum_concurrency: Option<usize>,
+    /// Whether the function may name the messages that failed.
+    pub report_batch_item_failures: bool,
 }
 
 /// A schedule as an event source.
@@ -196,6 +223,7 @@ impl Template {
         }
         let resolver = Resolver::new(&root, deployment);
         let (mut tables, mut functions, mut secrets) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut queues = Vec::new();
         for (logical_id, resource) in deployed(&root, &resolver)? {
             let mut read = || -> anyhow::Result<()> {
                 match kind(resource) {
@@ -203,6 +231,7 @@ impl Template {
                     "AWS::Serverless::Function" => {
                         functions.push(function(&resolver, &root, logical_id, resource)?);
                     }
+                    "AWS::SQS::Queue" => queues.push(queue(&resolver, logical_id, resource)?),
                     "AWS::SecretsManager::Secret" => {
                         let name = resolver.physical_name(logical_id, "Name")?;
                         secrets.insert(logical_id.clone(), name);
@@ -218,6 +247,7 @@ impl Template {
             tables,
             functions,
             secrets,
+            queues,
             root,
         })
     }
@@ -256,6 +286,12 @@ impl Template {
     #[must_use]
     pub fn table(&self, logical_id: &str) -> Option<&Table> {
         self.tables.iter().find(|table| table.logical_id == logical_id)
+    }
+
+    /// Every queue.
+    #[must_use]
+    pub fn queues(&self) -> &[Queue] {
+        &self.queues
     }
 
     /// Every function.
@@ -349,6 +385,46 @@ fn table(resolver: &Resolver<'_>, logical_id: &str, resource: &Value) -> anyhow:
     })
 }
 
+/// The attributes of queues that mean the same under the same names in CloudFormation and in SQS.
+const QUEUE_ATTRIBUTES: [&str; 6] = [
+    "DelaySeconds",
+    "MaximumMessageSize",
+    "MessageRetentionPeriod",
+    "ReceiveMessageWaitTimeSeconds",
+    "SqsManagedSseEnabled",
+    "VisibilityTimeout",
+];
+
+fn queue(resolver: &Resolver<'_>, logical_id: &str, resource: &Value) -> anyhow::Result<Queue> {
+    let properties = resolver.resolve(resource.get("Properties").unwrap_or(&Value::Null))?;
+    let attribute = |name: &&str| {
+        let value = match properties.get(*name)? {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        Some(((*name).to_owned(), value))
+    };
+    Ok(Queue {
+        logical_id: logical_id.to_owned(),
+        name: resolver.physical_name(logical_id, "QueueName")?,
+        attributes: QUEUE_ATTRIBUTES.iter().filter_map(attribute).collect(),
+    })
+}
+
+fn queue_events(raw: &Value, properties: &Value) -> anyhow::Result<QueueEvents> {
+    let queue = raw.pointer("/Queue/Fn::GetAtt/0").and_then(Value::as_str);
+    let number = |pointer: &str| properties.pointer(pointer).map(as_number).transpose();
+    let responses = properties.get("FunctionResponseTypes").and_then(Value::as_array);
+    let maximum = number("/ScalingConfig/MaximumConcurrency")?;
+    Ok(QueueEvents {
+        queue: queue.context("Queue is no !GetAtt of a queue")?.to_owned(),
+        batch_size: usize::try_from(number("/BatchSize")?.unwrap_or(10))?,
+        maximum_concurrency: maximum.map(usize::try_from).transpose()?,
+        report_batch_item_failures: responses
+            .is_some_and(|responses| responses.contains(&Value::from("ReportBatchItemFailures"))),
+    })
+}
+
 fn function(
     resolver: &Resolver<'_>,
     root: &Value,
@@ -384,6 +460,7 @@ fn function(
         timeout_seconds: number("Timeout", 3)?,
         routes: Vec::new(),
         streams: Vec::new(),
+        queues: Vec::new(),
         schedules: Vec::new(),
         grants: grant::of_role(resolver, root, own.get("Role"))?,
     };
@@ -403,6 +480,7 @@ fn add_event(function: &mut Function, resolver: &Resolver<'_>, event: &Value) ->
             path: text("Path").context("Path is missing")?,
         }),
         "DynamoDB" => function.streams.push(stream(raw, &properties)?),
+        "SQS" => function.queues.push(queue_events(raw, &properties)?),
         "Schedule" | "ScheduleV2" => {
             // A schedule that a parameter switches off is none.
             let disabled = properties.get("Enabled") == Some(&Value::Bool(false))

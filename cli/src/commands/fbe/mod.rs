@@ -176,7 +176,7 @@ struct GraphArgs {
     #[arg(
         long,
         value_name = "VERSION",
-        default_value = "v25.0",
+        default_value = shared::clients::graph::DEFAULT_VERSION,
         env = "GRAPH_API_VERSION"
     )]
     graph_version: String,

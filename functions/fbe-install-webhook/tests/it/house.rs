@@ -16,7 +16,7 @@ use testkit::house::{APP_ID, APP_SECRET as SECRET, House as TestHouse};
 pub(crate) const SHOP: &str = "shop-42-unique-id";
 
 pub(crate) struct House {
-    house: TestHouse,
+    shared: TestHouse,
     pub(crate) app: App,
     pub(crate) installs: Installs,
     pub(crate) secrets: BusinessSecrets,
@@ -27,7 +27,7 @@ impl std::ops::Deref for House {
     type Target = TestHouse;
 
     fn deref(&self) -> &TestHouse {
-        &self.house
+        &self.shared
     }
 }
 
@@ -56,7 +56,7 @@ impl House {
             app,
             installs: Installs::new(dynamodb, tables[0].clone(), outbox, clock),
             secrets: BusinessSecrets::new(house.aws.secrets_manager(), own),
-            house,
+            shared: house,
             tables,
         }
     }

@@ -3,28 +3,34 @@
 //! * [`Braze`]: one request, one answer, one [`BrazeError`] that says what to do about it.
 //! * [`track`]: many users' objects in as few requests as Braze's limits allow, with each object's fate.
 //! * [`identify`]: the same for aliases that become known users.
+//! * [`bulk`]: what the two have in common.
+//! * [`refusals`]: whether a refusal is about the content or about the caller.
 //!
 //! The status codes are read as Braze's API error page describes them
 //! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
 
+mod bulk;
 mod gate;
 pub mod identify;
 pub(crate) mod rate_limit;
 mod refusal;
+mod refusals;
 pub mod track;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 
 pub use self::refusal::{Array, ObjectError};
+use self::refusals::{Permit, Refusals};
 use shared::clock::Clock;
 use shared::json;
-use shared::messenger::sync::Identify;
 use shared::secrets::{BrazeSecret, Secret};
 
 /// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
@@ -44,6 +50,8 @@ pub struct Braze {
     endpoint: String,
     secret: Secret<BrazeSecret>,
     clock: Clock,
+    track_refusals: Arc<Refusals>,
+    identify_refusals: Arc<Refusals>,
 }
 
 /// Why a request did not succeed, sorted by what to do.
@@ -56,8 +64,8 @@ pub enum BrazeError {
         /// What Braze's headers ask for.
         wait: Option<Duration>,
     },
-    /// Key, permission, instance or URL is wrong (401, 403, 404, a redirect), or the key cannot be read. Somebody must
-    /// act; until then the item waits.
+    /// Key, permission, instance or URL is wrong (401, 403, 404, a redirect), the key cannot be read, or everything is
+    /// refused alike. An operator has to act; until then the item waits.
     Configuration {
         /// Short code for the log and the item.
         reason: String,
@@ -113,7 +121,8 @@ impl Taken {
     /// Why the only object of a request was not taken, as a short code; `None` if it was.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
-        self.errors.first().map(|error| error.reason(track::REJECTED))
+        let rejected = Endpoint::Track.rejected();
+        self.errors.first().map(|error| error.reason(rejected))
     }
 }
 
@@ -145,6 +154,76 @@ enum Key {
     Trigger,
 }
 
+/// An endpoint that takes many objects at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Track,
+    Identify,
+}
+
+impl Endpoint {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Track => "/users/track",
+            Self::Identify => "/users/identify",
+        }
+    }
+
+    /// In one request.
+    fn most_objects(self) -> usize {
+        match self {
+            Self::Track => MAX_TRACK_OBJECTS,
+            Self::Identify => MAX_IDENTIFY,
+        }
+    }
+
+    /// Requests under way at once. Limits are counted per company, and that of identify is shared with other
+    /// endpoints.
+    fn concurrency(self) -> usize {
+        match self {
+            Self::Track => 8,
+            Self::Identify => 4,
+        }
+    }
+
+    /// What an object's refusal is called.
+    fn rejected(self) -> &'static str {
+        match self {
+            Self::Track => "braze_object_rejected",
+            Self::Identify => "braze_identify_rejected",
+        }
+    }
+
+    fn body<'a>(self, objects: &[(Array, &'a Value)]) -> Body<'a> {
+        let of = |array: Array| {
+            let objects = objects.iter().filter(|(in_array, _)| *in_array == array);
+            objects.map(|(_, object)| *object).collect()
+        };
+        match self {
+            Self::Track => Body {
+                attributes: of(Array::Attributes),
+                events: of(Array::Events),
+                ..Body::default()
+            },
+            Self::Identify => Body {
+                aliases_to_identify: of(Array::Attributes),
+                ..Body::default()
+            },
+        }
+    }
+}
+
+/// The body of a request with many objects.
+#[derive(Default, Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attributes: Vec<&'a Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<&'a Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    aliases_to_identify: Vec<&'a Value>,
+}
+
 impl Braze {
     /// `endpoint` is the REST endpoint without a trailing slash, as the dashboard shows it.
     #[must_use]
@@ -154,27 +233,55 @@ impl Braze {
             endpoint,
             secret,
             clock,
+            track_refusals: Arc::default(),
+            identify_refusals: Arc::default(),
         }
     }
 
-    /// `POST /users/track`: at most [`MAX_TRACK_OBJECTS`] objects and 4 MB. [`track::send`] sees to both.
+    /// `POST /users/track` with objects of one profile. [`track::send`] is for many.
     pub async fn track(&self, body: &TrackBody) -> Result<Taken, BrazeError> {
-        self.post("/users/track", &Key::Users, body).await
+        let refusals = self.refusals(Endpoint::Track);
+        let (Permit::Any | Permit::Probe(_)) = refusals.permit(self.now())?;
+        let mut objects = body.attributes.iter().chain(&body.events);
+        match self.post(Endpoint::Track.path(), &Key::Users, body).await {
+            Ok(taken) => {
+                refusals.took(objects);
+                Ok(taken)
+            }
+            Err(refusal @ BrazeError::Rejected { .. }) if refusal.is_unnamed() => {
+                let object = objects.next().unwrap_or(&Value::Null);
+                Err(refusals.refused_alone(object, None, refusal, self.now()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// `POST /users/identify`: at most [`MAX_IDENTIFY`] aliases. Success does not say that one was found.
-    pub async fn identify(&self, aliases: &[Identify]) -> Result<Taken, BrazeError> {
-        self.post(
-            "/users/identify",
-            &Key::Users,
-            &serde_json::json!({"aliases_to_identify": aliases}),
-        )
-        .await
+    /// One request of several: what it means if it is refused, [`bulk`] finds out. Success of identify does not say
+    /// that an alias was found.
+    async fn ask(&self, endpoint: Endpoint, objects: &[(Array, &Value)]) -> Result<Taken, BrazeError> {
+        let body = endpoint.body(objects);
+        self.post(endpoint.path(), &Key::Users, &body).await
+    }
+
+    fn refusals(&self, endpoint: Endpoint) -> &Refusals {
+        match endpoint {
+            Endpoint::Track => &self.track_refusals,
+            Endpoint::Identify => &self.identify_refusals,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// `POST /campaigns/trigger/send`. Not idempotent: after an unknown outcome, trying again may send twice.
     pub async fn trigger_send(&self, body: &Value) -> Result<Taken, BrazeError> {
         self.post("/campaigns/trigger/send", &Key::Trigger, body).await
+    }
+
+    /// `POST /canvas/trigger/send`. No more idempotent than [`Braze::trigger_send`].
+    pub async fn canvas_send(&self, body: &Value) -> Result<Taken, BrazeError> {
+        self.post("/canvas/trigger/send", &Key::Trigger, body).await
     }
 
     async fn post(&self, path: &str, key: &Key, body: &impl Serialize) -> Result<Taken, BrazeError> {
@@ -227,11 +334,15 @@ impl Braze {
                 Ok(taken)
             }
             StatusCode::PAYLOAD_TOO_LARGE => Err(BrazeError::TooLarge),
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-                let wait = rate_limit::wait(headers, self.clock.now());
+            _ if status.is_server_error()
+                || matches!(
+                    status,
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY
+                ) =>
+            {
                 Err(BrazeError::Transient {
                     reason: reason(),
-                    wait,
+                    wait: rate_limit::wait(status, headers, self.now()),
                 })
             }
             // Seen with 400 and with 401: objects are named, so it is about the content and not the key.
@@ -247,10 +358,6 @@ impl Braze {
             }
             // Nothing of the REST API redirects: it is another host.
             status if status.is_redirection() => Err(BrazeError::Configuration { reason: reason() }),
-            status if status.is_server_error() => Err(BrazeError::Transient {
-                reason: reason(),
-                wait: None,
-            }),
             _ => Err(BrazeError::Rejected {
                 reason: known_reason(&taken.message).unwrap_or_else(reason),
                 errors: taken.errors,
@@ -314,6 +421,22 @@ impl BrazeError {
         }
     }
 
+    /// Whether trying again cannot help.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Rejected { .. } | Self::TooLarge)
+    }
+
+    /// Whether it is a refusal that may be about anything: no object is named, and Braze's words for a bad object are
+    /// not there. (`Max Input Length Exceeded` is about the request.)
+    fn is_unnamed(&self) -> bool {
+        match self {
+            Self::Rejected { reason, errors } => {
+                errors.is_empty() && (!reason.contains(": ") || reason.contains("Max Input Length"))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it is certain that Braze has done nothing of what was asked. Of a lost connection or a 5xx it is not,
     /// and a refusal may be about a part.
     #[must_use]
@@ -347,8 +470,7 @@ impl std::error::Error for BrazeError {}
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-
-    use shared::messenger::sync::UserAlias;
+    use shared::messenger::sync::{Identify, UserAlias};
 
     use super::*;
 

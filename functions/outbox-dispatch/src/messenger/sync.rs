@@ -13,10 +13,9 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::Value;
 use shared::messenger::contact::Contact;
-use shared::messenger::decide::Stored;
 use shared::messenger::key::ContactKey;
 use shared::messenger::settings::MessengerSettings;
-use shared::messenger::sync::{self, Identify, Others, SyncPlan, Synced};
+use shared::messenger::sync::{self, Identify, Others, Stored, SyncPlan, Synced};
 use shared::messenger::table::Contacts;
 use shared::outbox::{Entry, Outbox, Reason};
 use shared::store::{Claim, Lease, Released, StoreError};
@@ -191,7 +190,7 @@ impl ContactWorker {
             if keys.is_empty() {
                 continue;
             }
-            let known = self.contacts.read(&keys, &[]).await;
+            let known = self.contacts.read(&keys, &[], &[]).await;
             let mut known = known.map_err(Outcome::from)?;
             if !known.unreadable_contacts.is_empty() {
                 return Err(Outcome::retry(Reason::UnreadableContact));

@@ -2,78 +2,99 @@
 
 use std::time::Duration;
 
-use crate::settle::Outcome;
-use crate::whatsapp::external_system::ExternalSystemError;
-use crate::whatsapp::openai::ChatRequest;
-use crate::whatsapp::pace::{FAILURES_TOGETHER, next_handover};
 use jiff::Timestamp;
 use shared::outbox::Reason;
 use shared::store::Rounds;
+use shared::telemetry;
 use shared::whatsapp::answer::{Answer, ExternalRequest, Outcome as Answered};
-use shared::whatsapp::conversation::{Mode, Turn, TurnStatus};
-use shared::whatsapp::decide::{is_asked, wait_for_burst};
+use shared::whatsapp::conversation::{Mode, Role, Turn, TurnStatus};
 use shared::whatsapp::duplicate::handover_id;
 use shared::whatsapp::plan::Plan;
-use shared::whatsapp::route::{ExternalSystem, ReplyRules, external_system};
+use shared::whatsapp::route::ReplyRules;
 use shared::whatsapp::settings::ExternalSystemKind;
-use shared::whatsapp::settle::{Failure, decide_answer, decide_failure, in_time};
-use shared::whatsapp::table::Committed;
+use shared::whatsapp::settle::decide_answer;
+use shared::whatsapp::table::{By, Committed};
 
-use super::LONGEST_WAIT;
-use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
+use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
+use super::external_system::ExternalSystemError;
+use super::failure::{Failure, decide_failure, in_time};
+use super::openai::chat::{Chat, Next};
+use super::pace::{FAILURES_TOGETHER, next_handover, wait_for_burst};
+use super::route::{ExternalSystem, external_system, is_asked};
+use crate::settle::Outcome;
 
 impl Drain<'_> {
     /// Hands over the messages whose turn it is. `true` if something has changed: there may be replies to send,
     /// or more messages.
     pub(super) async fn hand_over(&mut self) -> Result<bool, Stop> {
-        if self.waits_for_burst {
+        self.burst_ends = self.burst();
+        if self.burst_ends.is_some() {
             return Ok(false);
-        }
-        if let Some(ready) = self.burst_ends() {
-            return self.wait(ready).await;
         }
         let messages = self.next_messages();
         if messages.is_empty() {
+            self.outdated |= self.has_more();
             self.postpone_messages().await?;
             return Ok(false);
         }
         let route = self.stored.conversation.route.clone();
-        let Some(system) = external_system(route.as_deref(), &self.worker.settings) else {
+        let Some(system) = external_system(route.as_deref(), &self.tools.settings) else {
             self.wait_for_settings(Reason::NoExternalSystem.into(), &messages)
                 .await?;
             return Ok(true);
         };
-        let mode = self.stored.conversation.mode;
+        let (mode, asked_at) = (self.stored.conversation.mode, self.now());
         let asked = if is_asked(&self.stored.conversation, system) {
-            let limit = self.worker.settings.external_system_timeout;
+            let limit = self.tools.settings.external_system_timeout;
             if !self.has_time_for(limit) {
                 return Err(Stop::OutOfTime);
             }
-            self.hold(limit).await?;
-            self.ask(system, &messages).await
+            self.ask(system, &messages).await?
         } else {
             Ok(Answered::Now(Answer::default()))
         };
         match asked {
-            Ok(Answered::Now(answer)) => self.take(&answer, &messages, mode, system.kind).await?,
-            Ok(Answered::Later) => {
-                let answer = Answer::default();
-                self.take(&answer, &messages, mode, system.kind).await?;
+            Ok(answered) => {
+                let answer = match answered {
+                    Answered::Now(answer) => self.without_reserved(answer),
+                    Answered::Later => {
+                        metrics::counter!(telemetry::ANSWERS_AWAITED).increment(1);
+                        tracing::info!("an external system has taken messages and may answer later");
+                        Answer::default()
+                    }
+                };
+                self.take(&answer, &messages, (mode, asked_at), system.kind)
+                    .await?;
             }
-            Err(error) => self.fail(&error, &messages).await?,
+            Err(error) => {
+                self.asked = error.may_have_arrived();
+                self.fail(&error, &messages).await?;
+            }
         }
         Ok(true)
     }
 
+    /// The answer without attributes that are not for an external system to write.
+    fn without_reserved(&self, mut answer: Answer) -> Answer {
+        for attribute in answer.take_reserved(&self.tools.settings.reserved) {
+            metrics::counter!(telemetry::ATTRIBUTES_REFUSED).increment(1);
+            tracing::warn!(
+                attribute,
+                "an answer tries to write an attribute that is not its own"
+            );
+        }
+        answer
+    }
+
     /// When the burst is over that new messages belong to, if that is still to come.
-    fn burst_ends(&self) -> Option<Timestamp> {
+    fn burst(&self) -> Option<Timestamp> {
         let new: Vec<Turn> = self
             .waiting_messages()
             .into_iter()
             .filter(|message| message.attempts == 0)
             .map(|message| message.turn.clone())
             .collect();
-        wait_for_burst(&new, self.worker.settings.burst_window, self.now())
+        wait_for_burst(&new, self.tools.settings.burst_window, self.now())
     }
 
     fn next_messages(&self) -> Vec<Turn> {
@@ -87,55 +108,38 @@ impl Drain<'_> {
         next.into_iter().cloned().collect()
     }
 
-    /// Waits for the rest of a burst.
-    async fn wait(&mut self, ready: Timestamp) -> Result<bool, Stop> {
-        let wait = ready.duration_since(self.now());
-        let limit = self.worker.settings.external_system_timeout;
-        if wait > LONGEST_WAIT || ready + signed(limit) > self.until {
-            // The items fall due when the wait is over.
-            self.waits_for_burst = true;
-            return Ok(false);
-        }
-        let wait = wait.unsigned_abs();
-        self.hold(wait).await?;
-        tokio::time::sleep(wait).await;
-        self.waited_until = ready;
-        self.renew(limit).await?;
-        // Also if nothing came: then it is time.
-        Ok(true)
-    }
-
     async fn ask(
         &mut self,
         system: ExternalSystem<'_>,
         messages: &[Turn],
-    ) -> Result<Answered, ExternalSystemError> {
+    ) -> Result<Result<Answered, ExternalSystemError>, Stop> {
         let history = self.history(messages);
-        let (settings, client) = (&self.worker.settings, &self.worker.external_system);
+        let limit = self.tools.settings.external_system_timeout;
+        let (settings, client) = (&self.tools.settings, &self.tools.external_system);
         match system.kind {
             ExternalSystemKind::Webhook => {
+                // If the answer comes to `/whatsapp/reply` meanwhile, it has to be known what it answers.
+                let conversations = &self.tools.conversations;
+                let claim = conversations.ask(&self.lease, messages, limit + BEYOND).await?;
+                self.renewed(claim)?;
                 let conversation = &self.stored.conversation;
                 let id = handover_id(&conversation.id, messages);
                 let reply_url = settings.reply_url.as_deref();
                 let request = ExternalRequest::new(conversation, messages, &history, reply_url);
-                client.hand_over(system.url, &id, &request).await
+                Ok(client.hand_over(system, &id, &request).await)
             }
             ExternalSystemKind::Openai => {
-                let model = settings.openai_model.as_deref().unwrap_or_default();
-                let prompt = settings.openai_system_prompt.as_deref().unwrap_or_default();
-                let request = ChatRequest::new(model, prompt, messages, &history);
-                let answer = client.complete(system.url, &request).await;
-                // The history may be what it refuses: too long for the model, or something said before.
-                let limit = settings.external_system_timeout;
-                if matches!(answer, Err(ExternalSystemError::Rejected { .. }))
-                    && !history.is_empty()
-                    && self.has_time_for(limit)
-                    && self.hold(limit).await.is_ok()
-                {
-                    let request = ChatRequest::new(model, prompt, messages, &[]);
-                    return client.complete(system.url, &request).await;
+                let mut chat = Chat::new(settings, messages, &history);
+                loop {
+                    self.hold(limit).await?;
+                    let received = client.complete(system, &chat.request()).await;
+                    match chat.next(received, self.now()) {
+                        Ok(Next::Answer(answer)) => return Ok(Ok(Answered::Now(answer))),
+                        Ok(Next::Ask) if self.has_time_for(limit) => {}
+                        Ok(Next::Ask) => return Err(Stop::OutOfTime),
+                        Err(error) => return Ok(Err(error)),
+                    }
                 }
-                answer
             }
         }
     }
@@ -154,25 +158,56 @@ impl Drain<'_> {
         &mut self,
         answer: &Answer,
         messages: &[Turn],
-        asked_in: Mode,
+        (asked_in, asked_at): (Mode, Timestamp),
         kind: ExternalSystemKind,
     ) -> Result<(), Stop> {
-        let rules = ReplyRules::from(&self.worker.settings);
-        let stored = self
-            .commit(|drain| {
-                let conversation = &drain.stored.conversation;
-                let answer = in_time(answer, asked_in, kind, conversation);
-                Some(decide_answer(conversation, messages, &answer, rules, drain.now()))
-            })
-            .await?;
-        if !stored {
-            // Somebody else has handed them over; what they made of it has to be read.
-            self.outdated = true;
+        if self.store(answer, messages, asked_in, kind).await? {
+            self.learned.answered = true;
+            self.asked = false;
+            self.settle_handed_over(messages).await;
             return Ok(());
         }
-        self.learned.answered = true;
-        self.settle_handed_over(messages).await;
+        // They were answered through `/whatsapp/reply` meanwhile, or by ourselves with our own answer lost. What was
+        // said already is not said twice.
+        self.renew(BRAZE_TIMEOUT).await?;
+        self.read().await?;
+        let rest = self.unsaid(answer, asked_at);
+        if !rest.replies.is_empty() {
+            self.store(&rest, &[], asked_in, kind).await?;
+        }
         Ok(())
+    }
+
+    async fn store(
+        &mut self,
+        answer: &Answer,
+        messages: &[Turn],
+        asked_in: Mode,
+        kind: ExternalSystemKind,
+    ) -> Result<bool, Stop> {
+        // Only the settings are borrowed while the conversation changes.
+        let tools = self.tools;
+        let rules = ReplyRules::from(&tools.settings);
+        self.commit(|drain| {
+            let conversation = &drain.stored.conversation;
+            let answer = in_time(answer, asked_in, kind, conversation);
+            Some(decide_answer(conversation, messages, &answer, rules, drain.now()))
+        })
+        .await
+    }
+
+    /// The texts of `answer` that were not said since `asked_at`.
+    fn unsaid(&self, answer: &Answer, asked_at: Timestamp) -> Answer {
+        let said = |text: &str| {
+            let mut turns = self.turns.iter();
+            turns.any(|turn| turn.role == Role::Assistant && turn.at >= asked_at && turn.content.text == text)
+        };
+        let replies = answer.replies.iter();
+        let unsaid = replies.filter(|reply| reply.text.as_deref().is_some_and(|text| !said(text)));
+        Answer {
+            replies: unsaid.cloned().collect(),
+            ..Answer::default()
+        }
     }
 
     /// Notes a failure, and says the fallback text if it is time for it.
@@ -198,7 +233,7 @@ impl Drain<'_> {
             ExternalSystemError::Malformed(_) => messages.len() == 1 && attempts + 1 >= FAILURES_TOGETHER,
             ExternalSystemError::Rejected { .. } => true,
         };
-        let wait = told.unwrap_or_else(|| self.worker.settler.pause(attempts));
+        let wait = told.unwrap_or_else(|| self.tools.settler.pause(attempts));
         let outcome = if given_up {
             Outcome::Dead { reason }
         } else {
@@ -237,7 +272,7 @@ impl Drain<'_> {
         given_up: bool,
         told: Option<Duration>,
     ) -> Result<(), Stop> {
-        let settings = &self.worker.settings;
+        let settings = &self.tools.settings;
         let failure = Failure {
             failures,
             given_up,
@@ -248,9 +283,9 @@ impl Drain<'_> {
         Ok(())
     }
 
-    /// Nothing can be handed over before somebody mends a setting or a secret.
+    /// Nothing can be handed over before a setting or a secret is mended.
     async fn wait_for_settings(&mut self, reason: String, messages: &[Turn]) -> Result<(), Stop> {
-        let wait = self.worker.settler.pause(self.attempts(messages));
+        let wait = self.tools.settler.pause(self.attempts(messages));
         let outcome = Outcome::Misconfigured {
             reason,
             wait: Some(wait),
@@ -263,15 +298,15 @@ impl Drain<'_> {
     }
 
     /// Commits what `decide` plans for the conversation as it stands, however often it changes meanwhile. The
-    /// replies join those that wait. `false` if there was nothing to plan, or somebody else has done it.
+    /// replies join those that wait. `false` if there was nothing to plan, or another worker has done it.
     async fn commit(&mut self, decide: impl Fn(&Self) -> Option<Plan>) -> Result<bool, Stop> {
         let mut rounds = Rounds::new("a conversation is written too often to keep up with");
         loop {
             let Some(plan) = decide(self) else {
                 return Ok(false);
             };
-            let conversations = &self.worker.conversations;
-            match persist(|| conversations.commit(&plan)).await? {
+            let conversations = &self.tools.conversations;
+            match persist(|| conversations.commit(&plan, By::Worker)).await? {
                 Committed::Yes => {
                     self.stored.conversation = plan.conversation;
                     self.turns.extend(plan.turns);
@@ -281,9 +316,13 @@ impl Drain<'_> {
                 }
                 Committed::Stale => {
                     rounds.next().await?;
-                    let (lease, length) = (&self.lease, BRAZE_TIMEOUT + super::drain::BEYOND);
+                    let (lease, length) = (&self.lease, BRAZE_TIMEOUT + BEYOND);
                     let claim = persist(|| conversations.renew(lease, length)).await?;
                     self.renewed(claim)?;
+                }
+                Committed::Behind => {
+                    rounds.next().await?;
+                    conversations.skip_ahead(&mut self.stored.conversation).await?;
                 }
                 Committed::HandedOver | Committed::Duplicate => return Ok(false),
             }

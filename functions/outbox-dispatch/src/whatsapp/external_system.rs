@@ -9,11 +9,12 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
+use super::route::ExternalSystem;
 use crate::braze::rate_limit;
-use crate::whatsapp::openai::{ChatRequest, parse_completion};
 use shared::clock::Clock;
 use shared::secrets::{RelaySecret, Secret};
 use shared::webhook::standard;
@@ -58,12 +59,31 @@ pub(super) enum ExternalSystemError {
     Malformed(AnswerError),
 }
 
+impl ExternalSystemError {
+    /// Whether the system may have got the messages and may still answer through `/whatsapp/reply`.
+    pub(super) fn may_have_arrived(&self) -> bool {
+        matches!(self, Self::Transient { reason, .. } if reason == TIMEOUT || reason == CONNECTION_LOST)
+    }
+}
+
+const TIMEOUT: &str = "external_system_timeout";
+const CONNECTION_LOST: &str = "external_system_connection_lost";
+
+/// What an external system answered, whatever its status.
+pub(super) struct Received {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
 /// A request, ready to be sent with whatever the secret holds.
 struct Prepared<'a> {
     url: String,
     body: Vec<u8>,
     /// The `webhook-id` of kind `webhook`.
     webhook_id: Option<&'a str>,
+    /// The route whose credentials go along.
+    route: Option<&'a str>,
 }
 
 impl ExternalSystemClient {
@@ -77,7 +97,7 @@ impl ExternalSystemClient {
         }
     }
 
-    /// Asks an external system of kind `webhook` at `url`. `webhook_id` is the same whenever the same messages
+    /// Asks an external system of kind `webhook`. `webhook_id` is the same whenever the same messages
     /// are handed over, so that the receiver can tell a repetition.
     ///
     /// # Errors
@@ -85,52 +105,57 @@ impl ExternalSystemClient {
     /// [`ExternalSystemError`]
     pub(super) async fn hand_over(
         &self,
-        url: &str,
+        system: ExternalSystem<'_>,
         webhook_id: &str,
         request: &ExternalRequest<'_>,
     ) -> Result<Outcome, ExternalSystemError> {
-        let (status, body) = self.post(url.to_owned(), Some(webhook_id), request).await?;
-        outcome(status.as_u16(), &body).map_err(ExternalSystemError::Malformed)
+        let prepared = Prepared {
+            url: system.url.to_owned(),
+            body: bytes(request)?,
+            webhook_id: Some(webhook_id),
+            route: system.route,
+        };
+        let received = self.post(&prepared).await?;
+        let status = received.status;
+        if !status.is_success() {
+            let wait = wait(status, &received.headers, self.clock.now());
+            return Err(failed(status, wait));
+        }
+        outcome(status.as_u16(), &received.body).map_err(ExternalSystemError::Malformed)
     }
 
-    /// Asks an external system of kind `openai` whose base is `url`.
+    /// Asks an external system of kind `openai`.
     ///
     /// # Errors
     ///
-    /// [`ExternalSystemError`]
+    /// [`ExternalSystemError`] if there is no answer at all.
     pub(super) async fn complete(
         &self,
-        url: &str,
-        request: &ChatRequest<'_>,
-    ) -> Result<Outcome, ExternalSystemError> {
-        let url = format!("{}/chat/completions", url.trim_end_matches('/'));
-        let (_, body) = self.post(url, None, request).await?;
-        let answer = parse_completion(&body).map_err(ExternalSystemError::Malformed)?;
-        Ok(Outcome::Now(answer))
+        system: ExternalSystem<'_>,
+        request: &impl Serialize,
+    ) -> Result<Received, ExternalSystemError> {
+        let prepared = Prepared {
+            url: completions(system.url),
+            body: bytes(request)?,
+            webhook_id: None,
+            route: system.route,
+        };
+        self.post(&prepared).await
     }
 
-    async fn post(
-        &self,
-        url: String,
-        webhook_id: Option<&str>,
-        body: &impl Serialize,
-    ) -> Result<(StatusCode, Vec<u8>), ExternalSystemError> {
-        let body = serde_json::to_vec(body).map_err(|_| ExternalSystemError::Rejected {
-            reason: "messages_not_json".to_owned(),
-        })?;
-        let prepared = Prepared {
-            url,
-            body,
-            webhook_id,
-        };
+    async fn post(&self, prepared: &Prepared<'_>) -> Result<Received, ExternalSystemError> {
         let secret = self.secret.get().await.map_err(|error| unreadable(&error))?;
-        let answer = self.attempt(&prepared, &secret).await;
+        let answer = self.attempt(prepared, &secret).await;
+        let is_refused = match &answer {
+            Ok(received) => matches!(received.status.as_u16(), 401..=405),
+            Err(error) => matches!(error, ExternalSystemError::Configuration { .. }),
+        };
         // A credential may have been rotated; an expected side effect of that must not raise an alarm.
-        if let Err(ExternalSystemError::Configuration { .. }) = answer
+        if is_refused
             && let Ok(Some(fresh)) = self.secret.newer(&secret).await
-            && credentials(&fresh) != credentials(&secret)
+            && credentials(&fresh, prepared.route) != credentials(&secret, prepared.route)
         {
-            return self.attempt(&prepared, &fresh).await;
+            return self.attempt(prepared, &fresh).await;
         }
         answer
     }
@@ -139,61 +164,95 @@ impl ExternalSystemClient {
         &self,
         prepared: &Prepared<'_>,
         secret: &RelaySecret,
-    ) -> Result<(StatusCode, Vec<u8>), ExternalSystemError> {
+    ) -> Result<Received, ExternalSystemError> {
+        let credentials = secret.credentials(prepared.route);
         let mut request = self
             .http
             .post(&prepared.url)
             .header("content-type", "application/json")
             .header("accept", "application/json");
         let bearer = if let Some(id) = prepared.webhook_id {
-            let headers = standard::sign(&secret.signing_secret, id, self.clock.now(), &prepared.body);
+            let now = self.clock.now();
+            let headers = standard::sign(credentials.signing_secret, id, now, &prepared.body);
             let headers = headers.map_err(|error| ExternalSystemError::Configuration {
                 reason: error.to_string(),
             })?;
             for (name, value) in headers {
                 request = request.header(name, value);
             }
-            &secret.external_system_token
+            credentials.external_system_token
         } else {
-            &secret.openai_api_key
+            // Azure takes its keys by a header of its own, and everybody else passes over it.
+            if let Some(key) = filled(credentials.openai_api_key).filter(|_| is_azure(&prepared.url)) {
+                request = request.header("api-key", key);
+            }
+            credentials.openai_api_key
         };
-        if let Some(token) = filled(bearer.as_ref()) {
+        if let Some(token) = filled(bearer) {
             request = request.bearer_auth(token);
         }
-        let answer = request
-            .body(prepared.body.clone())
-            .send()
-            .await
-            .map_err(|error| network(&error))?;
+        let answer = request.body(prepared.body.clone()).send().await;
+        let answer = answer.map_err(|error| network(&error))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        if !status.is_success() {
-            return Err(self.refused(status, &headers));
-        }
-        Ok((status, read(answer).await?))
+        Ok(Received {
+            body: match read(answer).await {
+                Ok(body) => body,
+                // What a refusal says is not needed.
+                Err(_) if !status.is_success() => Vec::new(),
+                Err(error) => return Err(error),
+            },
+            status,
+            headers,
+        })
     }
+}
 
-    fn refused(&self, status: StatusCode, headers: &HeaderMap) -> ExternalSystemError {
-        let reason = format!("external_system_{}", status.as_u16());
-        match status {
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                let wait = rate_limit::wait(headers, self.clock.now());
-                ExternalSystemError::Transient { reason, wait }
-            }
-            status if status.is_server_error() => {
-                let wait = rate_limit::wait(headers, self.clock.now());
-                ExternalSystemError::Transient { reason, wait }
-            }
-            StatusCode::UNAUTHORIZED
-            | StatusCode::PAYMENT_REQUIRED
-            | StatusCode::FORBIDDEN
-            | StatusCode::NOT_FOUND
-            | StatusCode::METHOD_NOT_ALLOWED
-            | StatusCode::GONE => ExternalSystemError::Configuration { reason },
-            // A redirect is not followed: the credentials would go along.
-            status if status.is_redirection() => ExternalSystemError::Configuration { reason },
-            _ => ExternalSystemError::Rejected { reason },
+fn bytes(body: &impl Serialize) -> Result<Vec<u8>, ExternalSystemError> {
+    serde_json::to_vec(body).map_err(|_| ExternalSystemError::Rejected {
+        reason: "messages_not_json".to_owned(),
+    })
+}
+
+/// The address of the completions under a base: the path is appended, a query stays behind it.
+fn completions(base: &str) -> String {
+    const PATH: &str = "/chat/completions";
+    let (path, query) = base
+        .split_once('?')
+        .map_or((base, None), |(path, query)| (path, Some(query)));
+    let path = path.trim_end_matches('/');
+    let path = path.strip_suffix(PATH).unwrap_or(path);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{path}{PATH}{query}")
+}
+
+fn is_azure(url: &str) -> bool {
+    let host = url.split('/').nth(2).unwrap_or_default();
+    host.ends_with(".azure.com") || host.ends_with(".azure.us")
+}
+
+/// What a status means that is no success.
+pub(super) fn failed(status: StatusCode, wait: Option<Duration>) -> ExternalSystemError {
+    let reason = format!("external_system_{}", status.as_u16());
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            ExternalSystemError::Transient { reason, wait }
         }
+        status if status.is_server_error() => ExternalSystemError::Transient { reason, wait },
+        StatusCode::UNAUTHORIZED
+        | StatusCode::PAYMENT_REQUIRED
+        | StatusCode::FORBIDDEN
+        | StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::GONE => ExternalSystemError::Configuration { reason },
+        // A redirect is not followed: the credentials would go along.
+        status if status.is_redirection() => ExternalSystemError::Configuration { reason },
+        _ => ExternalSystemError::Rejected { reason },
     }
+}
+
+/// How long an answer of `status` asks us to wait.
+pub(super) fn wait(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    rate_limit::wait(status, headers, now)
 }
 
 async fn read(mut answer: reqwest::Response) -> Result<Vec<u8>, ExternalSystemError> {
@@ -222,25 +281,49 @@ fn filled(token: Option<&SecretString>) -> Option<&str> {
         .filter(|token| !token.is_empty())
 }
 
-fn credentials(secret: &RelaySecret) -> [Option<&str>; 3] {
+fn credentials<'a>(secret: &'a RelaySecret, route: Option<&str>) -> [Option<&'a str>; 3] {
+    let credentials = secret.credentials(route);
     [
-        Some(secret.signing_secret.expose_secret()),
-        filled(secret.external_system_token.as_ref()),
-        filled(secret.openai_api_key.as_ref()),
+        Some(credentials.signing_secret.expose_secret()),
+        filled(credentials.external_system_token),
+        filled(credentials.openai_api_key),
     ]
 }
 
 fn network(error: &reqwest::Error) -> ExternalSystemError {
     // The error's own text holds the URL; its kind says enough.
     let reason = if error.is_timeout() {
-        "external_system_timeout"
+        TIMEOUT
     } else if error.is_connect() {
         "external_system_unreachable"
     } else {
-        "external_system_connection_lost"
+        CONNECTION_LOST
     };
     ExternalSystemError::Transient {
         reason: reason.to_owned(),
         wait: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_comes_before_a_query() {
+        for (base, expected) in [
+            ("https://a/v1", "https://a/v1/chat/completions"),
+            ("https://a/v1/", "https://a/v1/chat/completions"),
+            ("https://a/v1/chat/completions", "https://a/v1/chat/completions"),
+            (
+                "https://r.openai.azure.com/openai/deployments/d?api-version=2024-10-21",
+                "https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            ),
+            ("https://a/v1/?x=/y/", "https://a/v1/chat/completions?x=/y/"),
+        ] {
+            assert_eq!(completions(base), expected);
+        }
+        assert!(is_azure("https://r.openai.azure.com/openai/v1/chat/completions"));
+        assert!(!is_azure("https://azure.com.example/v1") && !is_azure("https://a/.azure.com"));
     }
 }

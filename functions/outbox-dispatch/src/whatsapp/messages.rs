@@ -3,52 +3,58 @@
 
 use std::time::Duration;
 
-use crate::settle::{Outcome, Settled};
-use crate::whatsapp::pace::{Waiting, held_until};
 use jiff::Timestamp;
-use shared::outbox::{Entry, Status};
-use shared::outbox::{Kind, Reason};
+use shared::outbox::{Entry, Kind, Reason, Status};
+use shared::store::StoreError;
 use shared::whatsapp::conversation::{Turn, TurnStatus};
 use shared::whatsapp::settle::MAX_HANDED_OVER;
 
-use super::drain::{Drain, Stop, persist, signed};
+use super::drain::{Drain, Stop, Tried, persist, signed};
+use super::pace::{Waiting, held_until};
+use crate::settle::{Outcome, Settled};
 
 /// What the keys of the items begin with that wake us for a message.
 const MESSAGE: &str = "message#";
 
-/// What a failure in this run means for a message.
-pub(super) struct Tried {
-    attempts: u32,
-    backs_off_until: Timestamp,
-}
+/// After this time a turn that cannot be read is looked at again.
+const UNREADABLE: Duration = Duration::from_hours(1);
 
 impl Drain<'_> {
-    /// Reads what was said, and the items of messages that wait though we were not given them.
+    /// Reads what was said, and how the items stand: those that we were given, and those of messages that wait though
+    /// we were not given them.
     pub(super) async fn read_turns(&mut self) -> Result<(), Stop> {
         let id = &self.stored.conversation.id;
-        let given = self.given.iter();
-        let wanted: Vec<&str> = given
-            .filter(|(_, given)| given.outcome.is_none())
-            .filter_map(|(key, _)| key.strip_prefix(MESSAGE))
-            .collect();
-        let turns = self.worker.conversations.turns(id, &wanted).await?;
-        let found: Vec<String> = turns
+        let open: Vec<String> = self.open().map(|(key, _)| key.clone()).collect();
+        let wanted: Vec<&str> = open.iter().filter_map(|key| key.strip_prefix(MESSAGE)).collect();
+        let said = self.tools.conversations.turns(id, &wanted).await?;
+        (self.turns, self.later, self.unreadable) = (said.turns, said.later, said.unreadable);
+        self.stored.conversation.catch_up(&self.turns);
+        let pending = self
+            .turns
             .iter()
-            .filter(|turn| turn.status == Some(TurnStatus::Pending))
-            .map(message_key)
-            .filter(|key| !self.given.contains_key(key.as_str()))
-            .collect();
-        self.turns = turns;
+            .filter(|turn| turn.status == Some(TurnStatus::Pending));
+        let mut keys: Vec<String> = pending.map(Self::message_key).collect();
+        keys.retain(|key| !self.given.contains_key(key));
+        keys.extend(open.iter().cloned());
+        let stands = self.tools.outbox.get_all(self.subject(), &keys).await?;
         self.found.clear();
-        if found.is_empty() {
-            return Ok(());
+        let mut settled = open;
+        for entry in stands {
+            if let Some(given) = self.given.get_mut(&entry.event_key) {
+                if entry.status == Status::Pending {
+                    settled.retain(|key| *key != entry.event_key);
+                }
+                given.entry = entry;
+            } else {
+                self.found.insert(entry.event_key.clone(), entry);
+            }
         }
-        for entry in self.worker.outbox.get_all(&self.subject, &found).await? {
-            self.found.insert(entry.event_key.clone(), entry);
+        for key in settled {
+            self.became(&key, Outcome::Settled(Settled::Done));
         }
-        // Whoever gave an item up may have died before it could say so of the message.
+        // A worker that gave an item up may have died before it could say so of the message.
         let is_dead = |turn: &&Turn| {
-            let entry = self.found.get(&message_key(turn));
+            let entry = self.found.get(&Self::message_key(turn));
             turn.status == Some(TurnStatus::Pending)
                 && entry.is_some_and(|entry| entry.status == Status::Dead)
         };
@@ -61,7 +67,7 @@ impl Drain<'_> {
         let waits = |turn: &&Turn| match turn.status {
             Some(TurnStatus::Pending) => true,
             Some(TurnStatus::GivenUp) => {
-                let given = self.given.get(&message_key(turn));
+                let given = self.given.get(&Self::message_key(turn));
                 given.is_some_and(|given| given.outcome.is_none())
             }
             Some(TurnStatus::HandedOver) | None => false,
@@ -87,8 +93,14 @@ impl Drain<'_> {
         self.turns.iter().filter(waits).map(waiting).collect()
     }
 
+    /// Whether none of the messages that were read waits any more, though others do.
+    pub(super) fn has_more(&self) -> bool {
+        let waits = |turn: &Turn| turn.status == Some(TurnStatus::Pending);
+        !self.later.is_empty() && !self.turns.iter().any(waits)
+    }
+
     fn item(&self, turn: &Turn) -> Option<&Entry> {
-        let key = message_key(turn);
+        let key = Self::message_key(turn);
         let given = self.given.get(&key).map(|given| &given.entry);
         given
             .filter(|entry| entry.kind == Kind::RelayMessage)
@@ -130,7 +142,7 @@ impl Drain<'_> {
 
     /// Later messages go without these.
     async fn give_up(&mut self, messages: &[Turn]) -> Result<(), Stop> {
-        let (conversations, id) = (&self.worker.conversations, &self.stored.conversation.id);
+        let (conversations, id) = (&self.tools.conversations, &self.stored.conversation.id);
         for messages in messages.chunks(MAX_HANDED_OVER) {
             persist(move || conversations.give_up(id, messages)).await?;
         }
@@ -142,7 +154,7 @@ impl Drain<'_> {
         Ok(())
     }
 
-    /// Sees to it that messages which are not handed over now wake somebody when their time comes, and not
+    /// Sees to it that messages which are not handed over now wake a worker when their time comes, and not
     /// before. It counts as no attempt.
     pub(super) async fn postpone_messages(&mut self) -> Result<(), Stop> {
         let now = self.now();
@@ -154,25 +166,33 @@ impl Drain<'_> {
             .filter(|until| *until > now);
         let all = told.max(self.asks_again_at);
         let together = all.max(held_until(&waiting, now));
-        let postponed: Vec<(Turn, Entry, Timestamp)> = waiting
+        let moves = |entry: &Entry, until: Timestamp| entry.due().is_none_or(|due| due < until);
+        let mut postponed: Vec<(Option<Turn>, Entry, Timestamp)> = waiting
             .iter()
             .filter(|message| !message.tried)
             .filter_map(|message| {
                 let until = if message.goes_alone() { all } else { together }?;
                 let entry = self.item(message.turn)?;
-                let moves = entry.due().is_none_or(|due| due < until);
-                moves.then(|| (message.turn.clone(), entry.clone(), until))
+                moves(entry, until).then(|| (Some(message.turn.clone()), entry.clone(), until))
             })
             .collect();
+        // Those behind can go no earlier.
+        if let Some(until) = together {
+            let behind = self.open().filter(|(key, entry)| {
+                let id = key.strip_prefix(MESSAGE);
+                id.is_some_and(|id| self.later.contains(id)) && moves(entry, until)
+            });
+            postponed.extend(behind.map(|(_, entry)| (None, entry.clone(), until)));
+        }
         for (turn, entry, until) in postponed {
-            if self.worker.settler.gives_up(&entry) {
+            if let Some(turn) = turn.filter(|_| self.tools.settler.gives_up(&entry)) {
                 let outcome = Outcome::dead(Reason::ExternalSystemDownForTooLong);
                 self.note_messages(&[turn], &outcome, Duration::ZERO).await?;
                 continue;
             }
             let key = entry.event_key.as_str();
-            self.worker.outbox.postpone(&self.subject, key, until).await?;
-            self.know(key, Outcome::Settled(Settled::Retried));
+            self.tools.outbox.postpone(self.subject(), key, until).await?;
+            self.became(key, Outcome::Settled(Settled::Retried));
         }
         Ok(())
     }
@@ -184,38 +204,51 @@ impl Drain<'_> {
                 turn.status = Some(TurnStatus::HandedOver);
             }
         }
-        let mut found = Vec::new();
-        for key in messages.iter().map(message_key) {
-            if !self.know(&key, Outcome::Done) {
-                found.push(key);
-            }
-        }
-        let (outbox, subject) = (&self.worker.outbox, &self.subject);
+        let (given, found): (Vec<String>, Vec<String>) = messages
+            .iter()
+            .map(Self::message_key)
+            .partition(|key| self.given.contains_key(key));
+        let (outbox, subject) = (&self.tools.outbox, self.subject());
         let settled = found.iter().map(|key| outbox.done_key(subject, key));
         for settled in futures_util::future::join_all(settled).await {
             if let Err(error) = settled {
                 // It wakes a worker once more, which finds nothing to do.
+                let error: StoreError = error;
                 tracing::warn!(%error, "a message's item is settled later");
             }
+        }
+        for key in given {
+            self.became(&key, Outcome::Done);
         }
     }
 
     /// A message's item is only a wake-up: its turn says whether it still waits.
     pub(super) fn settle_messages(&mut self) {
-        for (event_key, given) in &mut self.given {
-            if !given.is_open(Kind::RelayMessage) {
+        let open: Vec<(String, Kind)> = self
+            .open()
+            .map(|(key, entry)| (key.clone(), entry.kind))
+            .collect();
+        for (key, kind) in open {
+            let Some(id) = key.strip_prefix(MESSAGE).filter(|_| kind == Kind::RelayMessage) else {
                 continue;
-            }
-            given.outcome = match self.turns.iter().find(|turn| message_key(turn) == *event_key) {
-                Some(turn) if turn.status == Some(TurnStatus::HandedOver) => Some(Outcome::Done),
-                Some(_) => None,
-                None => Some(Outcome::dead(Reason::TurnExpired)),
             };
+            let turn = self.turns.iter().find(|turn| turn.id == id);
+            let outcome = match turn.map(|turn| turn.status) {
+                Some(Some(TurnStatus::HandedOver)) => Outcome::Done,
+                Some(_) => continue,
+                None if self.later.contains(id) => continue,
+                None if self.unreadable.contains(id) => Outcome::Waiting {
+                    reason: Reason::TurnUnreadable.into(),
+                    wait: UNREADABLE,
+                },
+                None => Outcome::dead(Reason::TurnExpired),
+            };
+            self.became(&key, outcome);
         }
     }
-}
 
-/// The event key of the item that wakes us for a message.
-fn message_key(turn: &Turn) -> String {
-    format!("{MESSAGE}{}", turn.id)
+    /// The event key of the item that wakes us for a message.
+    pub(super) fn message_key(turn: &Turn) -> String {
+        format!("{MESSAGE}{}", turn.id)
+    }
 }

@@ -5,6 +5,8 @@
 //! which; so a message that has failed a few times goes alone from then on, and holds up no other. The oldest
 //! goes first, so that after an outage the order is kept; once it is answered, the others follow together.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use shared::whatsapp::conversation::{Turn, TurnStatus};
@@ -117,10 +119,22 @@ pub(super) fn next_handover<'a>(waiting: &[Waiting<'a>], learned: Learned, now: 
         .collect()
 }
 
+/// How many bursts' length a message waits for the next one at most: someone who never stops writing is
+/// answered as well.
+const LONGEST_BURST: u32 = 5;
+
+/// When messages that are `pending` may be handed over: once nothing more came for `burst_window`. `None` =
+/// now.
+pub(super) fn wait_for_burst(pending: &[Turn], burst_window: Duration, now: Timestamp) -> Option<Timestamp> {
+    let first = pending.iter().map(|turn| turn.at).min()?;
+    let last = pending.iter().map(|turn| turn.at).max()?;
+    let after = |at: Timestamp, wait: Duration| at.saturating_add(wait).unwrap_or(Timestamp::MAX);
+    let ready = after(last, burst_window).min(after(first, burst_window * LONGEST_BURST));
+    (ready > now).then_some(ready)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::whatsapp::tests::turn;
 
@@ -200,5 +214,27 @@ mod tests {
         learned.failures = 0;
         learned.give_in();
         assert!(learned.is_enough());
+    }
+
+    #[test]
+    fn a_burst_waits_for_its_next_message() {
+        let at = |seconds| NOW + Duration::from_secs(seconds);
+        let turns = |seconds: &[u64]| -> Vec<Turn> {
+            seconds
+                .iter()
+                .map(|second| Turn {
+                    at: at(*second),
+                    ..turn("hi")
+                })
+                .collect()
+        };
+        let wait = |seconds: &[u64], now| wait_for_burst(&turns(seconds), Duration::from_secs(2), at(now));
+        assert_eq!(wait(&[0], 1), Some(at(2)));
+        assert_eq!(wait(&[0], 2), None);
+        assert_eq!(wait(&[0, 1], 2), Some(at(3)));
+        assert_eq!(wait(&[0, 2, 4, 6, 8, 9], 9), Some(at(10)));
+        assert_eq!(wait(&[0, 2, 4, 6, 8, 10], 10), None);
+        assert_eq!(wait(&[], 0), None);
+        assert_eq!(wait_for_burst(&turns(&[0]), Duration::ZERO, at(0)), None);
     }
 }

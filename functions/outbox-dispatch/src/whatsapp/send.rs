@@ -1,18 +1,18 @@
 //! Replies, one after the other.
 
-use crate::braze::{BrazeError, TrackBody};
-use crate::settle::{Outcome, Settled};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::Value;
-use shared::outbox::Entry;
-use shared::outbox::OutboxItem;
+use shared::outbox::{Entry, OutboxItem};
 use shared::store::Claim;
 use shared::telemetry;
-use shared::whatsapp::reply::{ReplyPayload, Send, decide_send, without_attributes};
+use shared::whatsapp::reply::ReplyPayload;
 
 use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
+use super::outgoing::{Send, decide_send, without_attributes};
+use crate::braze::{BrazeError, TrackBody};
 use crate::messenger::sync as contacts;
+use crate::settle::{Outcome, Settled};
 
 /// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
 const CLAIM: std::time::Duration = std::time::Duration::from_mins(1);
@@ -32,13 +32,13 @@ impl Drain<'_> {
             }
             let event_key = first.event_key.clone();
             self.hold(BRAZE_TIMEOUT).await?;
-            match self.worker.outbox.claim(&self.subject, &event_key, CLAIM).await? {
+            match self.tools.outbox.claim(self.subject(), &event_key, CLAIM).await? {
                 Claim::Leased(entry, _) => self.send(&entry).await?,
-                // Whoever had it died over it. It may have been sent; its claim has to run out first.
+                // The worker that had it died over it. It may have been sent; its claim has to run out first.
                 Claim::Busy => self.block(self.now() + signed(CLAIM)),
                 Claim::Missing => {
                     self.passed(&event_key);
-                    self.know(&event_key, Outcome::Settled(Settled::Done));
+                    self.became(&event_key, Outcome::Settled(Settled::Done));
                 }
             }
         }
@@ -55,10 +55,11 @@ impl Drain<'_> {
             }
         };
         let conversation = &self.stored.conversation;
-        let settings = &self.worker.settings;
+        let settings = &self.tools.settings;
         let sent = match decide_send(&entry.event_key, &reply, conversation, settings, self.now()) {
-            Send::Trigger(body) => self.worker.braze.trigger_send(&body).await,
-            Send::Track(body) => self.worker.braze.track(&track_body(body)).await,
+            Send::Trigger(body) => self.tools.braze.trigger_send(&body).await,
+            Send::Canvas(body) => self.tools.braze.canvas_send(&body).await,
+            Send::Track(body) => self.tools.braze.track(&track_body(body)).await,
             Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason.as_str()).await,
             Send::Misconfigured(reason) => {
                 let outcome = Outcome::Misconfigured {
@@ -75,7 +76,9 @@ impl Drain<'_> {
                 .map_or(Outcome::Done, |reason| Outcome::Dead { reason }),
             // A campaign that our settings name has to be mended there, and the replies wait for it.
             Err(BrazeError::Rejected { reason, .. })
-                if reply.campaign.is_none() && reason.contains("Invalid Campaign ID") =>
+                if reply.campaign.is_none()
+                    && reply.canvas.is_none()
+                    && reason.contains("Invalid Campaign ID") =>
             {
                 Outcome::Misconfigured {
                     reason: reason.clone(),
@@ -86,7 +89,7 @@ impl Drain<'_> {
         };
         match outcome {
             Outcome::Dead { reason } => self.give_up_reply(entry, &reply, &reason).await,
-            Outcome::Retry { reason, .. } if self.worker.settler.gives_up(entry) => {
+            Outcome::Retry { reason, .. } if self.tools.settler.gives_up(entry) => {
                 self.give_up_reply(entry, &reply, &reason).await
             }
             Outcome::Retry { .. } | Outcome::Misconfigured { .. } => self.try_again(entry, outcome).await,
@@ -101,7 +104,7 @@ impl Drain<'_> {
     /// It waits, and those behind it with it.
     async fn try_again(&mut self, entry: &Entry, outcome: Outcome) -> Result<(), Stop> {
         self.note(entry, outcome).await?;
-        let stored = self.worker.outbox.get(&self.subject, &entry.event_key).await?;
+        let stored = self.tools.outbox.get(self.subject(), &entry.event_key).await?;
         let due = stored.and_then(|entry| entry.due());
         self.block(due.unwrap_or(Timestamp::MAX));
         Ok(())
@@ -115,10 +118,10 @@ impl Drain<'_> {
             self.passed(&entry.event_key);
             return Ok(());
         };
-        let (outbox, item) = (&self.worker.outbox, &attributes);
+        let (outbox, item) = (&self.tools.outbox, &attributes);
         // If it was not pending any more, then because an earlier try was carried out and its answer lost.
         persist(|| outbox.give_up_but(entry, reason, &rest, item)).await?;
-        let subject = telemetry::pseudonym(&self.subject);
+        let subject = telemetry::pseudonym(self.subject());
         tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item is dead");
         self.noted(&entry.event_key, Settled::Dead);
         self.replies.pop_front();
@@ -127,10 +130,10 @@ impl Drain<'_> {
     }
 
     async fn replace(&mut self, entry: &Entry, pieces: Vec<OutboxItem>) -> Result<(), Stop> {
-        if !self.worker.outbox.replace(entry, &pieces).await? {
+        if !self.tools.outbox.replace(entry, &pieces).await? {
             return Err(Stop::Lost);
         }
-        self.know(&entry.event_key, Outcome::Settled(Settled::Done));
+        self.became(&entry.event_key, Outcome::Settled(Settled::Done));
         // Not all up to this one is settled: the pieces come behind it.
         self.replies.pop_front();
         for piece in pieces.into_iter().rev() {
@@ -154,7 +157,7 @@ impl Drain<'_> {
         let Some(until) = first.and_then(|first| first.backs_off_until) else {
             return Ok(());
         };
-        let (outbox, subject) = (&self.worker.outbox, &self.subject);
+        let (outbox, subject) = (&self.tools.outbox, self.stored.conversation.id.as_str());
         let behind = self.replies.iter_mut().skip(1);
         let early: Vec<&mut Waiting> = behind
             .filter(|reply| reply.due.is_none_or(|due| due < until))
@@ -163,11 +166,13 @@ impl Drain<'_> {
             .iter()
             .map(|reply| outbox.postpone(subject, &reply.event_key, until));
         try_join_all(moves).await?;
+        let mut moved = Vec::new();
         for reply in early {
             reply.due = Some(until);
-            if let Some(given) = self.given.get_mut(&reply.event_key) {
-                given.outcome = Some(Outcome::Settled(Settled::Retried));
-            }
+            moved.push(reply.event_key.clone());
+        }
+        for key in moved {
+            self.became(&key, Outcome::Settled(Settled::Retried));
         }
         Ok(())
     }

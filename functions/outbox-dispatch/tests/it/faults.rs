@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 use testkit::braze::faults::{self, RateLimit};
 use testkit::braze::{Endpoint, InputArray, Rejection};
-use testkit::fault::Fault;
+use testkit::fault::{Answer, Fault};
 use testkit::time::start;
 
 use super::house::House;
@@ -54,6 +54,30 @@ async fn brazes_own_wait_is_kept_to() {
     house.later(SignedDuration::from_secs(100));
     house.tick().await;
     assert_eq!(house.alias_messenger_id("7001"), Some(json!("7001")));
+}
+
+#[tokio::test]
+async fn brazes_own_wait_is_kept_to_whatever_the_status() {
+    for status in [408, 425, 429, 500, 502, 503, 504] {
+        for name in ["retry-after", "x-ratelimit-retry-after"] {
+            let house = House::start().await;
+            let answer = Answer::html(status, "<html></html>").header(name, 600);
+            house.braze.script(Endpoint::Track, Fault::Answer(answer));
+            house.receive(&[house.message("7001")]).await;
+            house.tick().await;
+            let asked = house.braze.track_requests().len();
+            house.later(SignedDuration::from_secs(560));
+            house.tick().await;
+            assert_eq!(house.braze.track_requests().len(), asked, "{status} {name}");
+            house.later(SignedDuration::from_secs(10));
+            house.tick().await;
+            assert_eq!(
+                house.alias_messenger_id("7001"),
+                Some(json!("7001")),
+                "{status} {name}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

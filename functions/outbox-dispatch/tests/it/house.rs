@@ -73,7 +73,7 @@ impl House {
             )
             .body(Body::Text(body.to_owned()))
             .unwrap();
-        self.messenger.handle(request).await.status().as_u16()
+        Box::pin(self.messenger.handle(request)).await.status().as_u16()
     }
 
     pub(crate) fn item(&self, psid: &str, key: &str, value: Value) -> Value {

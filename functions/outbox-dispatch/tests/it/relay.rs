@@ -160,7 +160,7 @@ async fn an_unknown_number_is_answered_by_its_alias() {
     let client = shared::clients::http::client(Duration::from_secs(5));
     let made = client
         .post(format!("{}/users/track", house.braze.url()))
-        .bearer_auth("key")
+        .bearer_auth(testkit::house::BRAZE_KEY)
         .json(&alias);
     assert!(made.send().await.unwrap().status().is_success());
     let body = r#"{"user_id":"","phone_number":"+15550000001","message":"hola"}"#;
@@ -338,7 +338,7 @@ async fn what_comes_to_the_reply_route_is_checked() {
         (json!({"conversation_id": "42", "replies": []}), "conversation_id"),
         (json!({"conversation_id": "user:42"}), "replies"),
         (
-            json!({"conversation_id": "user:42", "replies": [{"text": " "}]}),
+            json!({"conversation_id": "user:42", "replies": [{}]}),
             "replies[0].text",
         ),
     ] {

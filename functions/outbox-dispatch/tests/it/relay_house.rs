@@ -14,17 +14,21 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Env;
 use testkit::aws::EmbeddedAws;
-use testkit::braze::FakeBraze;
-use testkit::external_system::ExternalSystem;
-use testkit::house::OPENAI_KEY;
-pub(crate) use testkit::house::{EXTERNAL_TOKEN, INBOUND_TOKEN as TOKEN, SIGNING_SECRET};
-use testkit::lambda::{Gateway, GatewayRoute, StreamDriver, StreamSource, handler};
+use testkit::braze::{FakeBraze, Options};
+use testkit::external_system::{ExternalSystem, Options as SystemOptions};
+use testkit::lambda::{
+    Gateway, GatewayRoute, Handler, QueueDriver, QueueSource, StreamDriver, StreamSource, handler,
+};
 use testkit::signer::standard_webhooks_headers;
 use testkit::template::Template;
 use testkit::time::start;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use whatsapp_relay::App as Relay;
+
+pub(crate) const SIGNING_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+pub(crate) const TOKEN: &str = "inbound-token";
+pub(crate) const EXTERNAL_TOKEN: &str = "external-token";
 
 pub(crate) struct RelayHouse {
     pub(crate) aws: Arc<EmbeddedAws>,
@@ -39,7 +43,10 @@ pub(crate) struct RelayHouse {
     dispatches: std::cell::Cell<u64>,
     _stop: DropGuard,
     _gateway: Gateway,
+    queue_url: String,
     streams: Vec<StreamDriver>,
+    queues: Vec<QueueDriver>,
+    drivers: Option<DropGuard>,
 }
 
 impl RelayHouse {
@@ -52,58 +59,112 @@ impl RelayHouse {
         Self::build(settings, Clock::fixed(start())).await
     }
 
-    /// A house whose clock runs and whose dispatcher is woken by the table's stream.
+    /// A house whose clock runs, and whose workers are woken as the template has it: by the table's stream through
+    /// the queue.
     pub(crate) async fn live(settings: &[(&str, &str)]) -> Self {
         let mut house = Self::build(settings, Clock::starting_at(start())).await;
-        let function = house.template.function("DispatchRelayFunction").unwrap();
-        let (dispatch, clock) = (house.dispatch.clone(), house.clock.clone());
+        let stop = CancellationToken::new();
+        let waker = house.template.function("DispatchSyncFunction").unwrap();
+        let wakes = |mapping: &&testkit::template::Stream| mapping.filters[0].contains("wakes");
         let source = StreamSource {
             table: house.template.table("OutboxTable").unwrap().clone(),
-            mapping: function.streams[0].clone(),
+            mapping: waker.streams.iter().find(wakes).unwrap().clone(),
             poll: Duration::from_millis(30),
-            handler: handler(move |event| {
-                let (dispatch, clock) = (dispatch.clone(), clock.clone());
-                async move {
-                    let until = clock.now() + SignedDuration::from_mins(4);
-                    dispatch
-                        .handle_until(event, until)
-                        .await
-                        .map_err(anyhow::Error::from_boxed)
-                }
-            }),
+            handler: invoked(house.waker(), house.clock.clone()),
             timeout: None,
         };
-        let stream = StreamDriver::start(house.aws.streams(), source, CancellationToken::new());
+        let stream = StreamDriver::start(house.aws.streams(), source, stop.clone());
         house.streams.push(stream.await.unwrap());
+        let function = house.template.function("DispatchRelayFunction").unwrap();
+        let source = QueueSource {
+            url: house.queue_url.clone(),
+            mapping: function.queues[0].clone(),
+            handler: invoked(house.dispatch.clone(), house.clock.clone()),
+            timeout: None,
+        };
+        house
+            .queues
+            .push(QueueDriver::start(house.aws.sqs(), source, stop.clone()));
+        house.drivers = Some(stop.drop_guard());
         house
     }
 
+    /// The lane that wakes the relay's.
+    fn waker(&self) -> Arc<Dispatch> {
+        let function = self.template.function("DispatchSyncFunction").unwrap();
+        let lookup = |name: &str| match name {
+            "BRAZE_REST_ENDPOINT" => Some(self.braze.url()),
+            "RELAY_QUEUE_URL" => Some(self.queue_url.clone()),
+            name => function.environment.get(name).cloned(),
+        };
+        let settings = Env::new(lookup).finish(outbox_dispatch::Settings::read).unwrap();
+        let (secrets, dynamodb) = (self.aws.secrets_manager(), self.aws.dynamodb());
+        let queue = Some(self.aws.sqs());
+        let waker = Dispatch::with_queue(settings, &secrets, &dynamodb, queue, self.clock.clone());
+        Arc::new(waker)
+    }
+
     async fn build(settings: &[(&str, &str)], clock: Clock) -> Self {
+        let aws = Arc::new(EmbeddedAws::in_memory().await.unwrap());
+        let template = Template::parse(include_str!("../../../../template.yaml")).unwrap();
+        aws.create_tables(&template).await.unwrap();
+        let queue_url = aws
+            .create_queues(&template)
+            .await
+            .unwrap()
+            .remove("RelayQueue")
+            .unwrap();
+        aws.put_secret("relay", &relay_secret(TOKEN, None)).await.unwrap();
+        aws.put_secret("braze", &json!({"api_key": "key"})).await.unwrap();
+        let braze = FakeBraze::start(Options::new("key")).await.unwrap();
+        let options = SystemOptions::new(SIGNING_SECRET)
+            .bearer_token(EXTERNAL_TOKEN)
+            .openai_api_key("openai-key")
+            .clock(&clock);
+        let system = ExternalSystem::start(options).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let reply_url = format!("{base}/whatsapp/reply");
-        let mut settings = settings.to_vec();
-        settings.extend([
+
+        let name = |logical_id: &str| template.table(logical_id).unwrap().name.clone();
+        let (conversations, outbox_table) = (name("ConversationsTable"), name("OutboxTable"));
+        let (braze_url, system_url) = (braze.url(), system.url());
+        let openai = settings.contains(&("EXTERNAL_SYSTEM_KIND", "openai"));
+        let openai_url = system.openai_url();
+        let mut pairs = settings.to_vec();
+        pairs.extend([
+            ("RELAY_SECRET_ID", "relay"),
+            ("BRAZE_SECRET_ID", "braze"),
+            ("CONVERSATIONS_TABLE", conversations.as_str()),
+            ("OUTBOX_TABLE", outbox_table.as_str()),
+            ("BRAZE_REST_ENDPOINT", braze_url.as_str()),
+            (
+                "EXTERNAL_SYSTEM_URL",
+                if openai {
+                    openai_url.as_str()
+                } else {
+                    system_url.as_str()
+                },
+            ),
             ("EXTERNAL_SYSTEM_TIMEOUT_SECONDS", "5"),
+            ("REPLY_CAMPAIGN_ID", "reply-campaign"),
             ("OPENAI_MODEL", "model"),
             ("OPENAI_SYSTEM_PROMPT", "You answer for a shop."),
             ("REPLY_URL", reply_url.as_str()),
+            ("RELAY_QUEUE_URL", queue_url.as_str()),
+            ("LANE", "relay"),
         ]);
-        let house = testkit::house::House::with_clock(&settings, clock).await.unwrap();
-        let relay = Env::new(house.lookup("WhatsAppRelayFunction")).finish(whatsapp_relay::Settings::read);
-        let dispatch =
-            Env::new(house.lookup("DispatchRelayFunction")).finish(outbox_dispatch::Settings::read);
-        let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
-        let outbox_table = house.table("OutboxTable").to_owned();
-        let template = house.template().clone();
-        let clock = house.clock;
-        let relay = Arc::new(Relay::new(relay.unwrap(), &secrets, &dynamodb, clock.clone()));
-        let dispatch = Arc::new(Dispatch::new(
-            dispatch.unwrap(),
-            &secrets,
-            &dynamodb,
-            clock.clone(),
-        ));
+        let (secrets, dynamodb) = (aws.secrets_manager(), aws.dynamodb());
+        let settings = Env::from_pairs(&pairs)
+            .finish(whatsapp_relay::Settings::read)
+            .unwrap();
+        let relay = Arc::new(Relay::new(settings, &secrets, &dynamodb, clock.clone()));
+        let settings = Env::from_pairs(&pairs)
+            .finish(outbox_dispatch::Settings::read)
+            .unwrap();
+        let queue = Some(aws.sqs());
+        let dispatch = Dispatch::with_queue(settings, &secrets, &dynamodb, queue, clock.clone());
+        let dispatch = Arc::new(dispatch);
         let stop = CancellationToken::new();
         let gateway = Gateway::serve(
             listener,
@@ -112,10 +173,11 @@ impl RelayHouse {
             stop.clone(),
         )
         .unwrap();
+        aws.reset_calls();
         Self {
-            aws: Arc::new(house.aws),
-            braze: house.braze,
-            system: house.external_system,
+            aws,
+            braze,
+            system,
             relay,
             dispatch,
             clock,
@@ -125,7 +187,10 @@ impl RelayHouse {
             dispatches: 0.into(),
             _stop: stop.drop_guard(),
             _gateway: gateway,
+            queue_url: queue_url.clone(),
             streams: Vec::new(),
+            queues: Vec::new(),
+            drivers: None,
         }
     }
 
@@ -267,6 +332,94 @@ impl RelayHouse {
         }
     }
 
+    /// The row of a conversation is lost, as in a table that was restored.
+    pub(crate) async fn forgets_conversation(&self, conversation: &str) {
+        let table = &self.template.table("ConversationsTable").unwrap().name;
+        let gone = self.aws.dynamodb().delete_item().table_name(table);
+        let gone = gone.key("conversation_id", AttributeValue::S(conversation.to_owned()));
+        let gone = gone.key("sort_key", AttributeValue::S("conversation".to_owned()));
+        gone.send().await.unwrap();
+    }
+
+    /// Items of a conversation are as another version would have written them.
+    pub(crate) async fn spoils(&self, conversation: &str, prefix: &str) {
+        let table = &self.template.table("ConversationsTable").unwrap().name;
+        let dynamodb = self.aws.dynamodb();
+        let found = dynamodb
+            .query()
+            .table_name(table)
+            .key_condition_expression("conversation_id = :id AND begins_with(sort_key, :prefix)")
+            .expression_attribute_values(":id", AttributeValue::S(conversation.to_owned()))
+            .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()));
+        for mut item in found.send().await.unwrap().items.unwrap() {
+            for name in ["facts", "role"] {
+                if item.contains_key(name) {
+                    item.insert(
+                        name.to_owned(),
+                        AttributeValue::S("of another version".to_owned()),
+                    );
+                }
+            }
+            let put = dynamodb.put_item().table_name(table).set_item(Some(item));
+            put.send().await.unwrap();
+        }
+    }
+
+    /// So many messages wait, beside what waits already.
+    pub(crate) async fn waiting(&self, conversation: &str, messages: usize) {
+        use shared::outbox::{Kind, OutboxItem};
+        use shared::whatsapp::conversation::Conversation;
+        use shared::whatsapp::message::ConversationId;
+        use shared::whatsapp::plan::Plan;
+        use shared::whatsapp::table::{Committed, Conversations};
+
+        let table = self.template.table("ConversationsTable").unwrap().name.clone();
+        let conversations = Conversations::new(self.aws.dynamodb(), table, self.outbox(), self.clock.clone());
+        let id = ConversationId::parse(conversation).unwrap();
+        let user = conversation.strip_prefix("user:").unwrap();
+        self.says(user, "message 0").await;
+        let stored: Conversation = conversations.read(&id).await.unwrap().unwrap();
+        let numbers: Vec<usize> = (1..messages).collect();
+        for numbers in numbers.chunks(45) {
+            let turn = |number: &usize| {
+                let at = self.clock.now() + SignedDuration::from_millis(i64::try_from(*number).unwrap());
+                serde_json::from_value(json!({
+                    "id": format!("m{number:05}"), "at": at, "sequence": number, "role": "user",
+                    "text": format!("message {number}"), "status": "pending",
+                }))
+                .unwrap()
+            };
+            let item = |number: &usize| OutboxItem {
+                subject: conversation.to_owned(),
+                event_key: format!("message#m{number:05}"),
+                kind: Kind::RelayMessage,
+                payload: json!({}),
+                not_before: None,
+            };
+            let plan = Plan {
+                conversation: stored.clone(),
+                guards: Vec::new(),
+                handed_over: Vec::new(),
+                turns: numbers.iter().map(turn).collect(),
+                outbox: numbers.iter().map(item).collect(),
+            };
+            assert_eq!(conversations.commit_beside(&plan).await.unwrap(), Committed::Yes);
+        }
+    }
+
+    /// A message of the queue that names all that waits of a conversation.
+    pub(crate) async fn wakes(&self, conversation: &str) -> Value {
+        let pending: Vec<String> = self
+            .rows("pending")
+            .await
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        let body = json!({"subject": conversation, "event_keys": pending}).to_string();
+        let event = json!({"Records": [{"messageId": "1", "body": body, "eventSource": "aws:sqs"}]});
+        self.dispatch.handle_until(event, self.until()).await.unwrap()
+    }
+
     /// What a person got, in order.
     pub(crate) fn got(&self, user: &str) -> Vec<String> {
         let Some(profile) = self.braze.profile(user) else {
@@ -288,6 +441,20 @@ impl RelayHouse {
     pub(crate) fn attribute(&self, user: &str, name: &str) -> Option<Value> {
         self.braze.profile(user)?.attribute(name).cloned()
     }
+}
+
+/// A dispatcher as Lambda invokes it.
+fn invoked(dispatch: Arc<Dispatch>, clock: Clock) -> Handler {
+    handler(move |event| {
+        let (dispatch, clock) = (dispatch.clone(), clock.clone());
+        async move {
+            let until = clock.now() + SignedDuration::from_mins(4);
+            dispatch
+                .handle_until(event, until)
+                .await
+                .map_err(anyhow::Error::from_boxed)
+        }
+    })
 }
 
 /// What Braze posts.
@@ -318,7 +485,7 @@ pub(crate) fn reply_request(body: &Value, headers: &[(&str, String)]) -> Request
 pub(crate) fn relay_secret(token: &str, previous: Option<&str>) -> Value {
     json!({
         "inbound_token": token, "previous_inbound_token": previous, "signing_secret": SIGNING_SECRET,
-        "external_system_token": EXTERNAL_TOKEN, "openai_api_key": OPENAI_KEY,
+        "external_system_token": EXTERNAL_TOKEN, "openai_api_key": "openai-key",
     })
 }
 

@@ -152,7 +152,8 @@ async fn what_is_out_of_reach_is_a_503_and_the_repetition_is_taken() {
     aws.clear_faults();
     // It has just failed to be read, and is asked for again after a while.
     door.house.later(jiff::SignedDuration::from_mins(1));
-    assert_eq!(door.forward(&recorded("three_key.json")).await.0, 202);
+    let of_another = br#"{"user_id":"43","phone_number":"+15551234568","message":"hi"}"#;
+    assert_eq!(door.forward(of_another).await.0, 202);
     aws.fail_next("*", 100, Fault::ServiceUnavailable);
     let (status, answer) = door.forward(&body).await;
     assert_eq!((status, &answer["error"]), (503, &json!("store_unavailable")));

@@ -2,19 +2,26 @@
 
 use jiff::Timestamp;
 
-use super::wire::{self, Item};
+use super::wire::{self, Flat, Item};
 use super::{Context, reason};
 use crate::digest::Digest;
 use crate::json::{Object, Scalar};
 use crate::messenger::event::{
-    AccountLinking, Event, EventKind, Handover, Message, Optin, Payment, Person, Postback, Reaction,
+    AccountLinking, Event, EventKind, Handover, Message, Optin, Optout, Payment, Person, Postback, Reaction,
     ReferralSource, event_key,
 };
 use crate::messenger::key::is_id;
+use crate::messenger::topic::Topic;
 use crate::personal::Personal;
 
 /// No message has more attachments that anybody would count.
 const MOST_ATTACHMENTS: usize = 20;
+
+/// Meta's titles of topics have 65 characters.
+const LONGEST_TITLE: usize = 255;
+
+/// Meta's notification tokens are numbers of some 20 digits.
+const LONGEST_TOKEN: usize = 1024;
 
 pub(super) fn read(
     item: &Item<'_>,
@@ -39,24 +46,36 @@ pub(super) fn read(
     } else {
         (sender, None)
     };
+    let by_page = first.as_ref() == Some(&account_id);
     let scoped_id = [first, second].into_iter().flatten().find(|id| *id != account_id);
     let user_ref = item
         .sender
         .get()
         .and_then(|sender| sender.user_ref.any())
         .or_else(|| item.optin.get().and_then(|optin| optin.user_ref.any()));
+    #[expect(clippy::match_same_arms, reason = "the first arm holds whoever is named")]
     let person = match (&kind, scoped_id, user_ref) {
         (EventKind::AppRoles | EventKind::PolicyEnforcement { .. }, _, _) => Person::None,
         (_, Some(scoped_id), _) => Person::Scoped(scoped_id.into()),
         (_, None, Some(user_ref)) => Person::UserRef(user_ref.into()),
-        (EventKind::Echo { .. } | EventKind::Delivery | EventKind::Read | EventKind::Unknown, None, None) => {
-            Person::None
-        }
+        // Receipts, and on Instagram edits that say no more than that there is a message.
+        (
+            EventKind::Echo { .. }
+            | EventKind::Delivery
+            | EventKind::Read
+            | EventKind::Edit { .. }
+            | EventKind::Unknown,
+            None,
+            None,
+        ) => Person::None,
+        // The page's own doing, in its inbox.
+        (EventKind::Reaction(_) | EventKind::Handover(_), None, None) if by_page => Person::None,
         (_, None, None) => return Err(reason::NO_PERSON),
     };
 
     let own_time = item.timestamp.time();
     let key = key(item, &kind, raw, own_time);
+    let is_referral = matches!(kind, EventKind::Referral(_));
     Ok(Event {
         channel: context.channel,
         account_id,
@@ -64,7 +83,34 @@ pub(super) fn read(
         at: context.time(own_time),
         standby,
         kind,
+        prior_user_ref: prior_user_ref(item),
+        referral: referral(&item.referral).filter(|_| !is_referral),
         key: key.into(),
+    })
+}
+
+/// A change of the page that is no item of a conversation: a flat object about a marketing message or a template.
+pub(super) fn read_flat(
+    kind: EventKind,
+    flat: &Flat<'_>,
+    raw: &str,
+    context: &Context<'_>,
+) -> Result<Event, &'static str> {
+    let id = |scalar: &Scalar<'_>| scalar.id().filter(|id| is_id(id) && id != "0");
+    let account_id = context.account_id.clone().or_else(|| id(&flat.page_id));
+    // Missing for subscribers who were won by a custom audience.
+    let person = id(&flat.recipient_id).map_or(Person::None, |id| Person::Scoped(id.into()));
+    let own_time = flat.timestamp.time();
+    Ok(Event {
+        channel: context.channel,
+        account_id: account_id.ok_or(reason::NO_ACCOUNT)?,
+        person,
+        at: context.time(own_time),
+        standby: false,
+        key: event_key(kind.name(), &[&Digest::of_parts([raw]).to_string()]).into(),
+        kind,
+        prior_user_ref: None,
+        referral: None,
     })
 }
 
@@ -113,8 +159,9 @@ fn kind(item: &Item<'_>, context: &Context<'_>) -> Result<EventKind, &'static st
             optin_type: optin.request.any(),
             reference: personal(&optin.reference),
             user_ref: personal(&optin.user_ref),
-            has_token: !optin.one_time_notif_token.is_absent()
-                || !optin.notification_messages_token.is_absent(),
+            has_one_time_token: !optin.one_time_notif_token.is_absent(),
+            title: cut(&optin.title, LONGEST_TITLE),
+            topic: topic(optin),
             notification_status: optin.notification_messages_status.any(),
         }));
     }
@@ -125,7 +172,7 @@ fn kind(item: &Item<'_>, context: &Context<'_>) -> Result<EventKind, &'static st
         return Ok(EventKind::Reaction(Reaction {
             mid: personal(&reaction.mid),
             reaction: reaction.name.any(),
-            removed: reaction.action.text() == Some("unreact"),
+            removed: !is_reaction(reaction),
         }));
     }
     if let Some(linking) = object(&item.account_linking)? {
@@ -166,17 +213,42 @@ fn message_kind(item: &Item<'_>, message: &wire::Message<'_>, context: &Context<
             .take(MOST_ATTACHMENTS)
             .collect(),
         referral: referral(&message.referral),
-        prior_user_ref: item
-            .prior_message
-            .get()
-            .filter(|prior| {
-                prior
-                    .source
-                    .text()
-                    .is_none_or(|source| source == "checkbox_plugin")
-            })
-            .and_then(|prior| personal(&prior.identifier)),
     })
+}
+
+/// The `user_ref` under which the person ticked a checkbox plugin. Meta appends it to the answer, of whatever kind.
+fn prior_user_ref(item: &Item<'_>) -> Option<Personal<String>> {
+    let prior = item.prior_message.get()?;
+    let is_checkbox = prior
+        .source
+        .text()
+        .is_none_or(|source| source == "checkbox_plugin");
+    is_checkbox.then(|| personal(&prior.identifier)).flatten()
+}
+
+/// Only `react` is a reaction; of an action that is not named, the reaction itself says so.
+fn is_reaction(reaction: &wire::Reaction<'_>) -> bool {
+    match reaction.action.text() {
+        Some(action) => action.eq_ignore_ascii_case("react"),
+        None => !reaction.name.is_absent(),
+    }
+}
+
+/// What an optin or opt-out says of a topic. Without a status it is an opt-in; `STOP NOTIFICATIONS` and whatever is not
+/// known is none.
+fn topic(optin: &wire::Optin<'_>) -> Topic {
+    let status = optin.notification_messages_status.any();
+    Topic {
+        subscribed: status.is_none_or(|status| status.to_ascii_uppercase().starts_with("RESUME")),
+        token: cut(&optin.notification_messages_token, LONGEST_TOKEN).map(Personal),
+        token_status: cut(&optin.user_token_status, LONGEST_TITLE),
+        time_zone: cut(&optin.notification_messages_timezone, LONGEST_TITLE),
+        expires_at: optin.token_expiry_timestamp.time(),
+    }
+}
+
+fn cut(scalar: &Scalar<'_>, characters: usize) -> Option<String> {
+    Some(scalar.any()?.chars().take(characters).collect())
 }
 
 fn other_kind(item: &Item<'_>) -> Result<EventKind, &'static str> {
@@ -213,10 +285,17 @@ fn other_kind(item: &Item<'_>) -> Result<EventKind, &'static str> {
             return Ok(kind);
         }
     }
-    Ok(if item.optout.is_absent() {
-        EventKind::Unknown
-    } else {
-        EventKind::Optout
+    Ok(match &item.optout {
+        Object::Absent => EventKind::Unknown,
+        Object::Other => EventKind::Optout(Optout::default()),
+        Object::Is(optout) => EventKind::Optout(Optout {
+            optout_type: optout.request.any(),
+            title: cut(&optout.title, LONGEST_TITLE),
+            topic: Topic {
+                subscribed: false,
+                ..topic(optout)
+            },
+        }),
     })
 }
 
@@ -332,7 +411,13 @@ fn key(item: &Item<'_>, kind: &EventKind, raw: &str, time: Option<Timestamp>) ->
         | EventKind::CustomerInformation
         | EventKind::GamePlay
         | EventKind::Payment(_)
-        | EventKind::Optout
+        | EventKind::Optout(_)
+        | EventKind::MarketingMessageEchoes
+        | EventKind::MarketingMessageDeliveries
+        | EventKind::MarketingMessageReads
+        | EventKind::MarketingMessageClicks
+        | EventKind::MarketingMessageDeliveryFailed
+        | EventKind::MessageTemplateStatusUpdate
         | EventKind::Unknown => event_key(name, &[&time, &content()]),
     }
 }

@@ -41,7 +41,16 @@ pub(super) struct Item<'a> {
     pub(super) pre_checkout: Object<Present>,
     // No sample is published; these are the names that the other fields' pattern suggests.
     #[serde(alias = "opt_out", alias = "messaging_optout", alias = "messaging_optouts")]
-    pub(super) optout: Object<Present>,
+    pub(super) optout: Object<Optin<'a>>,
+}
+
+/// The value of a change that is about a marketing message or a template.
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+pub(super) struct Flat<'a> {
+    pub(super) recipient_id: Scalar<'a>,
+    pub(super) page_id: Scalar<'a>,
+    pub(super) timestamp: Scalar<'a>,
 }
 
 #[derive(Deserialize, Default)]
@@ -124,6 +133,10 @@ pub(super) struct Optin<'a> {
     pub(super) one_time_notif_token: Scalar<'a>,
     pub(super) notification_messages_token: Scalar<'a>,
     pub(super) notification_messages_status: Scalar<'a>,
+    pub(super) notification_messages_timezone: Scalar<'a>,
+    pub(super) title: Scalar<'a>,
+    pub(super) user_token_status: Scalar<'a>,
+    pub(super) token_expiry_timestamp: Scalar<'a>,
 }
 
 #[derive(Deserialize, Default)]

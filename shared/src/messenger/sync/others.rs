@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Profile, wanted};
-use crate::messenger::decide::Stored;
+use super::{Profile, Stored, wanted};
 use crate::messenger::key::ContactKey;
 use crate::messenger::settings::MessengerSettings;
 
@@ -53,6 +52,11 @@ impl Others {
         let mut left: BTreeMap<String, Value> = names.into_iter().map(|name| (name, Value::Null)).collect();
         left.extend(latest.map(|(_, wanted)| wanted).unwrap_or_default());
         left
+    }
+
+    /// Whether another contact was ever moved to the user.
+    pub(super) fn are_on(&self, user_id: &str) -> bool {
+        self.of(user_id).next().is_some()
     }
 
     fn of(&self, user_id: &str) -> impl Iterator<Item = &(ContactKey, Option<Stored>)> {

@@ -23,7 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::{
-    Identify, Others, Profile, SyncPlan, Synced, UserAlias, alias_fields, alias_label, user_fields, wanted,
+    Identify, Others, Profile, SyncPlan, Synced, UserAlias, alias_fields, alias_label, unwanted, user_fields,
+    wanted,
 };
 use crate::messenger::contact::Contact;
 use crate::messenger::settings::MessengerSettings;
@@ -64,6 +65,12 @@ pub(super) fn plan(
     if let Some(user_id) = target {
         let mut object = user_fields(user_id);
         object.extend(wanted.clone());
+        // The alias's own come along with it, and others' would stand beside the id of this contact.
+        let comes_along = |name: &String| {
+            others.are_on(user_id) || (to_identify.is_some() && synced.attributes.contains_key(name))
+        };
+        let gone = unwanted(contact, settings).filter(comes_along);
+        object.extend(gone.map(|name| (name, Value::Null)));
         attributes.push(Value::Object(object));
     }
     SyncPlan {
@@ -121,7 +128,7 @@ fn unsure(contact: &Contact, synced: &Synced, wanted: &BTreeMap<String, Value>) 
     let mut unsure = synced.with_unknown(synced.attributes.keys().cloned());
     match (contact.user_id(), &synced.profile) {
         (Some(user_id), Profile::User(known)) if known.as_str() == user_id => {
-            unsure = unsure.with_unknown(names())
+            unsure = unsure.with_unknown(names());
         }
         (Some(user_id), _) => unsure
             .tried

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::super::event::{EVENT_NAMES, Event, EventKind, Person, ReferralSource};
-use super::super::{Parsed, UserRefLink, decide, decide_user_ref, sync};
-use super::{by_subject, link_keys, parsed, settings};
+use super::super::event::{Event, EventKind, Person, ReferralSource, event_names};
+use super::super::{Act, Parsed, UserRefLink, sync};
+use super::{by_subject, decide, decide_user_ref, link_keys, parsed, settings};
 use crate::personal::Personal;
 
 #[test]
@@ -84,12 +84,13 @@ fn view(parsed: &Parsed) -> Value {
         "events": parsed.events.iter().map(event_view).collect::<Vec<_>>(),
         "quarantined": quarantined.collect::<Vec<_>>(),
         "ignored": parsed.ignored,
+        "dashboard_tests": parsed.dashboard_tests,
         "plans": plans(&parsed.events),
     })
 }
 
 fn plans(events: &[Event]) -> Vec<Value> {
-    let settings = settings(&[("MESSENGER_EVENTS", &EVENT_NAMES.join(","))]);
+    let settings = settings(&[("MESSENGER_EVENTS", &event_names().collect::<Vec<_>>().join(","))]);
     let links = link_keys();
     let (user_refs, people) = by_subject(events);
     let mut plans = Vec::new();
@@ -154,8 +155,11 @@ fn event_view(event: &Event) -> Value {
         "person": person,
         "at": event.at,
         "standby": event.standby,
+        "act": format!("{:?}", Act::of(&event.kind)),
         "effect": format!("{:?}", event.effect()),
         "key": event.key,
+        "prior_user_ref": shown(event.prior_user_ref.as_ref()),
+        "beside": referral(event.referral.as_ref()),
         "details": details(&event.kind),
     })
 }
@@ -177,7 +181,6 @@ fn details(kind: &EventKind) -> Value {
             "quick_reply": shown(message.quick_reply.as_ref()),
             "attachments": message.attachments,
             "referral": referral(message.referral.as_ref()),
-            "prior_user_ref": shown(message.prior_user_ref.as_ref()),
         }),
         EventKind::Postback(postback) => json!({
             "payload": shown(postback.payload.as_ref()),
@@ -187,7 +190,9 @@ fn details(kind: &EventKind) -> Value {
             "type": optin.optin_type,
             "ref": shown(optin.reference.as_ref()),
             "user_ref": shown(optin.user_ref.as_ref()),
-            "has_token": optin.has_token,
+            "has_one_time_token": optin.has_one_time_token,
+            "title": optin.title,
+            "topic": optin.topic,
             "notification_status": optin.notification_status,
         }),
         EventKind::Referral(source) => referral(Some(source)),

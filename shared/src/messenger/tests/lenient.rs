@@ -5,10 +5,11 @@ use std::fmt::Write;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::event::{Effect, EventKind, Person};
+use super::super::Channel;
+use super::super::Effect;
+use super::super::event::{EventKind, Person};
 use super::super::payload::reason;
-use super::super::{Channel, decide};
-use super::{at, link_keys, parsed, received_at, settings};
+use super::{at, decide, link_keys, parsed, received_at, settings};
 
 const PAGE: &str = "1134597043258171";
 
@@ -411,7 +412,7 @@ fn debug_shows_nobody_and_nothing_said() {
     let mut shown = format!("{parsed:?} {:?} {:?}", link_keys(), user_refs.keys());
     let mut derived = Vec::new();
     for events in user_refs.values() {
-        let plan = super::super::decide_user_ref(None, events, &link_keys());
+        let plan = super::decide_user_ref(None, events, &link_keys());
         write!(shown, "{plan:?}").unwrap();
         derived.extend(plan.derived);
     }
@@ -537,7 +538,7 @@ proptest! {
         prop_assert_eq!(parsed.events.len() + kept, items.len());
         let (user_refs, people) = super::by_subject(&parsed.events);
         for events in user_refs.values() {
-            drop(super::super::decide_user_ref(None, events, &link_keys()));
+            drop(super::decide_user_ref(None, events, &link_keys()));
         }
         for events in people.values() {
             drop(decide(None, events, &[], &link_keys(), &settings(&[("MESSENGER_EVENTS", "message")])));

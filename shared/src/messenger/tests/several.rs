@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::contact::{Link, LinkedVia, Stamped};
+use super::super::Stamped;
+use super::super::contact::{Link, LinkedVia};
 use super::super::sync::{Others, Profile, SyncPlan, Synced, plan, users_at_stake};
 use super::super::{Channel, Contact, ContactKey, Stored};
 use super::{at, settings};

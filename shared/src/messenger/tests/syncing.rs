@@ -4,10 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::super::contact::{Link, LinkedVia, Stamped};
+use super::super::Stamped;
+use super::super::contact::{Link, LinkedVia};
 use super::super::sync::{Others, Profile, SyncPlan, Synced, event_target, plan};
-use super::super::{Channel, Contact, ContactKey, Event, LinkKeys, Plan, Stored, decide};
-use super::{at, link_keys, parsed, settings, token};
+use super::super::{Channel, Contact, ContactKey, Event, LinkKeys, Plan, Stored};
+use super::{at, decide, link_keys, parsed, settings, token};
 use crate::messenger::settings::MessengerSettings;
 use crate::outbox::Kind;
 
@@ -162,7 +163,7 @@ fn a_window_that_is_off_is_never_told() {
     let mut person = Person::new(&[("WINDOW_ATTRIBUTE", "")]);
     assert_eq!(person.objects(&message(0))[0].as_object().unwrap().len(), 3);
     assert!(person.told(&message(600)).is_none());
-    assert!(person.contact.as_ref().unwrap().window_closes_at.is_some());
+    assert!(person.contact.as_ref().unwrap().window_closes_at().is_some());
 }
 
 #[test]
@@ -190,7 +191,7 @@ fn standby_makes_a_contact_and_links_and_opens_no_window() {
         person.objects(&looked_on),
         [json!({ "external_id": "ana", "messenger_id": PSID })]
     );
-    assert_eq!(person.contact.as_ref().unwrap().window_closes_at, None);
+    assert_eq!(person.contact.as_ref().unwrap().window_closes_at(), None);
     assert_eq!(person.contact.as_ref().unwrap().last_interaction, Some(start()));
     assert_eq!(
         person.objects(&message(1)),
@@ -325,7 +326,7 @@ fn instagram_has_attributes_of_its_own_and_names_take_the_account() {
             scoped_id: "561".into(),
         };
         let mut contact = Contact::new(key, start());
-        contact.window_closes_at = Some(start());
+        contact.opened_at = Some(start());
         contact.opted_out = Some(Stamped {
             at: start(),
             value: true,
@@ -345,14 +346,14 @@ fn instagram_has_attributes_of_its_own_and_names_take_the_account() {
         object(Channel::Instagram),
         [json!({
             "external_id": "ana", "ig_178": "561", "instagram_opted_out": true,
-            "instagram_window_178": "2025-11-20T10:00:00Z",
+            "instagram_window_178": "2025-11-21T10:00:00Z",
         })]
     );
     assert_eq!(
         object(Channel::Messenger),
         [json!({
             "external_id": "ana", "psid_178": "561", "messenger_opted_out": true,
-            "messenger_window_178": "2025-11-20T10:00:00Z",
+            "messenger_window_178": "2025-11-21T10:00:00Z",
         })]
     );
 }

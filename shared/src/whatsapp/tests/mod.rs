@@ -47,6 +47,7 @@ pub(super) fn turn(text: &str) -> Turn {
         role: Role::User,
         content: message(text).content,
         status: Some(TurnStatus::Pending),
+        news: None,
     }
 }
 

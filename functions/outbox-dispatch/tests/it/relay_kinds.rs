@@ -1,0 +1,278 @@
+//! Faults of the relay, one of each kind.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+use testkit::braze::Endpoint;
+use testkit::braze::faults::{RateLimit, rate_limited};
+use testkit::external_system::Behaviour;
+use testkit::fault::Fault;
+
+use super::relay_house::{EXTERNAL_TOKEN, RelayHouse, TOKEN, body};
+
+fn bearer(token: &str) -> Vec<(&'static str, String)> {
+    vec![("authorization", format!("Bearer {token}"))]
+}
+
+fn reply(user: &str, text: &str) -> Value {
+    json!({"conversation_id": format!("user:{user}"), "replies": [{"text": text}]})
+}
+
+#[tokio::test]
+async fn who_answers_the_next_question_repeats_nothing() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.says("42", "1").await;
+    house.tick().await;
+    house.later(SignedDuration::from_secs(-28));
+    let (status, answer) = house.forwards("42", "1", "another").await;
+    assert_eq!((status, &answer["status"]), (202, &json!("accepted")), "{answer}");
+    // Without a dispatch id likewise.
+    let bare = json!({"user_id": "43", "phone_number": "+1", "message": "yes"}).to_string();
+    house.knows("43");
+    for _ in 0..2 {
+        let (_, answer) = house.inbound(&bare, Some(TOKEN)).await;
+        assert_eq!(answer["status"], "accepted");
+        let (_, again) = house.inbound(&bare, Some(TOKEN)).await;
+        assert_eq!(again["status"], "duplicate");
+        house.tick().await;
+        house.later(SignedDuration::from_secs(-28));
+    }
+    assert_eq!(house.got("43").len(), 2);
+}
+
+#[tokio::test]
+async fn an_ignored_keyword_opens_the_window() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.says("42", "hi").await;
+    house.drain().await;
+    house.later(SignedDuration::from_hours(30));
+    let later = reply("42", "back in stock");
+    assert_eq!(house.answers(&later, &bearer(EXTERNAL_TOKEN)).await.0, 409);
+    let (_, answer) = house.forwards("42", "START", "d-start").await;
+    assert_eq!(
+        (&answer["status"], &answer["reason"]),
+        (&json!("ignored"), &json!("keyword"))
+    );
+    assert_eq!(house.answers(&later, &bearer(EXTERNAL_TOKEN)).await.0, 202);
+    house.drain().await;
+    assert_eq!(house.got("42"), ["You said: hi", "back in stock"]);
+    assert_eq!(house.system.handover_count(), 1);
+}
+
+#[tokio::test]
+async fn a_caption_is_no_keyword_and_a_long_name_does_no_harm() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    let photo = json!({
+        "user_id": "42", "phone_number": "+1", "profile_name": "x".repeat(500_000), "message": "stop",
+        "media_urls": "https://media/1", "dispatch_id": "d",
+    });
+    let (status, answer) = house.inbound(&photo.to_string(), Some(TOKEN)).await;
+    assert_eq!((status, &answer["status"]), (202, &json!("accepted")));
+    house.tick().await;
+    assert_eq!(house.system.texts("user:42"), ["stop"]);
+}
+
+#[tokio::test]
+async fn a_vendor_opens_only_the_conversations_on_its_route() {
+    let routes = r#"[{"name":"b","keywords":["b"]}]"#;
+    let house = RelayHouse::with(&[("RELAY_ROUTES", routes)]).await;
+    let mut secret = super::relay_house::relay_secret(TOKEN, None);
+    secret["routes"] = json!({"b": {"external_system_token": "vendor-b"}});
+    house.aws.put_secret("relay", &secret).await.unwrap();
+    for (user, text) in [("1", "hi"), ("2", "b")] {
+        house.knows(user);
+        house.says(user, text).await;
+    }
+    for (user, token, expected) in [
+        ("1", EXTERNAL_TOKEN, 202),
+        ("1", "vendor-b", 403),
+        ("2", "vendor-b", 202),
+        ("2", EXTERNAL_TOKEN, 403),
+        ("2", "nobody", 401),
+        ("3", "vendor-b", 404),
+    ] {
+        let (status, answer) = house.answers(&reply(user, "hello"), &bearer(token)).await;
+        assert_eq!(status, expected, "{user} {token} {answer}");
+    }
+    let identity = json!({"conversation_id": "user:2", "attributes": {"topic": "x", "email": "a@b.c"}});
+    let (status, answer) = house.answers(&identity, &bearer("vendor-b")).await;
+    assert_eq!(status, 400);
+    assert!(
+        answer["message"].as_str().unwrap().contains("`attributes.email`"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_hundred_messages_at_the_same_moment_are_all_taken() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    let sent = (0..100).map(|number| {
+        let house = &house;
+        async move {
+            let text = format!("message {number}");
+            house
+                .inbound(&body("42", &text, &format!("d{number}")), Some(TOKEN))
+                .await
+        }
+    });
+    for (status, answer) in join_all(sent).await {
+        assert_eq!((status, &answer["status"]), (202, &json!("accepted")));
+    }
+    house.drain().await;
+    let mut handed = house.system.texts("user:42");
+    handed.sort();
+    handed.dedup();
+    assert_eq!(handed.len(), 100);
+    assert_eq!(house.rows("pending").await, []);
+    assert_eq!(house.rows("dead").await, []);
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_older_than_its_outbox_goes_on() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.says("42", "hi").await;
+    house.drain().await;
+    house.says("42", "and again").await;
+    house.drain().await;
+    house.forgets_conversation("user:42").await;
+    let asked = house.system.handover_count();
+    house.says("42", "still there?").await;
+    house.drain().await;
+    assert_eq!(house.got("42").last().unwrap(), "You said: still there?");
+    assert_eq!(house.system.handover_count(), asked + 1);
+    let (status, answer) = house
+        .answers(&reply("42", "by the way"), &bearer(EXTERNAL_TOKEN))
+        .await;
+    assert_eq!((status, &answer["status"]), (202, &json!("accepted")));
+    house.drain().await;
+    assert_eq!(house.got("42").last().unwrap(), "by the way");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_harms_only_itself() {
+    let house = RelayHouse::start().await;
+    for user in ["1", "2"] {
+        house.knows(user);
+        house.says(user, "hi").await;
+    }
+    house.spoils("user:1", "conversation").await;
+    let (status, answer) = house.forwards("1", "hello?", "d-spoilt").await;
+    assert_eq!(
+        (status, &answer["status"]),
+        (202, &json!("quarantined")),
+        "{answer}"
+    );
+    let (status, _) = house.answers(&reply("1", "x"), &bearer(EXTERNAL_TOKEN)).await;
+    assert_eq!(status, 202);
+    house.tick().await;
+    assert_eq!(house.got("2"), ["You said: hi"]);
+    let pending = house.rows("pending").await;
+    assert_eq!(pending.len(), 1, "{pending:?}");
+    assert_eq!(pending[0].1, "conversation_unreadable");
+}
+
+#[tokio::test]
+async fn a_turn_that_cannot_be_read_holds_up_no_other() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.says("42", "first").await;
+    house.spoils("user:42", "turn#").await;
+    house.says("42", "second").await;
+    house.tick().await;
+    assert_eq!(house.got("42"), ["You said: second"]);
+    let pending = house.rows("pending").await;
+    assert_eq!(pending.len(), 1);
+    assert_eq!(pending[0].1, "turn_unreadable");
+}
+
+#[tokio::test]
+async fn pieces_keep_their_order_when_one_has_to_wait() {
+    let house = RelayHouse::with(&[("TEMPLATE_CAMPAIGN_ID", "reply-campaign")]).await;
+    house.knows("42");
+    house.says("42", "hi").await;
+    house.drain().await;
+    let long = "A sentence of words. ".repeat(150);
+    let both = json!({"conversation_id": "user:42", "replies": [{"text": "short"}, {"text": long}]});
+    house.later(SignedDuration::from_hours(30));
+    assert_eq!(house.answers(&both, &bearer(EXTERNAL_TOKEN)).await.0, 202);
+    // The second piece of the long one is refused for a while.
+    for fault in [
+        Fault::Late(Duration::ZERO),
+        Fault::Late(Duration::ZERO),
+        rate_limited(RateLimit::RetryAfter(20)),
+    ] {
+        house.braze.script(Endpoint::TriggerSend, fault);
+    }
+    house.tick().await;
+    let before = house.got("42").len();
+    house.later(SignedDuration::from_secs(-25));
+    house.says("42", "are you there?").await;
+    house.wakes("user:42").await;
+    assert_eq!(
+        house.got("42").len(),
+        before,
+        "nothing overtakes the piece that waits"
+    );
+    house.drain().await;
+    let got = house.got("42");
+    let pieces: String = got[2..got.len() - 1].join(" ");
+    assert_eq!(got[1], "short");
+    assert_eq!(pieces.split_whitespace().count(), long.split_whitespace().count());
+    assert_eq!(got.last().unwrap(), "You said: are you there?");
+}
+
+#[tokio::test]
+async fn the_disclosure_comes_once_and_before_the_first_words() {
+    let house = RelayHouse::with(&[("DISCLOSURE_TEXT", "A machine answers.")]).await;
+    house.knows("42");
+    for text in ["hi", "and?"] {
+        house.says("42", text).await;
+        house.drain().await;
+    }
+    assert_eq!(
+        house.got("42"),
+        ["A machine answers.", "You said: hi", "You said: and?"]
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_meanwhile_settles_what_is_asked() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.says("42", "hi").await;
+    house.system.script(Behaviour::slow(Duration::from_secs(60)));
+    let tick = house.tick();
+    let answered = async {
+        let asked = house
+            .system
+            .until(testkit::time::PATIENCE, |system| system.handover_count() == 1);
+        assert!(asked.await);
+        house
+            .answers(&reply("42", "Hello!"), &bearer(EXTERNAL_TOKEN))
+            .await
+    };
+    let (_, (status, _)) = tokio::join!(tick, answered);
+    assert_eq!(status, 202);
+    house.drain().await;
+    assert_eq!(house.got("42"), ["Hello!"]);
+    assert_eq!(house.system.handover_count(), 1);
+}
+
+#[tokio::test]
+async fn more_than_two_thousand_messages_that_wait_are_handed_over_in_order() {
+    let house = RelayHouse::start().await;
+    house.knows("42");
+    house.waiting("user:42", 2_300).await;
+    house.drain().await;
+    let handed = house.system.texts("user:42");
+    let expected: Vec<String> = (0..2_300).map(|number| format!("message {number}")).collect();
+    assert!(handed == expected, "{} messages", handed.len());
+    assert_eq!(house.rows("dead").await, []);
+}

@@ -1,0 +1,116 @@
+//! Consent to marketing messages, topic by topic.
+//!
+//! A topic is named by its title. An event may name it by its notification token alone, or not at all; then it is kept
+//! under that, and counts for the titles that it is about when they are looked at. So each name is a register of its
+//! own, and order does not matter.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::stamped::Stamped;
+use crate::digest::Digest;
+use crate::personal::Personal;
+
+/// The latest of a person's topics are kept; a record must stay small.
+const MOST_TOPICS: usize = 50;
+
+/// The name of what is said of every topic.
+const EVERY: &str = "*";
+
+/// What is known of a topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Topic {
+    /// Whether the person wants its messages.
+    pub subscribed: bool,
+    /// The notification token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Personal<String>>,
+    /// `REFRESHED`, `NOT_REFRESHED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_status: Option<String>,
+    /// Such as `Europe/Berlin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// When the token ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What was said of each topic, by `title#…`, `token#<hash>` or `*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Topics(Personal<BTreeMap<String, Stamped<Topic>>>);
+
+impl Topics {
+    /// Notes what was said at a time of the topic with this title.
+    pub fn say(&mut self, title: Option<&str>, said: Stamped<Topic>) {
+        let name = match (title, &said.value.token) {
+            (Some(title), _) => format!("title#{title}"),
+            (None, Some(token)) => format!("token#{}", Digest::of(token.as_str())),
+            (None, None) => EVERY.to_owned(),
+        };
+        self.merge_one(name, said);
+        self.cut();
+    }
+
+    /// Takes over what another record says.
+    pub fn merge(&mut self, other: &Self) {
+        for (name, said) in &*other.0 {
+            self.merge_one(name.clone(), said.clone());
+        }
+        self.cut();
+    }
+
+    fn merge_one(&mut self, name: String, said: Stamped<Topic>) {
+        let mut known = self.0.remove(&name);
+        Stamped::merge(&mut known, said);
+        self.0.extend(known.map(|known| (name, known)));
+    }
+
+    fn cut(&mut self) {
+        while self.0.len() > MOST_TOPICS {
+            let oldest = self.0.iter().min_by_key(|(name, said)| (said.at, *name));
+            let Some(name) = oldest.map(|(name, _)| name.clone()) else {
+                return;
+            };
+            self.0.remove(&name);
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the person wants messages of any topic; `None` if they never said.
+    #[must_use]
+    pub fn is_subscribed(&self) -> Option<bool> {
+        (!self.is_empty()).then(|| self.subscribed().next().is_some())
+    }
+
+    /// The notification token of the topic that was subscribed to last.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        let with_token = self
+            .subscribed()
+            .filter_map(|said| Some((said.at, said.value.token.as_deref()?)));
+        with_token.max().map(|(_, token)| token.as_str())
+    }
+
+    /// What was subscribed to and not stopped since, be it by title, by token or for every topic.
+    fn subscribed(&self) -> impl Iterator<Item = &Stamped<Topic>> {
+        let stops = |said: &Stamped<Topic>| {
+            let token = said.value.token.as_ref();
+            self.0.iter().any(|(name, other)| {
+                let same = name == EVERY || (token.is_some() && other.value.token.as_ref() == token);
+                same && !other.value.subscribed && other.at >= said.at
+            })
+        };
+        self.0
+            .values()
+            .filter(move |said| said.value.subscribed && !stops(said))
+    }
+}
