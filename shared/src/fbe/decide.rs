@@ -152,7 +152,6 @@ fn outcome(before: &Install, next: &Install, event: &InstallEvent, is_new_token:
         (false, true) => Outcome::Installed,
         (true, false) => Outcome::Uninstalled,
         (false, false) if is_removal => Outcome::UnknownUninstall,
-        (false, false) => Outcome::Stale,
         (true, true) if is_other_owner(before, next) => Outcome::OwnerChanged,
         (true, true) if before.granted != next.granted => Outcome::Updated,
         (true, true) if is_new_token => Outcome::LateToken,
@@ -166,7 +165,7 @@ fn outcome(before: &Install, next: &Install, event: &InstallEvent, is_new_token:
         {
             Outcome::ForeignBusinessManager
         }
-        (true, true) => Outcome::Stale,
+        (false, false) | (true, true) => Outcome::Stale,
     }
 }
 

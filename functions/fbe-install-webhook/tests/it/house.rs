@@ -62,7 +62,7 @@ impl House {
     }
 
     pub(crate) async fn write_partner(&self, secret: serde_json::Value) {
-        self.house.write_secret("PartnerSecret", &secret).await.unwrap();
+        self.write_secret("PartnerSecret", &secret).await.unwrap();
     }
 
     pub(crate) fn later(&self, duration: jiff::SignedDuration) {
@@ -125,7 +125,7 @@ impl House {
 
     /// The function in another process.
     pub(crate) fn rival(house: &Self) -> App {
-        app(&house.house)
+        app(&house.shared)
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn switched_off(features: &[Feature], configuration: &Map<String, Val
             };
             match json::member(entry, "feature_instance_id").id() {
                 Some(instance) if Some(&instance) == feature.instance_id.as_ref() => {
-                    own = Some(own.unwrap_or(true) && enabled)
+                    own = Some(own.unwrap_or(true) && enabled);
                 }
                 Some(_) => {}
                 None => all = Some(all.unwrap_or(true) && enabled),

@@ -94,9 +94,10 @@ impl FbeWorker {
         let minutes = u64::try_from(period / 60).unwrap_or(1);
         let offset = offset(&install.business_id, minutes).as_secs();
         let last = (now.as_second() - offset).div_euclid(period) * period + offset;
-        (1..)
-            .map(|n| Timestamp::from_second(last + n * period).unwrap_or(Timestamp::MAX))
-            .take_while(|at| *at <= now + PLAN_AHEAD)
+        let planned = last + period..=(now + PLAN_AHEAD).as_second();
+        planned
+            .step_by(usize::try_from(period).unwrap_or(usize::MAX))
+            .filter_map(|at| Timestamp::from_second(at).ok())
             .map(|at| refresh_item(&install.business_id, catalog, at))
             .collect()
     }
