@@ -100,6 +100,10 @@ impl LocalStack {
     ///
     /// When a setting is unknown or wrong, all of them in one; when an address is taken or the data directory
     /// cannot be used.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one after the other, each part of the stack"
+    )]
     pub async fn start(options: StackOptions) -> anyhow::Result<Self> {
         let template = Template::parse(TEMPLATE)?;
         check_names(&template, &options.settings)?;

@@ -125,7 +125,7 @@ impl App {
             }
             Ok::<_, StoreError>(())
         };
-        match durable.await {
+        match Box::pin(durable).await {
             Ok(()) => answer::text("EVENT_RECEIVED"),
             Err(error) => {
                 tracing::error!(%error, "a webhook could not be made durable");

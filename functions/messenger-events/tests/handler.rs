@@ -1,5 +1,10 @@
 //! The webhook's edge: who gets in, and what bad input gets.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 use std::collections::HashMap;
 use std::time::Duration;

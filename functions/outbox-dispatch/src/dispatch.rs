@@ -108,12 +108,15 @@ impl Dispatcher {
                 partner,
             } => {
                 let messenger = async {
-                    self.settle(messenger.work(Group::all_of(work.messenger), until).await)
+                    self.settle(Box::pin(messenger.work(Group::all_of(work.messenger), until)).await)
                         .await
                 };
-                let fbe = async { self.settle(fbe.work(Group::all_of(work.fbe), until).await).await };
+                let fbe = async {
+                    self.settle(Box::pin(fbe.work(Group::all_of(work.fbe), until)).await)
+                        .await
+                };
                 let partner = async {
-                    self.settle(partner.work(Group::all_of(work.partner), until).await)
+                    self.settle(Box::pin(partner.work(Group::all_of(work.partner), until)).await)
                         .await
                 };
                 let (messenger, fbe, partner) = futures_util::join!(messenger, fbe, partner);
@@ -122,7 +125,7 @@ impl Dispatcher {
                 report.add(partner);
             }
             Workers::Relay(relay) => {
-                let outcomes = relay.work(Group::all_of(work.whatsapp), until).await;
+                let outcomes = Box::pin(relay.work(Group::all_of(work.whatsapp), until)).await;
                 report.add(self.settle(outcomes).await);
             }
         }

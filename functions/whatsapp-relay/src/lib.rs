@@ -89,9 +89,9 @@ impl App {
             Err(code) => return code.answer(),
         };
         let answered = if is_reply {
-            self.reply(&parts.headers, body).await
+            Box::pin(self.reply(&parts.headers, body)).await
         } else {
-            self.inbound(&parts.headers, body).await
+            Box::pin(self.inbound(&parts.headers, body)).await
         };
         answered.unwrap_or_else(|refusal| refusal)
     }

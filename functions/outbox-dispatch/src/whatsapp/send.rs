@@ -166,12 +166,12 @@ impl Drain<'_> {
             .iter()
             .map(|reply| outbox.postpone(subject, &reply.event_key, until));
         try_join_all(moves).await?;
-        let mut moved = Vec::new();
+        let mut held_back = Vec::new();
         for reply in early {
             reply.due = Some(until);
-            moved.push(reply.event_key.clone());
+            held_back.push(reply.event_key.clone());
         }
-        for key in moved {
+        for key in held_back {
             self.became(&key, Outcome::Settled(Settled::Retried));
         }
         Ok(())

@@ -65,10 +65,10 @@ impl RelayHouse {
         let mut house = Self::build(settings, Clock::starting_at(start())).await;
         let stop = CancellationToken::new();
         let waker = house.template.function("DispatchSyncFunction").unwrap();
-        let wakes = |mapping: &&testkit::template::Stream| mapping.filters[0].contains("wakes");
+        let relays = |mapping: &&testkit::template::Stream| mapping.filters[0].contains("wakes");
         let source = StreamSource {
             table: house.template.table("OutboxTable").unwrap().clone(),
-            mapping: waker.streams.iter().find(wakes).unwrap().clone(),
+            mapping: waker.streams.iter().find(relays).unwrap().clone(),
             poll: Duration::from_millis(30),
             handler: invoked(house.waker(), house.clock.clone()),
             timeout: None,

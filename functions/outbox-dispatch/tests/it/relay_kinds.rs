@@ -247,7 +247,7 @@ async fn an_answer_that_comes_meanwhile_settles_what_is_asked() {
     let house = RelayHouse::start().await;
     house.knows("42");
     house.says("42", "hi").await;
-    house.system.script(Behaviour::slow(Duration::from_secs(60)));
+    house.system.script(Behaviour::slow(Duration::from_mins(1)));
     let tick = house.tick();
     let answered = async {
         let asked = house

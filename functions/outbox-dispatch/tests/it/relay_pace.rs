@@ -26,7 +26,7 @@ async fn what_makes_it_stumble_holds_up_no_other_message() {
             500 => Behaviour::failing_at("poison", 500),
             _ => Behaviour::FailsAt(
                 "poison".to_owned(),
-                Fault::Answer(Answer::json(200, &json!({"ok": true}))),
+                Fault::Answer(Answer::json(200, &json!({"answer": true}))),
                 Box::new(Behaviour::Echo),
             ),
         };

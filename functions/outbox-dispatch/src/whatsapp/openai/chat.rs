@@ -183,6 +183,7 @@ mod tests {
         ])
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "in the form of what a request gives")]
     fn received(status: u16, body: &Value) -> Result<Received, ExternalSystemError> {
         Ok(Received {
             status: StatusCode::from_u16(status).unwrap(),

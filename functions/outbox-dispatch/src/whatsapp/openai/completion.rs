@@ -204,10 +204,8 @@ fn headers_in(error: &Value) -> Option<HeaderMap> {
 
 /// `retryDelay`, as Google's servers have it.
 fn retry_delay(error: &Value) -> Option<Duration> {
-    let details = error.get("details")?.as_array()?.iter();
-    let delay = details
-        .filter_map(|detail| detail.get("retryDelay")?.as_str())
-        .next()?;
+    let mut details = error.get("details")?.as_array()?.iter();
+    let delay = details.find_map(|detail| detail.get("retryDelay")?.as_str())?;
     let delay: SignedDuration = delay.parse().ok()?;
     delay.try_into().ok()
 }
