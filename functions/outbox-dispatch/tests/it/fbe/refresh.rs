@@ -119,18 +119,18 @@ impl Slow {
     }
 }
 
-fn lines(items: usize) -> Vec<u8> {
-    let all: String = (0..items)
-        .map(|n| format!("{{\"id\":\"p{n}\",\"price\":\"9.99 EUR\"}}\n"))
-        .collect();
-    all.into_bytes()
+fn items(count: usize) -> Vec<String> {
+    (0..count)
+        .map(|n| format!("{{\"id\":\"p{n}\",\"price\":\"9.99 EUR\"}}"))
+        .collect()
 }
 
-fn array(items: usize) -> Vec<u8> {
-    let all: Vec<String> = (0..items)
-        .map(|n| format!("{{\"id\":\"p{n}\",\"price\":\"9.99 EUR\"}}"))
-        .collect();
-    format!("[{}]", all.join(",")).into_bytes()
+fn lines(count: usize) -> Vec<u8> {
+    (items(count).join("\n") + "\n").into_bytes()
+}
+
+fn array(count: usize) -> Vec<u8> {
+    format!("[{}]", items(count).join(",")).into_bytes()
 }
 
 #[tokio::test]
