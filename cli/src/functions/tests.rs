@@ -27,14 +27,18 @@ use crate::secrets;
 const COMMON: [&str; 3] = ["LOG_LEVEL", "METRICS_NAMESPACE", "PSEUDONYM_KEY"];
 
 /// What Lambda does in a function's name, without the function's code: it writes the logs and traces, reads the stream
-/// of an event source, and sends what failed to the failure destination.
-const LAMBDAS_OWN: [&str; 7] = [
+/// or the queue of an event source, and sends what failed to the failure destination.
+const LAMBDAS_OWN: [&str; 11] = [
     "logs:CreateLogStream",
     "logs:PutLogEvents",
     "dynamodb:DescribeStream",
     "dynamodb:GetRecords",
     "dynamodb:GetShardIterator",
     "dynamodb:ListStreams",
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
     "sqs:SendMessage",
 ];
 

@@ -88,16 +88,21 @@ async fn told_as_it_goes_braze_ends_with_what_the_contacts_say() {
 async fn every_whatsapp_message_twice_at_once_is_handed_over_and_answered_once() {
     let mut payloads = recorded(Sender::Whatsapp);
     // Test sends of Braze's dashboard all carry the same dispatch id, and are never taken for duplicates.
-    payloads.retain(|payload| payload.name != "whatsapp/full_preview");
+    // What carries no dispatch id is a duplicate only until its person has been answered, which may be at any moment.
+    payloads.retain(|payload| {
+        payload.name != "whatsapp/full_preview"
+            && String::from_utf8_lossy(&payload.body).contains("dispatch_id")
+    });
     let start = || House::live(&[("RETRY_BASE_SECONDS", "1")]);
     let once = start().await;
-    once.deliver_all(&payloads, 1).await;
-    once.drain().await;
     let house = start().await;
     for payload in &payloads {
+        once.deliver_all(std::slice::from_ref(payload), 1).await;
         house.deliver_all(&[payload.clone(), payload.clone()], 2).await;
+        // The next may say the same with another dispatch id: it is taken for a duplicate until this one is answered.
+        once.drain().await;
+        house.drain().await;
     }
-    house.drain().await;
     let told = |house: &House| {
         let system = house.stack.fakes().external_system.as_ref().unwrap();
         let handovers = system.handovers();

@@ -535,7 +535,7 @@ async fn instagram_login_signs_with_a_secret_of_its_own() {
     house.clock.set(house.clock.now() + Duration::from_mins(6));
     let mut both = meta(SECRET, None);
     both["instagram"] = json!({"app_id": "2", "app_secret": "instagram", "previous_app_secret": "before"});
-    house.aws.put_secret("meta", &both).await.unwrap();
+    house.aws.put_secret("local/meta", &both).await.unwrap();
     for secret in [SECRET, "instagram", "before"] {
         assert_eq!(
             house.post(body.clone(), Some(&signature(secret))).await.0,
