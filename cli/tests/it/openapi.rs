@@ -60,7 +60,9 @@ fn document() -> Value {
 /// Validates what the pointer leads to in the document.
 fn validator(document: &Value, pointer: &str) -> Validator {
     // Draft 2020-12 is OpenAPI 3.1's own; the components are found as the document's.
-    let schema = json!({"$ref": format!("#{pointer}"), "components": document["components"], "paths": document["paths"]});
+    // A path's braces have to be escaped in the fragment of a URI.
+    let fragment = pointer.replace('{', "%7B").replace('}', "%7D");
+    let schema = json!({"$ref": format!("#{fragment}"), "components": document["components"], "paths": document["paths"]});
     jsonschema::draft202012::new(&schema).unwrap()
 }
 
