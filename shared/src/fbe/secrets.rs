@@ -220,8 +220,10 @@ impl BusinessSecrets {
         let name = self.name(&install.business_id);
         let (found, current) = self.read(&name, None).await?;
         match found {
-            // A claim has taken effect, or two webhooks wrote at once and the other one's is current.
-            Found::Secret(secret) if !secret.is_of(&token.source) => {
+            Found::Secret(secret) if secret.is_of(&token.source) => Ok(Found::Secret(secret)),
+            // A claim has taken effect, perhaps the secret's first token; or two webhooks wrote at once and the other
+            // one's is current.
+            Found::Secret(_) | Found::Absent if !current.is_empty() => {
                 match self.read(&name, Some(&token.version)).await?.0 {
                     Found::Secret(secret) => Ok(Found::NotCurrent(secret, current)),
                     found => Ok(found),
@@ -325,7 +327,8 @@ impl BusinessSecrets {
         answer.map(drop).map_err(|error| refusal(&error))
     }
 
-    /// What there is of a version, the current one by default, and the version's id.
+    /// What there is of a version, the current one by default, and the version's id, which is empty if there is no such
+    /// version.
     async fn read(&self, name: &str, version: Option<&str>) -> Result<(Found, String), SecretError> {
         let answer = self
             .client
@@ -335,7 +338,9 @@ impl BusinessSecrets {
             .send()
             .await;
         let found = match answer.map_err(|error| refusal(&error)) {
-            Ok(answer) if answer.secret_string() == Some(EMPTY) => Found::Absent,
+            Ok(answer) if answer.secret_string() == Some(EMPTY) => {
+                return Ok((Found::Absent, answer.version_id.unwrap_or_default()));
+            }
             Ok(answer) => {
                 // serde_json's own words would quote the value.
                 let secret = serde_json::from_str(answer.secret_string().unwrap_or_default());
