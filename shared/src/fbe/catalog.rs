@@ -554,9 +554,11 @@ mod tests {
     #[test]
     fn a_batch_is_closed_before_it_gets_too_large() {
         let mut batcher = Batcher::new(MAX_BATCH_ITEMS);
-        let text = format!("{{\"id\":\"a\",\"description\":\"{}\"}}", "x".repeat(400_000));
-        let full: Vec<_> = (0..100)
-            .filter_map(|index| batcher.push(item(index, text.as_bytes()).unwrap()))
+        let description = "x".repeat(400_000);
+        let full: Vec<_> = (100..200)
+            .map(|id| format!("{{\"id\":\"{id}\",\"description\":\"{description}\"}}"))
+            .zip(0..)
+            .filter_map(|(text, index)| batcher.push(item(index, text.as_bytes()).unwrap()))
             .collect();
         assert_eq!(
             full.iter().map(|batch| batch.items().len()).collect::<Vec<_>>(),

@@ -92,9 +92,9 @@ impl Slow {
             this.given.fetch_add(piece.len(), Ordering::SeqCst);
             Ok::<_, std::convert::Infallible>(piece)
         });
-        // One piece after the other, as it is asked for.
+        // The connection holds more than a piece: without a pause the clock would run ahead of the reader.
         let body = body.then(|piece| async {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             piece
         });
         response.body(Body::from_stream(body)).unwrap()

@@ -126,15 +126,19 @@ async fn a_token_that_comes_back_to_life_is_told_too() {
     house.plan_the_day().await;
     house.later(SignedDuration::from_hours(24));
     house.tick().await;
-    house.tick().await;
     assert_eq!(house.install().await.status, Status::TokenInvalid);
-    assert_eq!(
-        house.changes(),
-        ["installed", "token_invalid", "updated", "token_invalid"]
-    );
     house.later(SignedDuration::from_hours(1));
     house.drain().await;
-    assert_eq!(house.changes().len(), 5);
+    assert_eq!(
+        house.changes(),
+        [
+            "installed",
+            "token_invalid",
+            "updated",
+            "token_invalid",
+            "updated"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -323,7 +327,10 @@ async fn graph_without_the_token_kinds_it_knows_stays_within_its_business() {
         .iter()
         .map(|call| secrecy::ExposeSecret::expose_secret(&call.access_token).to_owned())
         .collect();
-    assert_eq!(used, ["EAAB_install_token", "EAAB-system-user-1"]);
+    assert_eq!(
+        used,
+        ["EAAB_install_token", "EAAB-system-user-1", "EAAB-system-user-1"]
+    );
 }
 
 #[tokio::test]
