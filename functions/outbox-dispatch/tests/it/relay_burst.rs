@@ -120,7 +120,8 @@ async fn two_hundred_conversations_are_answered_side_by_side() {
     );
     assert!(house.system.overlapping().is_empty());
     let calls = house.aws.dynamodb_calls();
-    assert!(calls.total() <= 200 * 8, "{calls:?}");
+    // Eight a conversation, and what the tick itself reads and writes for all of them.
+    assert!(calls.total() <= 200 * 8 + 40, "{calls:?}");
 }
 
 #[tokio::test]

@@ -379,13 +379,12 @@ async fn a_message_that_comes_while_the_conversation_is_let_go_is_not_forgotten(
     let relay = house.relay.clone();
     house.aws.before_next("UpdateItem", move |call| {
         Box::pin(async move {
-            assert!(
-                call["UpdateExpression"]
-                    .as_str()
-                    .unwrap()
-                    .contains("REMOVE #lease_until"),
-                "{call}"
-            );
+            let (_, removed) = call["UpdateExpression"]
+                .as_str()
+                .unwrap()
+                .split_once("REMOVE")
+                .unwrap();
+            assert!(removed.contains("#lease_until"), "{call}");
             let request = inbound_request(&body("42", "second", "d2"), Some(TOKEN));
             assert_eq!(relay.handle(request).await.status().as_u16(), 202);
         })
