@@ -188,7 +188,8 @@ impl Install {
         self.managers.sort_by(|a, b| a.rank().cmp(&b.rank()));
         let Some(newest) = self.in_force().map(|manager| manager.newest.clone()) else {
             for manager in ended {
-                if self.granted.as_ref() < Some(&manager.newest) {
+                // Equal is its own: what stands there may have been filled in from another's.
+                if self.granted.as_ref() <= Some(&manager.newest) {
                     self.granted = Some(manager.newest);
                     self.assets.business_manager_id = manager.business_manager_id;
                 }
@@ -277,7 +278,11 @@ impl Install {
             if manager.newest == *newest {
                 incoming = manager.said.take().map(|said| *said).unwrap_or_default();
             } else if before.as_ref() == Some(&manager.newest) {
-                manager.said = Some(Box::new(outgoing.clone()));
+                let mut said = outgoing.clone();
+                // Not what was filled in while it was in force.
+                let named = &manager.business_manager_id;
+                said.granted.assets.business_manager_id.clone_from(named);
+                manager.said = Some(Box::new(said));
             }
         }
         self.set_grant(incoming.granted);
