@@ -163,7 +163,8 @@ async fn any_order_of_two_managers_webhooks_ends_the_same() {
                 assert_eq!(house.deliver(case).await, 200);
             }
             let install = house.install().await;
-            let secret = house.secrets.of(&install).await.unwrap().unwrap();
+            let secret = house.secrets.of(&install).await.unwrap();
+            let secret = secret.unwrap_or_else(|| panic!("no secret after {order:?}: {:?}", install.token));
             let token = secret.access_token.unwrap().expose_secret().to_owned();
             ends.push((install.managers, install.assets, token));
         }

@@ -174,7 +174,7 @@ async fn a_slow_feed_that_gives_no_parts_is_given_up_once_it_gets_nowhere() {
         // What was read was handed over.
         let items = house.graph.item_count(CATALOG);
         assert!((1_000..12_000).contains(&items), "{items}");
-        assert!(slow.requests() <= 5, "{}", slow.requests());
+        assert!(slow.requests() < 12, "{}", slow.requests());
 
         // Once it is quicker a redrive brings the rest.
         *slow.clock.lock().unwrap() = None;
