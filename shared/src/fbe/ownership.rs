@@ -201,7 +201,7 @@ impl Install {
         }
         let owner = self.owner().map(str::to_owned);
         let is_unnamed = |manager: &ManagerGrant| manager.business_manager_id.is_none();
-        if self.in_force().is_some_and(is_unnamed) && owner.is_some() {
+        if self.in_force().is_some_and(is_unnamed) {
             self.assets.business_manager_id.clone_from(&owner);
         }
         if self.assets.business_manager_id != last_owner {
