@@ -363,6 +363,12 @@ async fn installs(stack: &Stack) {
         stack.deliver("fbe", &recorded("fbe", case)).await;
         stack.settle().await;
     }
+    // The install of the first Business Manager arrives after another one's.
+    for case in ["install_other_manager", "install"] {
+        let body = String::from_utf8(recorded("fbe", case)).unwrap();
+        let body = body.replace("shop-42-unique-id", "shop-44");
+        stack.deliver("fbe", body.as_bytes()).await;
+    }
     // Another one comes without a token, and the partner's own asks for one.
     let tokenless = String::from_utf8(recorded("fbe", "install_without_token")).unwrap();
     let tokenless = tokenless.replace("shop-42-unique-id", "shop-43");

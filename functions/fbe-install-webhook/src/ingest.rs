@@ -8,7 +8,8 @@ use shared::clock::Clock;
 use shared::fbe::decide::decide;
 use shared::fbe::event::{BusinessIntegrationEvent, InstallEvent};
 use shared::fbe::install::Install;
-use shared::fbe::plan::{Outcome, SecretChange, reconcile_manager_item};
+use shared::fbe::manager::TokenState;
+use shared::fbe::plan::{Outcome, Plan, SecretChange, reconcile_manager_item};
 use shared::fbe::secrets::{BusinessSecrets, Expected};
 use shared::fbe::settings::Configured;
 use shared::fbe::table::Installs;
@@ -91,6 +92,9 @@ impl Ingest {
                 let manager = event.business_manager_id.as_deref();
                 // The token first: a commit must never name one that is not there.
                 let secrets = &self.secrets;
+                if let Some(token) = displaced(stored.as_ref(), &plan) {
+                    secrets.keep(&id, token).await?;
+                }
                 match &plan.secret {
                     SecretChange::Put(content) if stored.is_none() => {
                         secrets.write(&id, content, manager, Expected::Absent).await?;
@@ -164,6 +168,14 @@ impl Ingest {
     async fn read(&self, id: &str) -> Result<Option<Install>, StoreError> {
         Ok(self.installs.read(id).await?.map(|stored| stored.install))
     }
+}
+
+/// The token in force that becomes a claim's by the plan, and is about to lose its place as the secret's current version.
+fn displaced<'a>(stored: Option<&'a Install>, plan: &Plan) -> Option<&'a TokenState> {
+    let token = stored?.token.as_ref()?;
+    let claims = plan.install.as_ref()?.claims();
+    let mut kept = claims.iter().filter_map(|claim| claim.token.as_ref());
+    kept.any(|kept| kept.version == token.version).then_some(token)
 }
 
 fn report(id: &str, outcome: Outcome) {

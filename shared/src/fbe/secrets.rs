@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::digest::Digest;
 use crate::fbe::install::Install;
+use crate::fbe::manager::TokenState;
 use crate::fbe::secret::{self, FbeSecret};
 use crate::fbe::settings::FbeSecretSettings;
 use crate::secrets::SecretError;
@@ -162,6 +163,30 @@ impl BusinessSecrets {
             };
         }
         Err(unavailable(&name, Refusal::Other("it keeps changing".to_owned())))
+    }
+
+    /// Keeps the version of a token that is about to be the current one no longer: a secret is created without the label of
+    /// its first token's Business Manager. Where a newer token of that manager has the label, nothing is to be done.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if Secrets Manager does not do it.
+    pub async fn keep(&self, business_id: &str, token: &TokenState) -> Result<(), SecretError> {
+        let name = self.name(business_id);
+        let answer = self
+            .client
+            .update_secret_version_stage()
+            .secret_id(&name)
+            .version_stage(label(token.business_manager_id.as_deref()))
+            .move_to_version_id(&token.version)
+            .send()
+            .await;
+        match answer.map_err(|error| refusal(&error)) {
+            Ok(_) | Err(Refusal::Absent | Refusal::Deleted) => Ok(()),
+            // What it is called if another version has the label.
+            Err(Refusal::Other(code)) if code == "InvalidParameterException" => Ok(()),
+            Err(refusal) => Err(unavailable(&name, refusal)),
+        }
     }
 
     /// Drops the token of a claim that was removed at `at`: its label moves to an empty version, and Secrets Manager
