@@ -366,7 +366,7 @@ async fn installs(stack: &Stack) {
     // The install of the first Business Manager arrives after another one's.
     for case in ["install_other_manager", "install"] {
         let body = String::from_utf8(recorded("fbe", case)).unwrap();
-        let body = body.replace("shop-42-unique-id", "shop-44");
+        let body = body.replace("shop-42-unique-id", "shop-46");
         stack.deliver("fbe", body.as_bytes()).await;
     }
     // Another one comes without a token, and the partner's own asks for one.
