@@ -17,7 +17,6 @@ use sha2::Sha256;
 
 use crate::config::Env;
 use crate::secrets::SecretError;
-use crate::store::StoreError;
 use crate::webhook::{Answer, ErrorCode};
 
 /// A webhook's signature was missing or wrong.
@@ -123,12 +122,6 @@ fn flush() {
     {
         tracing::warn!(%error, "metrics cannot be written");
     }
-}
-
-/// Counts a stored item that this version cannot read. It is left alone.
-pub fn unreadable(what: &str, error: &StoreError) {
-    metrics::counter!(UNREADABLE_ITEMS).increment(1);
-    tracing::error!(what, %error, "a stored item cannot be read by this version");
 }
 
 /// Logs why secrets cannot be had, and makes the 503 for it.

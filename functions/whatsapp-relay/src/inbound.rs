@@ -36,7 +36,7 @@ impl App {
         match stored {
             // Nothing can be added to it, and trying again does not help.
             Err(error) if error.is_unreadable() => {
-                telemetry::unreadable("conversation", &error);
+                error.count_unreadable("conversation");
                 self.quarantine(body, "conversation_unreadable").await
             }
             stored => stored.map_err(|error| store_unavailable(&error)),

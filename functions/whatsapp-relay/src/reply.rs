@@ -41,7 +41,7 @@ impl App {
         };
         match self.take(&id, &reply, &guard, opens).await {
             Err(Failed::Store(error)) if error.is_unreadable() => {
-                telemetry::unreadable("conversation", &error);
+                error.count_unreadable("conversation");
                 self.quarantine(body.clone(), "conversation_unreadable").await
             }
             Err(Failed::Store(error)) => Err(store_unavailable(&error)),

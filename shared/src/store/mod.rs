@@ -41,6 +41,12 @@ impl fmt::Display for StoreError {
 }
 
 impl StoreError {
+    /// Counts a stored item that this version cannot read, and logs which kind. It is left alone.
+    pub fn count_unreadable(&self, what: &str) {
+        metrics::counter!(telemetry::UNREADABLE_ITEMS).increment(1);
+        tracing::error!(what, error = %self, "a stored item cannot be read by this version");
+    }
+
     /// Other writers were at the same item for too long.
     #[must_use]
     pub fn conflict(reason: &'static str) -> Self {

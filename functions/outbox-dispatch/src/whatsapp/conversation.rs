@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use shared::outbox::{Entry, Kind, Reason};
 use shared::store::{Claim, Released, StoreError};
-use shared::telemetry;
 use shared::whatsapp::message::ConversationId;
 use shared::whatsapp::reply::{SENDS, event_key};
 
@@ -43,7 +42,7 @@ pub(super) async fn drain(tools: &Tools, entries: Vec<Entry>, until: Timestamp) 
         Ok(Claim::Missing) => return all(entries, Outcome::dead(Reason::UnknownConversation)),
         // Another version's, which reads it: it is left alone, and holds up no other.
         Err(error) if error.is_unreadable() => {
-            telemetry::unreadable("conversation", &error);
+            error.count_unreadable("conversation");
             let outcome = Outcome::Waiting {
                 reason: Reason::ConversationUnreadable.into(),
                 wait: UNREADABLE,
