@@ -4,7 +4,7 @@
 mod for_each;
 mod grant;
 mod intrinsic;
-pub mod yaml;
+mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 

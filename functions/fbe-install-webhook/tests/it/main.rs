@@ -8,6 +8,5 @@
 
 mod edge;
 mod house;
-mod installs;
 mod order;
 mod secret;
