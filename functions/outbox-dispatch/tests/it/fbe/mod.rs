@@ -3,8 +3,13 @@
 mod app_secret;
 mod catalog;
 mod catalog_limits;
+mod claims;
 mod crash;
+mod decisions;
 pub(crate) mod house;
 mod life;
 mod notice;
+mod partner;
+mod refresh;
+mod switched;
 mod token;
