@@ -212,7 +212,7 @@ impl App {
         }
         let task = event.get("task").and_then(Value::as_str);
         if let (Some("reconcile"), Workers::Sync { fbe, .. }) = (task, &self.dispatcher.workers) {
-            let planned = Box::pin(fbe.plan_comparisons(self.clock.now())).await?;
+            let planned = Box::pin(fbe.plan_comparisons(until)).await?;
             return Ok(json!({"planned": planned}));
         }
         let report = self.dispatcher.tick(until).await?;

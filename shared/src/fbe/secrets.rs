@@ -181,11 +181,12 @@ impl BusinessSecrets {
             .move_to_version_id(&token.version)
             .send()
             .await;
-        match answer.map_err(|error| refusal(&error)) {
-            Ok(_) | Err(Refusal::Absent | Refusal::Deleted) => Ok(()),
-            // What it is called if another version has the label.
-            Err(Refusal::Other(code)) if code == "InvalidParameterException" => Ok(()),
-            Err(refusal) => Err(unavailable(&name, refusal)),
+        match answer {
+            Err(error) if is_attached_elsewhere(&error) => Ok(()),
+            answer => match answer.map_err(|error| refusal(&error)) {
+                Ok(_) | Err(Refusal::Absent | Refusal::Deleted) => Ok(()),
+                Err(refusal) => Err(unavailable(&name, refusal)),
+            },
         }
     }
 
@@ -403,6 +404,15 @@ fn unavailable(name: &str, refusal: Refusal) -> SecretError {
         id: name.to_owned(),
         reason,
     }
+}
+
+/// Whether a label was not moved because another version has it. There is no code of its own for that: the code of any
+/// wrong parameter comes with a message that names the parameter that is missing.
+fn is_attached_elsewhere<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    error.as_service_error().is_some_and(|error| {
+        let message = error.message().unwrap_or_default();
+        error.code() == Some("InvalidParameterException") && message.contains("RemoveFromVersionId")
+    })
 }
 
 /// Only the code is kept: what a request held must not come back in an error.

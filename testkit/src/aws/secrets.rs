@@ -72,6 +72,16 @@ impl SecretsManager {
     }
 
     async fn handle(&self, operation: &str, headers: HeaderMap, body: Bytes) -> MockResponse {
+        if operation == "UpdateSecretVersionStage"
+            && let Some(version) = self.attached_elsewhere(&headers, &body).await
+        {
+            let message = format!(
+                "The parameter RemoveFromVersionId can't be empty. The staging label is currently attached to version \
+                 {version}, so you must explicitly reference that version in RemoveFromVersionId."
+            );
+            let refusal = json!({"__type": "InvalidParameterException", "message": message});
+            return MockResponse::json(400, refusal.to_string());
+        }
         let mut request = MockRequest {
             method: "POST".to_owned(),
             // The service finds its region in the host's name; here all regions are one.
@@ -100,6 +110,36 @@ impl SecretsManager {
         let target = http::HeaderValue::from_static("secretsmanager.PutSecretValue");
         put.headers.insert("x-amz-target", target);
         self.service.handle(put).await
+    }
+
+    /// The version that has a label already which is to be moved without saying from where. The embedded service refuses
+    /// that for `AWSCURRENT` alone.
+    async fn attached_elsewhere(&self, headers: &HeaderMap, body: &[u8]) -> Option<String> {
+        let update: Value = serde_json::from_slice(body).ok()?;
+        let text = |name: &str| update.get(name).and_then(Value::as_str);
+        let (secret, label, to) = (text("SecretId")?, text("VersionStage")?, text("MoveToVersionId")?);
+        if text("RemoveFromVersionId").is_some() {
+            return None;
+        }
+        let mut headers = headers.clone();
+        let target = http::HeaderValue::from_static("secretsmanager.DescribeSecret");
+        headers.insert("x-amz-target", target);
+        let described = self.service.handle(MockRequest {
+            method: "POST".to_owned(),
+            uri: format!("https://secretsmanager.{REGION}.amazonaws.com/"),
+            headers,
+            body: json!({"SecretId": secret}).to_string().into(),
+        });
+        let described: Value = serde_json::from_slice(&described.await.body).ok()?;
+        let versions = described.get("VersionIdsToStages")?.as_object()?;
+        let has_label = |labels: &Value| {
+            let labels = labels.as_array().map(Vec::as_slice).unwrap_or_default();
+            labels.iter().any(|known| known == label)
+        };
+        let holder = versions.iter().find(|(_, labels)| has_label(labels));
+        holder
+            .map(|(version, _)| version.clone())
+            .filter(|holder| holder != to)
     }
 
     async fn write(&self, file: &Path) -> anyhow::Result<()> {

@@ -141,11 +141,12 @@ pub(crate) fn payload(case: &str) -> Vec<u8> {
 }
 
 pub(crate) fn signed(case: &str) -> Request {
+    signed_body(payload(case))
+}
+
+pub(crate) fn signed_body(body: Vec<u8>) -> Request {
     lambda_http::http::Request::post("/fbe/webhook")
-        .header(
-            "X-Hub-Signature-256",
-            sign(&SecretString::from(SECRET), &payload(case)),
-        )
-        .body(Body::Binary(payload(case)))
+        .header("X-Hub-Signature-256", sign(&SecretString::from(SECRET), &body))
+        .body(Body::Binary(body))
         .unwrap()
 }

@@ -22,13 +22,14 @@ const DAY: i64 = 24 * 3600;
 const PLAN_AHEAD: SignedDuration = SignedDuration::from_hours(12);
 
 impl FbeWorker {
-    /// Plans the comparisons of the day that `now` is in, and gives how many are new. Done again on the same
-    /// day it adds none. An item that cannot be written costs no other.
+    /// Plans the comparisons of the day, and gives how many are new. Done again on the same day it adds none. An item
+    /// that cannot be written costs no other.
     ///
     /// # Errors
     ///
-    /// The last of the failures.
-    pub(crate) async fn plan_comparisons(&self, now: Timestamp) -> Result<usize, StoreError> {
+    /// The last of the failures, or that it was not done by `until`: the next run plans the rest.
+    pub(crate) async fn plan_comparisons(&self, until: Timestamp) -> Result<usize, lambda_runtime::Error> {
+        let now = self.clock.now();
         let day = Timestamp::from_second(now.as_second().div_euclid(DAY) * DAY).unwrap_or(now);
         let (mut planned, mut failed, mut from) = (0, Ok(()), None);
         loop {
@@ -43,11 +44,14 @@ impl FbeWorker {
                     Ok(added) => planned += usize::from(added),
                     Err(error) => {
                         tracing::error!(%error, "a daily comparison is not planned");
-                        failed = Err(error);
+                        failed = Err(error.into());
                     }
                 }
             }
             match page.next {
+                Some(_) if self.clock.now() > until => {
+                    return Err("there was no time to plan the comparisons of all installs".into());
+                }
                 Some(cursor) => from = Some(cursor),
                 None => return failed.map(|()| planned),
             }

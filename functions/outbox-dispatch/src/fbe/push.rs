@@ -47,6 +47,29 @@ const MAX_REFUSALS: u32 = 50;
 
 const FEED_TYPES: &str = "application/x-ndjson, application/json";
 
+/// Why a push stops before its end.
+enum Stop {
+    /// The invocation has no time left for another step.
+    TimeUp,
+    /// Anything else, and what becomes of the item.
+    Because(Outcome),
+}
+
+impl From<Outcome> for Stop {
+    fn from(outcome: Outcome) -> Self {
+        Self::Because(outcome)
+    }
+}
+
+impl From<Stop> for Outcome {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::TimeUp => continues(),
+            Stop::Because(outcome) => outcome,
+        }
+    }
+}
+
 /// One push under way.
 struct Run {
     push: Push,
@@ -192,9 +215,9 @@ impl Visit<'_> {
     /// What comes before the time to hand over what was read; `None` = it did not come.
     async fn in_time<T>(&self, reading: impl Future<Output = T>) -> Option<T> {
         let left = self.until.duration_since(self.now()) - MARGIN - HAND_OVER;
-        tokio::time::timeout(left.try_into().unwrap_or_default(), reading)
-            .await
-            .ok()
+        // Without time left not even what is here already is taken: there is none to hand it over.
+        let left = left.try_into().ok().filter(|left: &Duration| !left.is_zero())?;
+        tokio::time::timeout(left, reading).await.ok()
     }
 
     /// From wherever the push stands to its end.
@@ -238,13 +261,10 @@ impl Visit<'_> {
 
     /// Reads the feed and hands over what is missing, or as much of it as there is time for.
     async fn feed(&mut self, run: &mut Run, url: &str) -> Result<(), Outcome> {
-        let mut batcher = Batcher::new(run.push.progress.batch_limit);
-        let is_read = self.read(run, &mut batcher, url).await?;
-        if let Some(batch) = batcher.finish() {
-            self.send(run, batch).await?;
-        }
-        if !is_read {
-            return Err(self.pause(run).await?);
+        match self.read_and_send(run, url).await {
+            Ok(()) => {}
+            Err(Stop::TimeUp) => return Err(self.pause(run).await?),
+            Err(Stop::Because(outcome)) => return Err(outcome),
         }
         // An error in JSON looks like a feed of one broken item.
         if run.readable == 0 && run.broken > 0 && run.begins_at == 0 {
@@ -258,8 +278,18 @@ impl Visit<'_> {
         self.keep(run).await
     }
 
+    /// To the end of the feed.
+    async fn read_and_send(&mut self, run: &mut Run, url: &str) -> Result<(), Stop> {
+        let mut batcher = Batcher::new(run.push.progress.batch_limit);
+        let is_read = self.read(run, &mut batcher, url).await?;
+        if let Some(batch) = batcher.finish() {
+            self.send(run, batch).await?;
+        }
+        if is_read { Ok(()) } else { Err(Stop::TimeUp) }
+    }
+
     /// Reads the feed into `batcher`, and hands over what is full. `false`: time is up before its end.
-    async fn read(&mut self, run: &mut Run, batcher: &mut Batcher, url: &str) -> Result<bool, Outcome> {
+    async fn read(&mut self, run: &mut Run, batcher: &mut Batcher, url: &str) -> Result<bool, Stop> {
         let left = self.until.duration_since(self.now());
         let mut request = self
             .worker
@@ -288,7 +318,7 @@ impl Visit<'_> {
         let mut reader = match from {
             Some((offset, form, _)) if status == StatusCode::PARTIAL_CONTENT => {
                 if !range.starts_with(&format!("bytes {offset}-")) {
-                    return Err(Outcome::retry(Reason::CatalogFeedUnreadable));
+                    return Err(Outcome::retry(Reason::CatalogFeedUnreadable).into());
                 }
                 run.form = form;
                 FeedReader::resumed(form, run.push.progress.next_index, offset)
@@ -302,7 +332,7 @@ impl Visit<'_> {
             Some(_) if status == StatusCode::RANGE_NOT_SATISFIABLE => {
                 run.progress().resume = None;
                 self.keep(run).await?;
-                return Err(continues());
+                return Err(continues().into());
             }
             _ => {
                 refuse(status)?;
@@ -355,7 +385,7 @@ impl Visit<'_> {
         run: &mut Run,
         batcher: &mut Batcher,
         items: &mut Vec<Result<FeedItem, BrokenItem>>,
-    ) -> Result<(), Outcome> {
+    ) -> Result<(), Stop> {
         for item in items.drain(..) {
             match &item {
                 Ok(_) => run.readable += 1,
@@ -381,11 +411,11 @@ impl Visit<'_> {
     }
 
     /// Hands over one batch, in halves if Meta asks for less.
-    async fn send(&mut self, run: &mut Run, batch: Batch) -> Result<(), Outcome> {
+    async fn send(&mut self, run: &mut Run, batch: Batch) -> Result<(), Stop> {
         let mut open = vec![batch];
         while let Some(batch) = open.pop() {
             if self.is_late() {
-                return Err(continues());
+                return Err(Stop::TimeUp);
             }
             if batch.items().len() > run.push.progress.batch_limit.max(1) {
                 let (first, second) = batch.halves();
@@ -394,7 +424,8 @@ impl Visit<'_> {
                 continue;
             }
             let left = self.until.duration_since(self.now());
-            // A batch that is cut off is sent again: upserts change nothing the second time.
+            // A batch that is cut off is sent again: upserts change nothing the second time. It is Meta that was slow
+            // then, and not the feed.
             let answer = tokio::time::timeout(left.try_into().unwrap_or_default(), self.call(run, &batch))
                 .await
                 .map_err(|_| continues())?;
@@ -429,10 +460,10 @@ impl Visit<'_> {
                     }
                     ErrorKind::Permanent { .. } if is_about_items(&error) => {
                         if run.alone(batch, &error.detail, &mut open).is_none() {
-                            return Err(self.graph_failed(error).await);
+                            return Err(self.graph_failed(error).await.into());
                         }
                     }
-                    _ => return Err(self.graph_failed(error).await),
+                    _ => return Err(self.graph_failed(error).await.into()),
                 },
             }
             self.keep(run).await?;

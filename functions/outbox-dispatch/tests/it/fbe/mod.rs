@@ -11,5 +11,6 @@ mod life;
 mod notice;
 mod partner;
 mod refresh;
+mod scale;
 mod switched;
 mod token;

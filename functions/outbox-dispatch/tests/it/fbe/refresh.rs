@@ -15,6 +15,8 @@ use testkit::graph::Edge;
 
 use super::house::{CATALOG, House};
 
+const PIECE: usize = 5_000;
+
 /// A feed whose bytes take their time.
 #[derive(Clone)]
 struct Slow {
@@ -23,7 +25,7 @@ struct Slow {
     headers: Vec<(header::HeaderName, &'static str)>,
     /// Whether it gives a part of itself.
     ranges: bool,
-    /// How long a piece of 20,000 bytes takes.
+    /// How long a piece of 5,000 bytes takes.
     pause: SignedDuration,
     clock: Arc<Mutex<Option<Clock>>>,
     requests: Arc<AtomicUsize>,
@@ -82,7 +84,7 @@ impl Slow {
                 .header(header::CONTENT_RANGE, end);
         }
         let pieces: Vec<Bytes> = feed[from.unwrap_or_default()..]
-            .chunks(20_000)
+            .chunks(PIECE)
             .map(Bytes::copy_from_slice)
             .collect();
         let this = self.clone();
@@ -92,9 +94,10 @@ impl Slow {
             }
             Ok::<_, std::convert::Infallible>(piece)
         });
-        // The connection holds more than a piece: without a pause the clock would run ahead of the reader.
+        // The connection holds more than a piece: without a pause the clock would run ahead of the reader. What it runs
+        // ahead is far less than the time that is kept to hand over what was read.
         let body = body.then(|piece| async {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             piece
         });
         response.body(Body::from_stream(body)).unwrap()
@@ -136,8 +139,8 @@ fn array(count: usize) -> Vec<u8> {
 #[tokio::test]
 async fn a_feed_that_takes_longer_than_an_invocation_is_read_on_where_time_was_up() {
     for feed in [lines(12_000), array(12_000)] {
-        // 400,000 bytes at 20,000 in ten seconds: about three invocations.
-        let slow = Slow::new(feed, Some("\"v1\""), true, SignedDuration::from_secs(10));
+        // 400,000 bytes at 5,000 in three seconds: about four invocations.
+        let slow = Slow::new(feed, Some("\"v1\""), true, SignedDuration::from_secs(3));
         let house = slow.serve().await;
         house.happen("install").await;
         house.drain().await;
@@ -158,7 +161,7 @@ async fn a_feed_that_takes_longer_than_an_invocation_is_read_on_where_time_was_u
 #[tokio::test]
 async fn a_slow_feed_that_gives_no_parts_is_given_up_once_it_gets_nowhere() {
     for (etag, ranges) in [(Some("\"v1\""), false), (Some("W/\"v1\""), true), (None, true)] {
-        let slow = Slow::new(lines(12_000), etag, ranges, SignedDuration::from_secs(10));
+        let slow = Slow::new(lines(12_000), etag, ranges, SignedDuration::from_secs(3));
         let house = slow.serve().await;
         house.happen("install").await;
         house.drain().await;
@@ -189,8 +192,16 @@ async fn a_feed_that_gives_nothing_at_all_is_given_up_after_two_tries() {
     let house = slow.serve().await;
     house.happen("install").await;
     house.drain().await;
-    let last = house.reasons().await.pop();
-    assert!(last.is_none_or(|(_, status, reason)| status == "dead" && reason == "catalog_feed_too_slow"));
+    assert_eq!(
+        house.reasons().await,
+        [(
+            "fbe_catalog_push".into(),
+            "dead".into(),
+            "catalog_feed_too_slow".into()
+        )]
+    );
+    assert_eq!(slow.requests(), 2);
+    assert_eq!(house.graph.item_count(CATALOG), 0);
 }
 
 /// A day, in hours: as often as the schedule plans.
