@@ -12,6 +12,7 @@ pub mod usage;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use jiff::SignedDuration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
@@ -86,6 +87,23 @@ impl<T> Answer<T> {
     }
 }
 
+/// A token that Graph has made.
+#[derive(Debug, Clone)]
+pub struct CreatedToken {
+    /// The token.
+    pub token: SecretString,
+    /// How long it lives; `None`: it has no known end.
+    pub expires_in: Option<SignedDuration>,
+}
+
+/// Seconds, as a number or a text; 0 and nothing mean that there is no end.
+fn expires_in(answer: &Value) -> Option<SignedDuration> {
+    let seconds = json::member(answer, "expires_in").integer();
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .map(SignedDuration::from_secs)
+}
+
 /// Speaks to Graph. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct GraphClient {
@@ -113,7 +131,7 @@ impl GraphClient {
         business_manager_id: &str,
         business_id: &str,
         scopes: &[String],
-    ) -> Result<Answer<SecretString>, GraphError> {
+    ) -> Result<Answer<CreatedToken>, GraphError> {
         let form = [
             ("app_id", credentials.app.id.as_str()),
             ("scope", &scopes.join(",")),
@@ -126,7 +144,10 @@ impl GraphClient {
         let token = answer.value.get("access_token").and_then(Value::as_str);
         match token.filter(|token| !token.is_empty()) {
             Some(token) => Ok(Answer {
-                value: SecretString::from(token),
+                value: CreatedToken {
+                    token: SecretString::from(token),
+                    expires_in: expires_in(&answer.value),
+                },
                 usage: answer.usage,
             }),
             None => Err(unreadable("an answer without an access token")),

@@ -5,10 +5,11 @@
 //! wrong, an array that is cut off or out of balance ends the feed with an error.
 //! (<https://developers.facebook.com/docs/marketing-api/catalog-batch>)
 
+use std::collections::HashSet;
 use std::ops::Range;
 
-use serde::Serialize;
 use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -28,6 +29,10 @@ const REQUEST_BYTES: usize = r#"{"method":"UPDATE","data":},"#.len();
 pub struct FeedItem {
     /// Position in the feed, from 0; broken items are counted too.
     pub index: u64,
+    /// Bytes of the feed up to the next item.
+    pub end: u64,
+    /// Digest of the items up to this one, if whoever reads the feed makes one.
+    pub content: String,
     /// `id`: the retailer's own.
     pub id: String,
     /// The item as it stands in the feed.
@@ -57,10 +62,15 @@ pub enum FeedError {
     CutOff,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+/// How a feed is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// Nothing was read yet.
     Unknown,
+    /// JSON Lines.
     Lines,
+    /// One JSON array.
     Array,
     /// After the closing bracket of the array.
     Ended,
@@ -70,6 +80,8 @@ enum Form {
 #[derive(Debug)]
 pub struct FeedReader {
     form: Form,
+    /// Bytes of the feed before those that are being read.
+    offset: u64,
     /// The start of an item whose end has not arrived.
     pending: Vec<u8>,
     is_too_large: bool,
@@ -89,15 +101,28 @@ impl FeedReader {
     /// A reader at the start of a feed.
     #[must_use]
     pub fn new() -> Self {
+        Self::resumed(Form::Unknown, 0, 0)
+    }
+
+    /// A reader in the middle of a feed of this form: at the item `index`, which begins `offset` bytes in.
+    #[must_use]
+    pub fn resumed(form: Form, index: u64, offset: u64) -> Self {
         Self {
-            form: Form::Unknown,
+            form,
+            offset,
             pending: Vec::new(),
             is_too_large: false,
             depth: 0,
             in_string: false,
             is_escaped: false,
-            next_index: 0,
+            next_index: index,
         }
+    }
+
+    /// How the feed is written, as far as that is known.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Takes the next bytes, and adds the items that they complete to `items`.
@@ -115,6 +140,7 @@ impl FeedReader {
             // A byte order mark may lead.
             let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0xEF | 0xBB | 0xBF);
             let Some(start) = chunk.iter().position(|byte| !blank(byte)) else {
+                self.offset += chunk.len() as u64;
                 return Ok(());
             };
             at = start;
@@ -127,15 +153,18 @@ impl FeedReader {
                 _ => return Err(FeedError::NotAFeed),
             };
         }
+        self.offset += at as u64;
         let rest = chunk.get(at..).unwrap_or_default();
-        match self.form {
+        let read = match self.form {
             Form::Lines => {
                 self.lines(rest, items);
                 Ok(())
             }
             Form::Array => self.array(rest, items),
             Form::Ended | Form::Unknown => only_blanks(rest),
-        }
+        };
+        self.offset += rest.len() as u64;
+        read
     }
 
     /// The feed has ended: adds the last item of JSON Lines without a line end.
@@ -146,7 +175,7 @@ impl FeedReader {
     pub fn finish(mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) -> Result<(), FeedError> {
         match self.form {
             Form::Lines => {
-                self.complete(items);
+                self.complete(0, items);
                 Ok(())
             }
             Form::Array => Err(FeedError::CutOff),
@@ -155,11 +184,12 @@ impl FeedReader {
     }
 
     fn lines(&mut self, chunk: &[u8], items: &mut Vec<Result<FeedItem, BrokenItem>>) {
-        let mut lines = chunk.split(|byte| *byte == b'\n').peekable();
-        while let Some(line) = lines.next() {
-            self.keep(line);
-            if lines.peek().is_some() {
-                self.complete(items);
+        let mut read = 0;
+        for line in chunk.split_inclusive(|byte| *byte == b'\n') {
+            read += line.len();
+            self.keep(line.strip_suffix(b"\n").unwrap_or(line));
+            if line.ends_with(b"\n") {
+                self.complete(read, items);
             }
         }
     }
@@ -186,12 +216,13 @@ impl FeedReader {
                 b'{' | b'[' => self.depth += 1,
                 b',' if self.depth == 0 => {
                     self.keep(slice(start..at));
-                    self.complete(items);
+                    self.complete(at + 1, items);
                     start = at + 1;
                 }
                 b']' if self.depth == 0 => {
                     self.keep(slice(start..at));
-                    self.complete(items);
+                    // From here on only the bracket is left.
+                    self.complete(at, items);
                     self.form = Form::Ended;
                     return only_blanks(slice(at + 1..chunk.len()));
                 }
@@ -212,8 +243,8 @@ impl FeedReader {
         }
     }
 
-    /// The pending bytes are a whole item; blanks are none.
-    fn complete(&mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) {
+    /// The pending bytes are a whole item; blanks are none. It ends `read` bytes into those that are being read.
+    fn complete(&mut self, read: usize, items: &mut Vec<Result<FeedItem, BrokenItem>>) {
         let bytes = self.pending.trim_ascii();
         if bytes.is_empty() && !self.is_too_large {
             self.pending.clear();
@@ -223,7 +254,10 @@ impl FeedReader {
         let item = if self.is_too_large {
             Err("larger than 512 KiB")
         } else {
-            item(index, bytes)
+            item(index, bytes).map(|item| FeedItem {
+                end: self.offset + read as u64,
+                ..item
+            })
         };
         items.push(item.map_err(|problem| BrokenItem { index, problem }));
         self.next_index += 1;
@@ -256,7 +290,7 @@ fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
         // A retailer may well call a product "0". Under an id that lost a character it would be another's.
         Scalar::Text(id) if !id.trim().is_empty() && !id.contains(char::REPLACEMENT_CHARACTER) => {
             let id = id.into_owned();
-            Ok(FeedItem { index, id, data })
+            Ok(FeedItem::new(index, id, data))
         }
         Scalar::Number(number) => {
             // Meta takes ids as text only.
@@ -265,9 +299,29 @@ fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
             let id = number.to_string();
             item.insert("id".to_owned(), Value::from(id.as_str()));
             let data = serde_json::value::to_raw_value(&item).map_err(|_| "not valid JSON")?;
-            Ok(FeedItem { index, id, data })
+            Ok(FeedItem::new(index, id, data))
         }
         _ => Err("without an `id`"),
+    }
+}
+
+impl FeedItem {
+    fn new(index: u64, id: String, data: Box<RawValue>) -> Self {
+        Self {
+            index,
+            end: 0,
+            content: String::new(),
+            id,
+            data,
+        }
+    }
+
+    /// Meta takes ids for the same that differ in case, blanks or characters without a width.
+    fn key(&self) -> String {
+        let visible = self.id.chars().filter(|c| {
+            !c.is_whitespace() && !matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
+        });
+        visible.flat_map(char::to_lowercase).collect()
     }
 }
 
@@ -289,6 +343,28 @@ impl Batch {
     #[must_use]
     pub fn next_index(&self) -> u64 {
         self.items.last().map_or(0, |item| item.index + 1)
+    }
+
+    /// The last item.
+    #[must_use]
+    pub fn last(&self) -> Option<&FeedItem> {
+        self.items.last()
+    }
+
+    /// Leaves out all but the last of several items with one id: Meta refuses the second in the same call.
+    fn without_doubles(mut self) -> Self {
+        let mut seen = HashSet::with_capacity(self.items.len());
+        let mut keep: Vec<bool> = self
+            .items
+            .iter()
+            .rev()
+            .map(|item| seen.insert(item.key()))
+            .collect();
+        if seen.len() < self.items.len() {
+            self.items.retain(|_| keep.pop().unwrap_or(true));
+            self.bytes = self.items.iter().map(|item| item.data.get().len()).sum();
+        }
+        self
     }
 
     /// How many bytes it takes in the body of a call.
@@ -357,17 +433,17 @@ impl Batcher {
             let full = std::mem::take(&mut self.batch);
             self.batch.bytes = bytes;
             self.batch.items.push(item);
-            return Some(full);
+            return Some(full.without_doubles());
         }
         self.batch.bytes += bytes;
         self.batch.items.push(item);
-        (self.batch.items.len() >= self.limit).then(|| std::mem::take(&mut self.batch))
+        (self.batch.items.len() >= self.limit).then(|| std::mem::take(&mut self.batch).without_doubles())
     }
 
     /// What is left at the end.
     #[must_use]
     pub fn finish(self) -> Option<Batch> {
-        Some(self.batch).filter(|batch| !batch.items.is_empty())
+        Some(self.batch.without_doubles()).filter(|batch| !batch.items.is_empty())
     }
 }
 
@@ -478,9 +554,11 @@ mod tests {
     #[test]
     fn a_batch_is_closed_before_it_gets_too_large() {
         let mut batcher = Batcher::new(MAX_BATCH_ITEMS);
-        let text = format!("{{\"id\":\"a\",\"description\":\"{}\"}}", "x".repeat(400_000));
-        let full: Vec<_> = (0..100)
-            .filter_map(|index| batcher.push(item(index, text.as_bytes()).unwrap()))
+        let description = "x".repeat(400_000);
+        let full: Vec<_> = (100..200)
+            .map(|id| format!("{{\"id\":\"{id}\",\"description\":\"{description}\"}}"))
+            .zip(0..)
+            .filter_map(|(text, index)| batcher.push(item(index, text.as_bytes()).unwrap()))
             .collect();
         assert_eq!(
             full.iter().map(|batch| batch.items().len()).collect::<Vec<_>>(),

@@ -1,11 +1,17 @@
 //! How far a catalog push has come: enough to go on after a crash without pushing everything again.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Batch, BrokenItem, MAX_BATCH_ITEMS};
+use super::catalog::{Batch, BrokenItem, Form, MAX_BATCH_ITEMS};
 use super::redact;
+use crate::digest::Digest;
 
+/// How many ids of items that were refused at once are remembered, so that their batch's result does not count them
+/// again.
+const MAX_REFUSED: usize = 2_000;
 /// How many item errors are kept; all are counted.
 const MAX_ERRORS: usize = 50;
 /// Longer messages are cut.
@@ -33,6 +39,9 @@ pub struct Outstanding {
     pub handle: String,
     /// Number of items in the batch.
     pub items: u64,
+    /// Digests of the ids that were refused at once, and are counted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub refused: BTreeSet<String>,
 }
 
 /// State of one push. Stored after every call: what a crash repeats is at most one batch, whose upserts
@@ -46,8 +55,23 @@ pub struct PushProgress {
     /// The feed's `ETag` or `Last-Modified`; another one means another feed, and to begin again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feed_version: Option<String>,
+    /// Digest of the feed's URL: what is known of one feed says nothing of another.
+    #[serde(default)]
+    pub feed_url: String,
     /// Items of the feed before this position are done with.
     pub next_index: u64,
+    /// Where in the feed the next item begins, in bytes, and how the feed is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<(u64, Form)>,
+    /// Digest of the items before `next_index`.
+    #[serde(default)]
+    pub content: String,
+    /// Broken items before this position are counted.
+    #[serde(default)]
+    pub broken_before: u64,
+    /// How often in a row time was up before anything new was read.
+    #[serde(default)]
+    pub stalled: u32,
     /// How often the push began again because the feed was another one.
     #[serde(default)]
     pub restarts: u32,
@@ -76,12 +100,17 @@ pub struct PushProgress {
 impl PushProgress {
     /// A push that has not begun.
     #[must_use]
-    pub fn new(catalog_id: &str, now: Timestamp) -> Self {
+    pub fn new(catalog_id: &str, url: &str, now: Timestamp) -> Self {
         Self {
             catalog_id: catalog_id.to_owned(),
             started_at: now,
             feed_version: None,
+            feed_url: Digest::of_parts(["feed", url]).to_string(),
             next_index: 0,
+            resume: None,
+            content: String::new(),
+            broken_before: 0,
+            stalled: 0,
             restarts: 0,
             batch_limit: MAX_BATCH_ITEMS,
             steady: 0,
@@ -105,7 +134,9 @@ impl PushProgress {
             return;
         }
         self.restarts += 1;
-        (self.next_index, self.accepted, self.failed) = (0, 0, 0);
+        (self.next_index, self.accepted, self.failed, self.broken_before) = (0, 0, 0, 0);
+        self.resume = None;
+        self.content.clear();
         self.errors.clear();
         // What became of the first feed's batches says nothing of this one's.
         self.outstanding.clear();
@@ -119,43 +150,92 @@ impl PushProgress {
 
     /// An item of the feed could not be read.
     pub fn skipped(&mut self, broken: &BrokenItem) {
-        let position = format!("#{}", broken.index);
         // A push that goes on reads the items of an unfinished batch again.
-        let is_noted = self.errors.iter().any(|known| known.item == position);
-        if self.is_next(broken.index) && !is_noted {
+        if broken.index >= self.broken_before {
+            self.broken_before = broken.index + 1;
             self.failed += 1;
-            self.note(&position, broken.problem);
+            self.note(&format!("#{}", broken.index), broken.problem);
         }
     }
 
-    /// Meta accepted a batch under these handles.
-    pub fn accepted(&mut self, batch: &Batch, handles: &[String]) {
+    /// Meta accepted a batch under these handles, but for these items.
+    pub fn accepted(&mut self, batch: &Batch, handles: &[String], refused: &[ItemError], form: Form) {
         let items = batch.items().len() as u64;
-        self.next_index = self.next_index.max(batch.next_index());
-        self.accepted += items;
+        self.passed(batch, form);
+        let mut ids = BTreeSet::new();
+        for error in refused {
+            // One entry an item; an item without an id is one of its own.
+            if error.item.is_empty() || ids.insert(item_digest(&error.item)) {
+                self.refused(&error.item, &error.message);
+            }
+        }
+        self.accepted += items.saturating_sub(ids.len() as u64);
         self.steady += 1;
         if self.steady >= STEADY {
             self.steady = 0;
             self.batch_limit = self.batch_limit.saturating_mul(2).min(MAX_BATCH_ITEMS);
         }
+        let known: usize = self.outstanding.iter().map(|one| one.refused.len()).sum();
+        let room = MAX_REFUSED.saturating_sub(known);
         for handle in handles {
             if !self.outstanding.iter().any(|known| known.handle == *handle) {
                 self.outstanding.push(Outstanding {
                     handle: handle.clone(),
                     items,
+                    refused: ids.iter().take(room).cloned().collect(),
                 });
             }
         }
     }
 
+    /// The items of a batch are done with, one way or another.
+    fn passed(&mut self, batch: &Batch, form: Form) {
+        if let Some(last) = batch.last().filter(|last| last.index >= self.next_index) {
+            self.next_index = last.index + 1;
+            self.resume = Some((last.end, form));
+            self.content.clone_from(&last.content);
+        }
+    }
+
+    /// Meta refused a call because of this one item in it.
+    pub fn refused_alone(&mut self, batch: &Batch, message: &str, form: Form) {
+        let id = batch.last().map(|item| item.id.clone()).unwrap_or_default();
+        self.refused(&id, message);
+        self.passed(batch, form);
+    }
+
+    /// Meta is done with a batch. Its failures are counted by item: one may have several errors, be named without any,
+    /// or have been refused at once.
+    pub fn finished(&mut self, handle: &str, status: &BatchResult<'_>) {
+        let Some(at) = self.outstanding.iter().position(|known| known.handle == handle) else {
+            return;
+        };
+        let batch = self.outstanding.remove(at);
+        let mut counted = batch.refused;
+        let before = counted.len();
+        for error in status.errors {
+            if counted.insert(item_digest(&error.item)) {
+                self.refused(&error.item, &error.message);
+            }
+        }
+        for id in status.invalid {
+            if counted.insert(item_digest(id)) {
+                self.refused(id, "refused");
+            }
+        }
+        // Where not even the ids are told, every error that is not shown may be another item's.
+        if status.invalid.is_empty() {
+            let hidden = status.errors_total.saturating_sub(status.errors.len() as u64);
+            self.failed += hidden.min(batch.items.saturating_sub((counted.len() - before) as u64));
+        }
+    }
+
     /// Meta asked for less data: halves the batches. `false` if one item alone was too much, which is then
     /// skipped; it was to blame, so the batches are as large as before.
-    pub fn reduce(&mut self, batch: &Batch) -> bool {
+    pub fn reduce(&mut self, batch: &Batch, form: Form) -> bool {
         self.steady = 0;
-        if let [only] = batch.items() {
-            self.failed += 1;
-            self.note(&only.id, "more data than Meta takes");
-            self.next_index = self.next_index.max(batch.next_index());
+        if batch.items().len() < 2 {
+            self.refused_alone(batch, "more data than Meta takes", form);
             self.batch_limit = MAX_BATCH_ITEMS;
             return false;
         }
@@ -169,7 +249,7 @@ impl PushProgress {
         self.note(item, message);
     }
 
-    /// Meta is done with a batch.
+    /// What became of a batch cannot be known any more.
     pub fn settled(&mut self, handle: &str) {
         self.outstanding.retain(|known| known.handle != handle);
     }
@@ -194,6 +274,25 @@ impl PushProgress {
             });
         }
     }
+}
+
+/// What Meta says of a batch that it is done with.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchResult<'a> {
+    /// Errors; several may name one item, and the list may be cut.
+    pub errors: &'a [ItemError],
+    /// How many errors there are.
+    pub errors_total: u64,
+    /// Ids of the items that failed.
+    pub invalid: &'a [String],
+}
+
+fn item_digest(id: &str) -> String {
+    Digest::of_parts(["item", id])
+        .to_string()
+        .chars()
+        .take(16)
+        .collect()
 }
 
 /// The feed of a business: `url` with `{external_business_id}` and `{catalog_id}` filled in, percent-encoded. `None`
@@ -236,14 +335,19 @@ mod tests {
     }
 
     fn progress() -> PushProgress {
-        PushProgress::new("c", Timestamp::UNIX_EPOCH)
+        PushProgress::new("c", "https://feed.example", Timestamp::UNIX_EPOCH)
     }
 
     #[test]
     fn a_crash_repeats_nothing_that_was_stored() {
         let mut at = progress();
         for batch in batches(4, &at).iter().take(2) {
-            at.accepted(batch, &["h".to_owned() + &batch.next_index().to_string()]);
+            at.accepted(
+                batch,
+                &["h".to_owned() + &batch.next_index().to_string()],
+                &[],
+                Form::Lines,
+            );
         }
         let stored: PushProgress = serde_json::from_str(&serde_json::to_string(&at).unwrap()).unwrap();
         let rest = batches(4, &stored);
@@ -260,7 +364,7 @@ mod tests {
     fn another_feed_starts_over_and_the_same_does_not() {
         let mut at = progress();
         at.feed_opened(Some("v1"));
-        at.accepted(&batches(4, &at)[0], &[]);
+        at.accepted(&batches(4, &at)[0], &[], &[], Form::Lines);
         at.feed_opened(Some("v1"));
         assert_eq!(at.next_index, 4);
         at.refused("p1", "no image");
@@ -275,7 +379,7 @@ mod tests {
         for turn in 0..20 {
             at.feed_opened(Some(&format!("v{turn}")));
             if let Some(batch) = batches(4, &at).first() {
-                at.accepted(batch, &[]);
+                at.accepted(batch, &[], &[], Form::Lines);
             }
         }
         assert_eq!((at.next_index, at.accepted), (10, 10));
@@ -285,10 +389,10 @@ mod tests {
     fn batches_grow_again_once_meta_has_taken_a_few() {
         let mut at = progress();
         let batch = batches(10, &at).remove(0);
-        assert!(at.reduce(&batch));
+        assert!(at.reduce(&batch, Form::Lines));
         for _ in 0..STEADY {
             assert_eq!(at.batch_limit, 5);
-            at.accepted(&batch, &[]);
+            at.accepted(&batch, &[], &[], Form::Lines);
         }
         assert_eq!(at.batch_limit, 10);
     }
@@ -298,11 +402,11 @@ mod tests {
         let mut at = progress();
         for expected in [5, 2, 1] {
             let batch = batches(at.batch_limit, &at).remove(0);
-            assert!(at.reduce(&batch));
+            assert!(at.reduce(&batch, Form::Lines));
             assert_eq!(at.batch_limit, expected);
         }
         let one = batches(at.batch_limit, &at).remove(0);
-        assert!(!at.reduce(&one));
+        assert!(!at.reduce(&one, Form::Lines));
         assert_eq!(
             (at.next_index, at.failed, at.errors[0].item.as_str()),
             (1, 1, "p0")
@@ -323,7 +427,7 @@ mod tests {
     #[test]
     fn done_means_fed_and_settled() {
         let mut at = progress();
-        at.accepted(&batches(10, &at)[0], &["h".to_owned()]);
+        at.accepted(&batches(10, &at)[0], &["h".to_owned()], &[], Form::Lines);
         at.feed_done = true;
         assert!(!at.is_done());
         at.settled("h");

@@ -41,6 +41,9 @@ pub struct Push {
     /// When it was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+    /// When its feed was last looked at since, and had not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchanged_at: Option<Timestamp>,
 }
 
 /// A business as stored.
@@ -145,6 +148,27 @@ impl Installs {
         Ok(readable(items, KEY, |item| Ok(unpack(item)?.install)))
     }
 
+    /// The businesses that belong to a Business Manager and have the app installed.
+    pub async fn by_manager(&self, business_manager_id: &str) -> Result<Vec<String>, StoreError> {
+        let items: Vec<Item> = self
+            .table
+            .query()
+            .index_name("by_manager")
+            .key_condition_expression("business_manager_id = :manager")
+            .expression_attribute_values(":manager", string(business_manager_id))
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<_, _>>()
+            .await
+            .map_err(|error| StoreError::sdk("Query", &error))?;
+        let ids = items.into_iter().filter_map(|mut item| match item.remove(KEY) {
+            Some(AttributeValue::S(id)) => Some(id),
+            _ => None,
+        });
+        Ok(ids.collect())
+    }
+
     /// One page of all installs, or of those that are in place alone, with a working token or not.
     pub async fn scan(&self, installed_only: bool, from: Option<Cursor>) -> Result<Page, StoreError> {
         let scan = self.table.client.scan().table_name(&self.table.name);
@@ -175,11 +199,14 @@ impl Installs {
         };
         let is_trace = install.is_trace() && install.integrations.is_empty();
         let expires_at = is_trace.then(|| number((self.table.now() + KEEP_TRACE).as_second()));
+        let manager = install.assets.business_manager_id.as_ref();
+        let manager = manager.filter(|_| install.is_installed());
         let update = Update::new(key(&install.business_id))
             .set("facts", attribute(install)?)
             .version(install.version)
             .set("status", string(status))
             .set_or_remove("pixel_id", install.assets.pixel_id.as_ref().map(string))
+            .set_or_remove("business_manager_id", manager.map(string))
             .set_or_remove("expires_at", expires_at);
         Ok(if wake {
             update.set("wake", AttributeValue::Bool(true))

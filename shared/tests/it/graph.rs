@@ -82,7 +82,7 @@ async fn a_users_token_is_exchanged_and_the_new_one_works() {
             .create_access_token(caller.credentials(), MANAGER, BUSINESS, &scopes)
             .await
             .unwrap();
-        let issued = issued.value.expose_secret().to_owned();
+        let issued = issued.value.token.expose_secret().to_owned();
         assert_eq!(graph.issued_tokens(BUSINESS).last(), Some(&issued));
         let caller = Caller::new(&graph, &issued);
         caller

@@ -195,8 +195,9 @@ impl World {
             Leased::Business => {
                 let push = Push {
                     event_key: "1".to_owned(),
-                    progress: PushProgress::new("catalog", self.now()),
+                    progress: PushProgress::new("catalog", "https://feed.example", self.now()),
                     finished_at: None,
+                    unchanged_at: None,
                 };
                 let kept = self.installs.keep_push(lease, &push, LENGTH).await.unwrap();
                 matches!(kept, Claim::Leased(..))

@@ -5,11 +5,15 @@
 //! item pending, and every step can be done again: what it had finished already is found and not repeated.
 
 mod access;
+pub mod compare;
+mod configuration;
 mod daily;
 mod exchange;
 mod notify;
+pub(crate) mod partner;
 mod push;
 mod reconcile;
+pub mod token;
 
 use std::time::Duration;
 
@@ -32,6 +36,8 @@ use shared::secrets::{MetaSecret, Secret, SecretError};
 use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
 use tokio::sync::Semaphore;
+
+use self::partner::PartnerWorker;
 
 /// The function is stopped after two minutes; a minute later somebody else may go on.
 const LEASE: Duration = Duration::from_mins(3);
@@ -59,7 +65,19 @@ pub(crate) struct FollowUpSettings {
     installs_table: String,
     secrets: FbeSecretSettings,
     graph: GraphSettings,
+    partner_secret_id: String,
+    effects: EffectSettings,
+}
+
+/// What the follow-ups do.
+#[derive(Debug)]
+struct EffectSettings {
+    /// Where they lead to.
     fbe: FbeSettings,
+    /// `FBE_SCOPES` for the token exchange, as a comma list.
+    scopes: Vec<String>,
+    /// `CATALOG_REFRESH_HOURS`: how often a catalog is pushed anew if its feed has changed; `None` = never.
+    refresh: Option<SignedDuration>,
 }
 
 impl FollowUpSettings {
@@ -69,8 +87,27 @@ impl FollowUpSettings {
             installs_table: env.required("INSTALLS_TABLE"),
             secrets: FbeSecretSettings::read(env),
             graph: GraphSettings::read(env),
-            fbe: FbeSettings::read(env),
+            partner_secret_id: env.required("PARTNER_SECRET_ID"),
+            effects: EffectSettings {
+                fbe: FbeSettings::read(env),
+                scopes: env.list("FBE_SCOPES", "manage_business_extension"),
+                refresh: refresh_period(env),
+            },
         }
+    }
+}
+
+impl FollowUpSettings {
+    /// The worker that tells the partner's platform.
+    pub(crate) fn partner(
+        &self,
+        secrets: &aws_sdk_secretsmanager::Client,
+        outbox: Outbox,
+        clock: Clock,
+    ) -> PartnerWorker {
+        let url = self.effects.fbe.partner_webhook_url.clone();
+        let secret = Secret::new(secrets.clone(), &self.partner_secret_id, clock.clone());
+        PartnerWorker::new(url, secret, outbox, clock)
     }
 }
 
@@ -78,11 +115,12 @@ impl FollowUpSettings {
 pub(crate) enum FbeEffect {
     ExchangeToken(ExchangeToken),
     Reconcile,
+    ReconcileManager,
     Notify(Notice),
     PushCatalog(CatalogPush),
 }
 
-/// Settles the four kinds of follow-ups.
+/// Settles what follows from an install, but for notices to the partner's platform.
 pub(crate) struct FbeWorker {
     installs: Installs,
     outbox: Outbox,
@@ -92,8 +130,21 @@ pub(crate) struct FbeWorker {
     feeds: reqwest::Client,
     batches: Semaphore,
     braze: Braze,
-    settings: FbeSettings,
+    settings: EffectSettings,
     clock: Clock,
+}
+
+/// More is no refresh.
+const LONGEST_REFRESH_HOURS: u32 = 720;
+
+fn refresh_period(env: &mut Env<'_>) -> Option<SignedDuration> {
+    let hours: u32 = env.parsed("CATALOG_REFRESH_HOURS", 24, "a number of hours");
+    if hours > LONGEST_REFRESH_HOURS {
+        env.problem(format!(
+            "CATALOG_REFRESH_HOURS is {hours}, but expects at most {LONGEST_REFRESH_HOURS}"
+        ));
+    }
+    (hours > 0).then(|| SignedDuration::from_hours(hours.into()))
 }
 
 impl FbeWorker {
@@ -119,7 +170,7 @@ impl FbeWorker {
             batches: Semaphore::new(BATCHES),
             outbox,
             braze,
-            settings: settings.fbe,
+            settings: settings.effects,
             clock,
         }
     }
@@ -199,8 +250,9 @@ impl Visit<'_> {
         let result = match effect {
             FbeEffect::ExchangeToken(exchange) => self.exchange(exchange).await,
             FbeEffect::Reconcile => self.reconcile().await,
+            FbeEffect::ReconcileManager => self.reconcile_manager(entry).await,
             FbeEffect::Notify(notice) => self.notify(entry, &notice).await,
-            FbeEffect::PushCatalog(push) => self.push(entry, &push.catalog_id).await,
+            FbeEffect::PushCatalog(push) => self.push(entry, push).await,
         };
         result.map_or_else(|outcome| outcome, |()| Outcome::Done)
     }
