@@ -109,6 +109,10 @@ pub fn all() -> anyhow::Result<Vec<FunctionEvent>> {
     events.delivery_in_base64("base64", "messenger/message_text_unicode")?;
     events.forged("wrong_signature", "messenger/message_text")?;
 
+    events.delivery("unknown_person", "messenger-send/unknown_person")?;
+    events.delivery("retired_tag", "messenger-send/retired_tag")?;
+    events.forged("wrong_token", "messenger-send/text")?;
+
     events.handshakes(FBE)?;
     for (case, name) in [
         ("install", "fbe/install"),
@@ -210,7 +214,7 @@ impl Events {
     /// The same with a credential that is not ours.
     fn forged(&mut self, case: &'static str, name: &str) -> anyhow::Result<()> {
         let secret = SecretString::from("somebody-elses-secret");
-        let credential = if name.starts_with("whatsapp/") {
+        let credential = if name.starts_with("whatsapp/") || name.starts_with("messenger-send/") {
             Credential::BearerToken(secret)
         } else {
             Credential::AppSecret(secret)
@@ -226,10 +230,12 @@ impl Events {
         base64: bool,
     ) -> anyhow::Result<()> {
         let payload = named(name)?;
-        let accepted = if payload.sender == Sender::Whatsapp {
-            202
-        } else {
-            200
+        let accepted = match payload.sender {
+            Sender::Whatsapp => 202,
+            // Who is to be written to has to write first.
+            Sender::MessengerSend if name.ends_with("retired_tag") => 409,
+            Sender::MessengerSend => 404,
+            _ => 200,
         };
         let status = if forged.is_some() { 401 } else { accepted };
         let credential = forged.unwrap_or_else(|| secrets::development_credential(payload.sender));

@@ -59,6 +59,14 @@ fn make_from(
                 async move { app.handle(request).await }
             })
         }
+        "messenger-send" => {
+            let settings = env().finish(messenger_send::Settings::read)?;
+            let app = Arc::new(messenger_send::App::new(settings, &secrets, &dynamodb, clock));
+            http(move |request| {
+                let app = app.clone();
+                async move { app.handle(request).await }
+            })
+        }
         "fbe-install-webhook" => {
             let settings = env().finish(fbe_install_webhook::Settings::read)?;
             let app = Arc::new(fbe_install_webhook::App::new(

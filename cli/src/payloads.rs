@@ -25,11 +25,19 @@ pub enum Sender {
     Fbe,
     /// Braze, with a message that somebody wrote on WhatsApp.
     Whatsapp,
+    /// Braze, with a message to somebody on Messenger or Instagram.
+    MessengerSend,
 }
 
 impl Sender {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Messenger, Self::Instagram, Self::Fbe, Self::Whatsapp];
+    pub const ALL: [Self; 5] = [
+        Self::Messenger,
+        Self::Instagram,
+        Self::Fbe,
+        Self::Whatsapp,
+        Self::MessengerSend,
+    ];
 
     /// The folder's name.
     #[must_use]
@@ -39,6 +47,7 @@ impl Sender {
             Self::Instagram => "instagram",
             Self::Fbe => "fbe",
             Self::Whatsapp => "whatsapp",
+            Self::MessengerSend => "messenger-send",
         }
     }
 
@@ -49,6 +58,7 @@ impl Sender {
             Self::Messenger | Self::Instagram => "/messenger/webhook",
             Self::Fbe => "/fbe/webhook",
             Self::Whatsapp => "/whatsapp/inbound",
+            Self::MessengerSend => "/messenger/send",
         }
     }
 }
@@ -118,7 +128,7 @@ pub(crate) fn find(name: &str, to: Option<Sender>) -> anyhow::Result<Payload> {
         let body = read(Path::new(name))?;
         let sender = to.or_else(|| sender_of(Path::new(name))).ok_or_else(|| {
             usage(format!(
-                "whose webhook is {name}? Say --to messenger, instagram, fbe or whatsapp"
+                "whose request is {name}? Say --to messenger, instagram, fbe, whatsapp or messenger-send"
             ))
         })?;
         let name = name.to_owned();

@@ -30,6 +30,11 @@ pub fn development() -> Value {
             "app_id": "development-app-id",
             "app_secret": "development-app-secret",
             "verify_token": "development-verify-token",
+            // Of the pages and accounts in events/payloads.
+            "page_access_tokens": {
+                "1134597043258171": "development-page-token",
+                "17841405793187218": "development-instagram-token",
+            },
         },
         "braze": { "api_key": "development-braze-api-key" },
         "relay": {
@@ -77,7 +82,7 @@ pub fn development_credential(sender: Sender) -> Credential {
         SecretString::from(text.unwrap_or_default())
     };
     match sender {
-        Sender::Whatsapp => Credential::BearerToken(text("/relay/inbound_token")),
+        Sender::Whatsapp | Sender::MessengerSend => Credential::BearerToken(text("/relay/inbound_token")),
         _ => Credential::AppSecret(text("/meta/app_secret")),
     }
 }
@@ -184,6 +189,7 @@ impl Secrets {
     pub(crate) async fn credential(&self, sender: Sender) -> anyhow::Result<Credential> {
         Ok(match sender {
             Sender::Whatsapp => Credential::BearerToken(self.inbound_token().await?),
+            Sender::MessengerSend => Credential::BearerToken(self.send_token().await?),
             _ => Credential::AppSecret(self.app_secret(sender).await?),
         })
     }
@@ -209,6 +215,13 @@ impl Secrets {
             .inbound_token)
     }
 
+    /// The bearer token of `/messenger/send`.
+    pub(crate) async fn send_token(&self) -> anyhow::Result<SecretString> {
+        let relay: RelaySecret = self.read("relay", "RelaySecretName").await?;
+        let token = relay.send_tokens().next().cloned();
+        token.context("the relay secret has no token")
+    }
+
     /// The key that signs link tokens.
     pub(crate) async fn link_signing_key(&self) -> anyhow::Result<SecretString> {
         Ok(self
@@ -226,6 +239,7 @@ impl Secrets {
             Sender::Messenger | Sender::Instagram => "MessengerWebhookUrl",
             Sender::Fbe => "FbeWebhookUrl",
             Sender::Whatsapp => "WhatsAppInboundUrl",
+            Sender::MessengerSend => "MessengerSendUrl",
         };
         outputs.get(output).cloned()
     }

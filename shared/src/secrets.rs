@@ -336,6 +336,10 @@ pub struct RelaySecret {
     pub signing_secret: SecretString,
     /// For an external system of kind `openai`.
     pub openai_api_key: Option<SecretString>,
+    /// The bearer token of `/messenger/send`; without one it is that of `/whatsapp/inbound`.
+    pub send_token: Option<SecretString>,
+    /// Still accepted after a rotation.
+    pub previous_send_token: Option<SecretString>,
     /// Credentials of routes, by their names.
     #[serde(default)]
     pub routes: Option<BTreeMap<String, RouteSecret>>,
@@ -389,6 +393,13 @@ impl RelaySecret {
     /// The tokens that open `/whatsapp/inbound`.
     pub fn inbound_tokens(&self) -> impl Iterator<Item = &SecretString> + Clone {
         std::iter::once(&self.inbound_token).chain(&self.previous_inbound_token)
+    }
+
+    /// The tokens that open `/messenger/send`.
+    pub fn send_tokens(&self) -> impl Iterator<Item = &SecretString> + Clone {
+        let inbound = self.send_token.is_none().then(|| self.inbound_tokens());
+        let own = self.send_token.iter().chain(&self.previous_send_token);
+        own.chain(inbound.into_iter().flatten())
     }
 }
 

@@ -35,6 +35,10 @@ pub const DASHBOARD_TESTS: &str = "DashboardTests";
 pub const CONTACTS_CREATED: &str = "ContactsCreated";
 /// Outbox items that were settled.
 pub const OUTBOX_DONE: &str = "OutboxDone";
+/// Messages that Meta has taken.
+pub const MESSENGER_SENDS: &str = "MessengerSends";
+/// Messages that were refused, by us or by Meta.
+pub const MESSENGER_SEND_FAILURES: &str = "MessengerSendFailures";
 /// Outbox items that will be tried again.
 pub const OUTBOX_RETRIED: &str = "OutboxRetried";
 /// Outbox items that were given up.

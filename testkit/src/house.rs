@@ -15,7 +15,7 @@ use shared::clock::Clock;
 use crate::aws::EmbeddedAws;
 use crate::braze::{self, FakeBraze};
 use crate::external_system::{self, ExternalSystem};
-use crate::graph::{self, FakeGraph};
+use crate::graph::{self, FakeGraph, TokenKind};
 use crate::template::Template;
 use crate::time;
 
@@ -25,6 +25,14 @@ pub const APP_ID: &str = "1";
 pub const APP_SECRET: &str = "app-secret-of-the-tests";
 /// What Meta's handshake has to bring.
 pub const VERIFY_TOKEN: &str = "verify-token-of-the-tests";
+/// A page whose token the meta secret holds.
+pub const PAGE: &str = "101332922643063";
+/// Its token.
+pub const PAGE_TOKEN: &str = "EAAB-page";
+/// An Instagram account whose token the meta secret holds.
+pub const INSTAGRAM: &str = "17841405793187218";
+/// Its token.
+pub const INSTAGRAM_TOKEN: &str = "EAAB-instagram";
 /// The partner's own system user.
 pub const PARTNER_TOKEN: &str = "EAAB-partner";
 /// Signs link tokens.
@@ -109,6 +117,10 @@ impl House {
             template,
             settings: BTreeMap::new(),
         };
+        house.graph.add_token(PAGE_TOKEN, TokenKind::Page, Some(PAGE));
+        house
+            .graph
+            .add_token(INSTAGRAM_TOKEN, TokenKind::Page, Some(INSTAGRAM));
         let mut set = |name: &str, value: &str| house.settings.insert(name.to_owned(), value.to_owned());
         set("BRAZE_REST_ENDPOINT", &house.braze.url());
         set("GRAPH_API_URL", &house.graph.url());
@@ -224,6 +236,7 @@ pub fn secrets() -> [(&'static str, Value); 5] {
             json!({
                 "app_id": APP_ID, "app_secret": APP_SECRET, "verify_token": VERIFY_TOKEN,
                 "partner_system_user_token": PARTNER_TOKEN,
+                "page_access_tokens": { PAGE: PAGE_TOKEN, INSTAGRAM: INSTAGRAM_TOKEN },
             }),
         ),
         ("LinkSecret", json!({ "signing_key": LINK_KEY })),

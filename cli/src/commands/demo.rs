@@ -83,7 +83,8 @@ pub(crate) async fn run(args: &Args, clock: &Clock) -> anyhow::Result<()> {
 
 fn choose(only: &[String]) -> anyhow::Result<Vec<Payload>> {
     if only.is_empty() {
-        return Ok(Sender::ALL.into_iter().flat_map(in_order).collect());
+        let webhooks = Sender::ALL.into_iter().filter(|sender| *sender != Sender::MessengerSend);
+        return Ok(webhooks.flat_map(in_order).collect());
     }
     let mut chosen = Vec::new();
     for name in only {
@@ -207,7 +208,7 @@ impl Demo {
         let drained = inspect::drained(&self.stack, PATIENCE).await?;
         // What the sender's function and the dispatcher write to.
         let table = match payload.sender {
-            Sender::Messenger | Sender::Instagram => inspect::CONTACTS,
+            Sender::Messenger | Sender::Instagram | Sender::MessengerSend => inspect::CONTACTS,
             Sender::Fbe => inspect::INSTALLS,
             Sender::Whatsapp => inspect::CONVERSATIONS,
         };
@@ -225,7 +226,7 @@ impl Demo {
             self.say(format_args!("  {line}"));
         }
         let expected = match payload.sender {
-            Sender::Whatsapp => 202,
+            Sender::Whatsapp | Sender::MessengerSend => 202,
             _ => 200,
         };
         if payload.sender == Sender::Whatsapp {

@@ -8,6 +8,7 @@ mod fakes;
 mod fbe;
 mod link;
 mod local;
+mod say;
 mod send;
 mod sign;
 mod smoke;
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Local(local::Args),
     /// Talk to the WhatsApp relay as somebody on WhatsApp does
     Chat(chat::Args),
+    /// Send a message to somebody on Messenger or Instagram, as a Braze campaign does
+    Say(say::Args),
     /// Sign a payload and post it, to the local or a deployed stack
     Send(send::Args),
     /// Print the X-Hub-Signature-256 of a payload
@@ -57,6 +60,7 @@ pub(crate) async fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
         Command::Local(args) => local::run(args, clock).await,
         Command::Chat(args) => chat::run(args, clock).await,
         Command::Send(args) => send::run(args).await,
+        Command::Say(args) => say::run(args).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Link(args) => link::run(args, clock).await,
         Command::Smoke(args) => smoke::run(args, clock).await,

@@ -439,6 +439,35 @@ async fn installs(stack: &Stack) {
     stack.settle().await;
 }
 
+/// Messages to people: one that leaves, one that is refused, and one whose answer teaches something.
+async fn sends(stack: &Stack) {
+    let send = async |body: Value| {
+        let token = ("authorization", "Bearer development-inbound-token");
+        let json = ("content-type", "application/json");
+        let body = body.to_string();
+        stack
+            .request("POST", "/messenger/send", "", &[json, token], body.as_bytes())
+            .await
+    };
+    let page = "1134597043258171";
+    let at = |body: &[u8]| String::from_utf8_lossy(body).replace("\"1001\"", &format!("\"{page}\""));
+    for psid in ["7006", "7007"] {
+        let body = referral(psid, &format!("user-{psid}"), stack.clock.now());
+        stack.deliver("messenger", at(&body).as_bytes()).await;
+    }
+    stack.settle().await;
+    stack.graph.set_reach("7007", graph::Reach::Unavailable);
+    for body in [
+        json!({"user_id": "user-7006", "text": "hello"}),
+        json!({"psid": "7007", "text": "hello", "dispatch_id": "d"}),
+    ] {
+        assert_eq!(send(body).await, Some(202));
+        stack.settle().await;
+    }
+    let again = json!({"psid": "7007", "text": "hello", "dispatch_id": "e"});
+    assert_eq!(send(again).await, Some(409));
+}
+
 async fn drive(stack: &Stack) {
     let stop = CancellationToken::new();
     let streams = stack.streams(&stop).await;
@@ -462,6 +491,7 @@ async fn drive(stack: &Stack) {
         stack.deliver("messenger", &body).await;
         stack.settle().await;
     }
+    sends(stack).await;
     // The external system answers late.
     let token = ("authorization", "Bearer development-external-system-token");
     let late = json!({"conversation_id": "user:42", "replies": [{"text": "a late answer"}]}).to_string();

@@ -13,6 +13,7 @@ use shared::telemetry;
 use crate::effect::{Group, Work};
 use crate::fbe::FbeWorker;
 use crate::fbe::partner::PartnerWorker;
+use crate::messenger::send::SendWorker;
 use crate::messenger::sync::ContactWorker;
 use crate::settle::{Outcome, Settled, Settler};
 use crate::whatsapp::RelayWorker;
@@ -31,6 +32,7 @@ const CONCURRENCY: usize = 32;
 pub(crate) enum Workers {
     Sync {
         messenger: Box<ContactWorker>,
+        sends: Box<SendWorker>,
         fbe: Box<FbeWorker>,
         partner: Box<PartnerWorker>,
     },
@@ -104,11 +106,16 @@ impl Dispatcher {
             // Each is settled at once: a slow worker must not hold back what another has finished.
             Workers::Sync {
                 messenger,
+                sends,
                 fbe,
                 partner,
             } => {
                 let messenger = async {
                     self.settle(Box::pin(messenger.work(Group::all_of(work.messenger), until)).await)
+                        .await
+                };
+                let sends = async {
+                    self.settle(Box::pin(sends.work(Group::all_of(work.sends), until)).await)
                         .await
                 };
                 let fbe = async {
@@ -119,8 +126,9 @@ impl Dispatcher {
                     self.settle(Box::pin(partner.work(Group::all_of(work.partner), until)).await)
                         .await
                 };
-                let (messenger, fbe, partner) = futures_util::join!(messenger, fbe, partner);
+                let (messenger, sends, fbe, partner) = futures_util::join!(messenger, sends, fbe, partner);
                 report.add(messenger);
+                report.add(sends);
                 report.add(fbe);
                 report.add(partner);
             }

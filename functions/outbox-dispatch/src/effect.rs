@@ -1,6 +1,7 @@
 //! What an item is about to do, typed by its kind.
 
 use shared::fbe::plan::PartnerNotice;
+use shared::messenger::send::Message;
 use shared::outbox::{Entry, Kind, Reason, UnreadablePayload};
 
 use crate::fbe::FbeEffect;
@@ -23,6 +24,8 @@ pub(crate) struct Group<Effect> {
 #[derive(Default)]
 pub(crate) struct Work {
     pub(crate) messenger: Vec<Task<MessengerEffect>>,
+    /// Messages to people.
+    pub(crate) sends: Vec<Task<Message>>,
     pub(crate) fbe: Vec<Task<FbeEffect>>,
     /// Notices to the partner's platform.
     pub(crate) partner: Vec<Task<PartnerNotice>>,
@@ -34,6 +37,7 @@ pub(crate) struct Work {
 
 enum Effect {
     Messenger(MessengerEffect),
+    Send(Box<Message>),
     Fbe(FbeEffect),
     Partner(Box<PartnerNotice>),
     WhatsApp,
@@ -45,6 +49,7 @@ impl Effect {
         Ok(match entry.kind {
             Kind::ContactSync => Self::Messenger(MessengerEffect::Sync),
             Kind::ContactEvent => Self::Messenger(MessengerEffect::Event(entry.payload()?)),
+            Kind::MessengerSend => Self::Send(entry.payload()?),
             Kind::FbeExchangeToken => Self::Fbe(FbeEffect::ExchangeToken(entry.payload()?)),
             Kind::FbeReconcile => Self::Fbe(FbeEffect::Reconcile),
             Kind::FbeReconcileManager => Self::Fbe(FbeEffect::ReconcileManager),
@@ -61,6 +66,10 @@ impl Work {
     pub(crate) fn add(&mut self, entry: Entry) {
         match Effect::read(&entry) {
             Ok(Effect::Messenger(effect)) => self.messenger.push(Task { entry, effect }),
+            Ok(Effect::Send(effect)) => self.sends.push(Task {
+                entry,
+                effect: *effect,
+            }),
             Ok(Effect::Fbe(effect)) => self.fbe.push(Task { entry, effect }),
             Ok(Effect::Partner(effect)) => self.partner.push(Task {
                 entry,

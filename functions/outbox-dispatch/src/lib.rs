@@ -19,6 +19,8 @@ use jiff::{SignedDuration, Timestamp};
 use lambda_runtime::{Error, LambdaEvent};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use shared::clients::graph::GraphClient;
+use shared::clients::http;
 use shared::clock::Clock;
 use shared::config::Env;
 use shared::messenger::settings::MessengerSettings;
@@ -33,6 +35,7 @@ use self::backoff::Backoff;
 use self::braze::Braze;
 use self::dispatch::{Dispatcher, Workers};
 use self::fbe::{FbeWorker, FollowUpSettings};
+use self::messenger::send::SendWorker;
 use self::messenger::sync::ContactWorker;
 use self::settle::Settler;
 use self::whatsapp::RelayWorker;
@@ -150,11 +153,20 @@ impl App {
                 fbe,
             } => {
                 let contacts = Contacts::new(dynamodb.clone(), contacts_table, outbox.clone(), clock.clone());
+                let sends = SendWorker::new(
+                    contacts.clone(),
+                    outbox.clone(),
+                    GraphClient::new(http::client(messenger::send::TIMEOUT), &fbe.graph),
+                    Secret::new(secrets.clone(), &fbe.meta_secret_id, clock.clone()),
+                    messenger.clone(),
+                    clock.clone(),
+                );
                 let messenger = ContactWorker::new(contacts, outbox.clone(), braze.clone(), messenger);
                 let partner = fbe.partner(secrets, outbox.clone(), clock.clone());
                 let fbe = FbeWorker::new(fbe, secrets, dynamodb, outbox.clone(), braze, clock.clone());
                 Workers::Sync {
                     messenger: Box::new(messenger),
+                    sends: Box::new(sends),
                     fbe: Box::new(fbe),
                     partner: Box::new(partner),
                 }

@@ -236,6 +236,18 @@ impl GraphClient {
         done(self.request(request).await?)
     }
 
+    /// Sends a message. `sender` is the page, or `me` for an Instagram account; `body` is the Send API's.
+    /// (<https://developers.facebook.com/docs/messenger-platform/reference/send-api>)
+    pub async fn send_message(
+        &self,
+        credentials: Credentials<'_>,
+        sender: &str,
+        body: &Value,
+    ) -> Result<Answer<Value>, GraphError> {
+        let request = self.authorised(Method::POST, &[sender, "messages"], credentials)?;
+        self.request(request.json(body)).await
+    }
+
     /// Creates or updates the items of a batch.
     pub async fn items_batch(
         &self,

@@ -91,6 +91,12 @@ pub struct Contact {
     /// event of the contact.
     #[serde(default, rename = "window_closes_at", skip_serializing_if = "Option::is_none")]
     pub legacy_window: Option<Timestamp>,
+    /// When Meta last refused a message because the window was closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Timestamp>,
+    /// When Meta last said that the person cannot be reached: blocked, deactivated, muted, gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable_at: Option<Timestamp>,
     /// Whether the person wants no messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opted_out: Option<Stamped<bool>>,
@@ -124,6 +130,8 @@ impl Contact {
             last_interaction: None,
             opened_at: None,
             legacy_window: None,
+            refused_at: None,
+            unreachable_at: None,
             opted_out: None,
             topics: Topics::default(),
             referral: None,
@@ -140,10 +148,18 @@ impl Contact {
         self.link.as_ref()?.value.user_id.as_deref().map(String::as_str)
     }
 
-    /// When the 24-hour window closes, or closed.
+    /// When the 24-hour window closes, or closed. One that Meta says is closed is, until an act opens it again.
     #[must_use]
     pub fn window_closes_at(&self) -> Option<Timestamp> {
-        self.legacy_window.max(self.opened_at.map(window::closes_at))
+        let closes_at = self.legacy_window.max(self.opened_at.map(window::closes_at));
+        let refused_at = self.refused_at.filter(|refused_at| Some(*refused_at) > self.opened_at);
+        closes_at.map(|closes_at| refused_at.map_or(closes_at, |refused_at| closes_at.min(refused_at)))
+    }
+
+    /// Whether Meta could not reach the person, and they have not acted since.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable_at.is_some() && self.unreachable_at >= self.last_interaction
     }
 
     /// Takes over an act that opened the window and was noted beside the facts.
@@ -165,6 +181,8 @@ impl Contact {
         self.opened_at = self.opened_at.max(other.opened_at);
         // Whoever knows better knows none.
         self.legacy_window = self.legacy_window.zip(other.legacy_window).map(|(a, b)| a.max(b));
+        self.refused_at = self.refused_at.max(other.refused_at);
+        self.unreachable_at = self.unreachable_at.max(other.unreachable_at);
         self.topics.merge(&other.topics);
         if let Some(opted_out) = other.opted_out.clone() {
             Stamped::merge(&mut self.opted_out, opted_out);

@@ -11,6 +11,7 @@ use super::custom_event::{LONGEST_PROPERTY, custom_event, cut, plain};
 use super::event::{AccountLinking, Event, EventKind};
 use super::key::ContactKey;
 use super::proof::{Claim, Judge, Judged, LinkCounts};
+use super::send::Lesson;
 use super::settings::{MessengerSettings, UnlinkedContacts};
 use super::stamped::Stamped;
 use super::sync::{self, Others, Stored, Synced};
@@ -98,9 +99,38 @@ pub fn decide(
     }
 
     (plan.counts, plan.claims) = (judged.counts, judged.claims);
+    conclude(plan, (stored, synced), folded, &events, settings)
+}
+
+/// Decides on what Meta's answer to a message taught about its recipient, at the time `at`.
+#[must_use]
+pub fn learn(stored: &Stored, lesson: Lesson, at: Timestamp, settings: &MessengerSettings) -> Plan {
+    let known = &stored.contact;
+    let mut says = Contact::new(known.key.clone(), known.first_seen);
+    match lesson {
+        Lesson::WindowClosed => says.refused_at = Some(at),
+        Lesson::Unreachable => says.unreachable_at = Some(at),
+    }
+    let mut folded = Folded {
+        contact: Some(known.clone()),
+        cause: None,
+    };
+    folded.take(Some(says), &format!("answer:{}", at.as_millisecond()));
+    conclude(Plan::default(), (Some(known), Some(&stored.synced)), folded, &[], settings)
+}
+
+/// What has to be committed once the facts are known.
+fn conclude(
+    mut plan: Plan,
+    (stored, synced): (Option<&Contact>, Option<&Synced>),
+    folded: Folded,
+    events: &[&Event],
+    settings: &MessengerSettings,
+) -> Plan {
     let Some(mut contact) = folded.contact else {
         return plan;
     };
+    let subject = contact.key.to_string();
     let held = settings.unlinked_contacts == UnlinkedContacts::Hold && contact.link.is_none();
     let version = contact.version + 1;
     let sync = !held && is_sync_due(stored, &contact, synced, settings);
@@ -226,6 +256,10 @@ fn is_about_marketing(optout_type: Option<&str>) -> bool {
 
 /// Which acts need not be decided on.
 fn quiet(contact: &Contact, synced: Option<&Synced>, held: bool, settings: &MessengerSettings) -> Quiet {
+    if contact.is_unreachable() {
+        // With the next act the person's id comes back.
+        return Quiet::NONE;
+    }
     let told = synced.and_then(|synced| sync::told_window(contact, synced, settings));
     let told = match told.max(contact.window_queued) {
         _ if held || (contact.user_id().is_none() && synced.is_some_and(|synced| synced.held)) => {
@@ -312,13 +346,14 @@ fn is_sync_due(
         return true;
     };
     let link_changed = stored.and_then(Contact::user_id) != contact.user_id();
+    let reach_changed = stored.is_some_and(Contact::is_unreachable) != contact.is_unreachable();
     let opted_out_changed = stored.and_then(Contact::is_opted_out) != contact.is_opted_out();
     let consent = |contact: &Contact| {
         let token = contact.topics.token().map(str::to_owned);
         (contact.topics.is_subscribed(), token)
     };
     let consent_changed = stored.map(consent).unwrap_or_default() != consent(contact);
-    if link_changed || opted_out_changed || consent_changed {
+    if link_changed || reach_changed || opted_out_changed || consent_changed {
         // Also if Braze seems to know: a sync may be under way that tells it what was true before.
         return true;
     }

@@ -17,6 +17,7 @@
 //! * [`link`]: link tokens, and [`proof`]: whom they prove, once each.
 //! * [`user_ref`]: people who are known by a plugin's `user_ref` first.
 //! * [`decide`]: facts and events in, facts and outbox items out.
+//! * [`send`]: what may be sent to whom through us, and what Meta's answers mean.
 //! * [`sync`]: the difference between a contact and its Braze profile.
 
 pub mod act;
@@ -28,6 +29,7 @@ pub mod key;
 pub mod link;
 pub mod payload;
 pub mod proof;
+pub mod send;
 pub mod settings;
 pub mod stamped;
 pub mod sync;

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::event::event_names;
+use super::send::SEND_FAILED;
 use crate::config::Env;
 
 /// What is sent of people who are not linked to a user.
@@ -76,15 +77,17 @@ impl MessengerSettings {
     }
 }
 
-fn events(env: &mut Env<'_>) -> Vec<String> {
+/// Reads `MESSENGER_EVENTS`.
+pub fn events(env: &mut Env<'_>) -> Vec<String> {
     let events: Vec<String> = env
         .list("MESSENGER_EVENTS", "")
         .into_iter()
         .map(|event| event.to_ascii_lowercase())
         .collect();
     for event in &events {
-        if !event_names().any(|name| name == event) {
-            let known = event_names().collect::<Vec<_>>().join(", ");
+        let mut known = event_names().chain([SEND_FAILED]);
+        if !known.any(|name| name == event) {
+            let known = event_names().chain([SEND_FAILED]).collect::<Vec<_>>().join(", ");
             env.problem(format!(
                 "MESSENGER_EVENTS names `{event}`, but knows only {known}"
             ));

@@ -274,13 +274,7 @@ fn alias_fields(key: &ContactKey) -> Map<String, Value> {
 /// Everything that the profile should carry.
 fn wanted(contact: &Contact, settings: &MessengerSettings) -> BTreeMap<String, Value> {
     let key = &contact.key;
-    let id_attribute = match key.channel {
-        Channel::Messenger => &settings.messenger_id_attribute,
-        Channel::Instagram => &settings.instagram_id_attribute,
-    };
     let mut wanted = BTreeMap::new();
-    // A string, as ids have more digits than a JSON number keeps.
-    wanted.insert(filled(id_attribute, key), Value::from(key.scoped_id.as_str()));
     if let Some(opted_out) = contact.is_opted_out() {
         wanted.insert(of_channel(OPTED_OUT_ATTRIBUTE, key), opted_out.into());
     }
@@ -296,6 +290,13 @@ fn wanted(contact: &Contact, settings: &MessengerSettings) -> BTreeMap<String, V
 
 /// The attributes that may cease to be, each with its value as long as there is one.
 fn passing(contact: &Contact, settings: &MessengerSettings) -> Vec<(String, Option<Value>)> {
+    let key = &contact.key;
+    let id_attribute = match key.channel {
+        Channel::Messenger => &settings.messenger_id_attribute,
+        Channel::Instagram => &settings.instagram_id_attribute,
+    };
+    // A string, as ids have more digits than a JSON number keeps. Null is what a campaign's segment can leave out.
+    let id = (!contact.is_unreachable()).then(|| Value::from(key.scoped_id.as_str()));
     let window = settings.window_attribute.as_ref().map(|name| {
         let closes_at = contact.window_closes_at();
         (name, closes_at.map(|closes_at| format!("{closes_at:.0}").into()))
@@ -303,9 +304,8 @@ fn passing(contact: &Contact, settings: &MessengerSettings) -> Vec<(String, Opti
     let token = settings.marketing_token_attribute.as_ref();
     let token = token.map(|name| (name, contact.topics.token().map(Value::from)));
     let named = window.into_iter().chain(token);
-    named
-        .map(|(name, value)| (of_channel(name, &contact.key), value))
-        .collect()
+    let named = named.map(|(name, value)| (of_channel(name, key), value));
+    std::iter::once((filled(id_attribute, key), id)).chain(named).collect()
 }
 
 /// The names of attributes that the profile should not carry.

@@ -164,6 +164,20 @@ impl Contacts {
         Ok(known(items, user_refs))
     }
 
+    /// The contacts that are linked to a user, as the index knows it: a moment late.
+    pub async fn of_user(&self, user_id: &str) -> Result<Vec<ContactKey>, StoreError> {
+        let query = self
+            .table
+            .query()
+            .index_name("by_user")
+            .key_condition_expression("user_id = :user_id")
+            .expression_attribute_values(":user_id", string(user_id));
+        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
+        let items = items.map_err(|error| StoreError::sdk("Query", &error))?;
+        let key = |item: &Item| item.get("contact_key")?.as_s().ok()?.parse().ok();
+        Ok(items.iter().filter_map(key).collect())
+    }
+
     /// Connects to DynamoDB, by reading a key that no contact has.
     pub async fn connect(&self) -> Result<(), StoreError> {
         self.table.get_all(&[key("-")]).await?;

@@ -33,6 +33,9 @@ pub struct Quiet {
 }
 
 impl Quiet {
+    /// None: each act has to be decided on.
+    pub(super) const NONE: Self = Self { from: 1, until: 0 };
+
     /// Of a contact that last acted at `from`, and whose window was told, or is about to be told, as `told`. Without a
     /// window Braze has to be told of the next act. Of a contact of which Braze is told nothing, `told` is none and it
     /// is looked at again after a step.

@@ -36,6 +36,8 @@ pub enum Kind {
     ContactSync,
     /// Send a custom event for something a contact did. Subject: the contact.
     ContactEvent,
+    /// Send a message through Meta. Subject: the contact.
+    MessengerSend,
     /// Turn an install's user token into a system-user token. Subject: the business.
     FbeExchangeToken,
     /// Compare an install with what Graph says and take over Graph's answer. Subject: the business.
@@ -61,6 +63,7 @@ impl Kind {
         match self {
             Self::ContactSync
             | Self::ContactEvent
+            | Self::MessengerSend
             | Self::FbeExchangeToken
             | Self::FbeReconcile
             | Self::FbeNotify

@@ -24,6 +24,8 @@ pub enum Reason {
     CatalogRefused,
     /// An event of a contact that is not stored yet.
     ContactMissing,
+    /// The contact is no longer stored.
+    ContactUnknown,
     /// The conversation cannot be read by this version.
     ConversationUnreadable,
     /// The messages waited for an external system that was down all the time.
@@ -38,6 +40,8 @@ pub enum Reason {
     NoExternalSystem,
     /// Nothing identifies the person to Braze.
     NoRecipient,
+    /// The page or Instagram account has no token in the meta secret.
+    NoPageToken,
     /// The business has no token.
     NoToken,
     /// The subject names no business.
@@ -48,6 +52,14 @@ pub enum Reason {
     PartnerSecretUnusable,
     /// The partner's platform does not answer.
     PartnerUnreachable,
+    /// The person wants no messages.
+    OptedOut,
+    /// Another app has the thread.
+    OtherAppHasThread,
+    /// Meta has restricted the page.
+    PageRestricted,
+    /// Graph refuses the page's token.
+    PageTokenInvalid,
     /// The payload is not of its kind's shape.
     PayloadUnreadable,
     /// A profile has moved in part; the rest follows in a request of its own.
@@ -60,12 +72,16 @@ pub enum Reason {
     TokenInvalid,
     /// Another token has arrived during the work.
     TokenReplaced,
+    /// The person has stopped the topic of the message.
+    TopicStopped,
     /// The message was removed, a month after it came.
     TurnExpired,
     /// The message cannot be read by this version.
     TurnUnreadable,
     /// The conversation is not stored.
     UnknownConversation,
+    /// Meta cannot reach the person until they act again.
+    Unreachable,
     /// Another contact of the same user cannot be read by this version.
     UnreadableContact,
     /// The window is closed, and there is no template campaign.

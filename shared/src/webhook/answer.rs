@@ -36,6 +36,16 @@ pub enum ErrorCode {
     ConversationForeign,
     /// 409: the 24-hour window is closed, and there is no template campaign.
     WindowClosed,
+    /// 404: no contact of that user or with that id has written.
+    ContactUnknown,
+    /// 409: the person's window is closed for this kind of message.
+    SendWindowClosed,
+    /// 409: the person wants no messages.
+    OptedOut,
+    /// 409: Meta could not reach the person, and they have not acted since.
+    Unreachable,
+    /// 409: Meta has ended the message tag.
+    TagRetired,
     /// 503: a secret cannot be read or is not filled in.
     SecretsUnavailable,
     /// 503: DynamoDB did not take it.
@@ -87,6 +97,31 @@ impl ErrorCode {
                 StatusCode::CONFLICT,
                 "window_closed",
                 "the person wrote more than 24 hours ago; set a template campaign to answer later",
+            ),
+            Self::ContactUnknown => (
+                StatusCode::NOT_FOUND,
+                "contact_unknown",
+                "the person has to write first, and be linked to be reached by `user_id`",
+            ),
+            Self::SendWindowClosed => (
+                StatusCode::CONFLICT,
+                "window_closed",
+                "the person acted too long ago; filter the campaign by the window, or send what may leave outside of it",
+            ),
+            Self::OptedOut => (
+                StatusCode::CONFLICT,
+                "opted_out",
+                "the person wants no messages; filter the campaign by the opt-out",
+            ),
+            Self::Unreachable => (
+                StatusCode::CONFLICT,
+                "unreachable",
+                "Meta cannot reach the person until they act again",
+            ),
+            Self::TagRetired => (
+                StatusCode::CONFLICT,
+                "tag_retired",
+                "Meta has ended this tag; send a utility template instead",
             ),
             Self::SecretsUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -26,6 +26,7 @@ pub mod configuration;
 mod error;
 pub mod faults;
 mod install;
+pub mod messages;
 mod options;
 mod parameters;
 mod platform;
@@ -44,6 +45,7 @@ use self::catalog::Batching;
 pub use self::catalog::{Catalog, FoundOut, MAX_REQUESTS};
 pub use self::error::GraphError;
 pub use self::install::Install;
+pub use self::messages::{Reach, SentMessage};
 pub use self::options::{Call, Edge, KeepItems, Options};
 use self::platform::Platform;
 pub use self::platform::TokenKind;
@@ -81,6 +83,8 @@ impl FakeGraph {
             calls: History::new(options.history),
             refusals: Refusals::default(),
             tokens_issued: 0,
+            reach: HashMap::new(),
+            sent: Vec::new(),
             token_life: None,
             options,
         };
@@ -198,6 +202,17 @@ impl FakeGraph {
         let platform = self.shared.lock();
         let all = platform.businesses.get(business).into_iter().flatten();
         all.flat_map(|one| one.issued.clone()).collect()
+    }
+
+    /// Changes whether a person can be written to.
+    pub fn set_reach(&self, scoped_id: &str, reach: Reach) {
+        self.shared.lock().reach.insert(scoped_id.to_owned(), reach);
+    }
+
+    /// The messages that were taken, oldest first.
+    #[must_use]
+    pub fn sent_messages(&self) -> Vec<SentMessage> {
+        self.shared.lock().sent.clone()
     }
 
     /// Makes a catalog that belongs to no install.

@@ -19,6 +19,8 @@ pub enum Edge {
     Configuration,
     /// `POST /{v}/fbe_business`
     Configure,
+    /// `POST /{v}/{page_id}/messages`
+    Messages,
     /// `POST /{v}/{catalog_id}/items_batch`
     ItemsBatch,
     /// `GET /{v}/{catalog_id}/check_batch_request_status`

@@ -12,6 +12,7 @@ use super::configuration;
 use super::error::GraphError;
 use super::faults;
 use super::install::Install;
+use super::messages::{self, Reach, SentMessage};
 use super::options::{self, Call, Edge, Options};
 use super::parameters::Parameters;
 use crate::fault::{Answer, Effect, Fault, Script};
@@ -28,6 +29,8 @@ pub enum TokenKind {
     SystemUser,
     /// The partner's admin system user, for every business.
     Partner,
+    /// A page's or Instagram account's; its business is the id of that.
+    Page,
 }
 
 pub(super) struct Token {
@@ -61,6 +64,8 @@ pub(super) struct Platform {
     pub(super) calls: History<Call>,
     pub(super) refusals: Refusals,
     pub(super) tokens_issued: usize,
+    pub(super) reach: HashMap<String, Reach>,
+    pub(super) sent: Vec<SentMessage>,
     /// Seconds that a system user's token lives; `None`: for ever.
     pub(super) token_life: Option<u64>,
 }
@@ -100,6 +105,7 @@ impl<'a> Asked<'a> {
             ("POST", "fbe_business") => (Edge::Configure, ""),
             (method, rest) => match (method, rest.split_once('/')?) {
                 ("POST", (node, "access_token")) => (Edge::AccessToken, node),
+                ("POST", (node, "messages")) => (Edge::Messages, node),
                 ("POST", (node, "items_batch")) => (Edge::ItemsBatch, node),
                 ("GET", (node, "check_batch_request_status")) => (Edge::BatchStatus, node),
                 _ => return None,
@@ -223,11 +229,25 @@ impl Platform {
         let body = match asked.edge {
             Edge::ItemsBatch | Edge::BatchStatus => self.catalog(asked, &token, parameters, items)?,
             Edge::AccessToken => self.exchange(asked.node, &token, parameters)?,
+            Edge::Messages => self.message(asked.node, &token, parameters)?,
             Edge::Installs | Edge::Uninstall | Edge::Configuration | Edge::Configure => {
                 self.business(asked.edge, &token, parameters)?
             }
         };
         Ok(Answer::json(200, &body))
+    }
+
+    fn message(&mut self, sender: &str, token: &str, parameters: &Parameters<'_>) -> Result<Value, Refused> {
+        let owner = self.tokens.get(token).and_then(|token| token.business.clone());
+        if owner.is_some_and(|owner| owner != sender && sender != "me") {
+            return Err(GraphError::no_object("post", sender).into());
+        }
+        let reach = |person: &str| self.reach.get(person).copied().unwrap_or_default();
+        let sent = messages::send(sender, parameters, reach, self.sent.len());
+        let sent = sent.map_err(|(error, arranged)| Refused { error, arranged })?;
+        let answer = sent.answer();
+        self.sent.push(sent);
+        Ok(answer)
     }
 
     fn check_token(&self, parameters: &Parameters<'_>) -> Result<String, Refused> {

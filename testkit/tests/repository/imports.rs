@@ -3,10 +3,11 @@ use std::sync::LazyLock;
 
 use crate::source::{Use, Workspace};
 
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "shared",
     "functions/messenger-verify",
     "functions/messenger-events",
+    "functions/messenger-send",
     "functions/fbe-install-webhook",
     "functions/whatsapp-relay",
     "functions/outbox-dispatch",

@@ -61,10 +61,10 @@ const CONTENDED: &str = "a business is written too often to keep up with";
 /// What the follow-ups read from the environment.
 #[derive(Debug)]
 pub(crate) struct FollowUpSettings {
-    meta_secret_id: String,
+    pub(crate) meta_secret_id: String,
     installs_table: String,
     secrets: FbeSecretSettings,
-    graph: GraphSettings,
+    pub(crate) graph: GraphSettings,
     partner_secret_id: String,
     effects: EffectSettings,
 }

@@ -1,5 +1,7 @@
 //! Messenger and Instagram: what leaves for Braze.
 
+mod pace;
+pub(crate) mod send;
 pub(crate) mod sync;
 
 use serde_json::{Map, Value};

@@ -22,5 +22,6 @@ mod relay_kinds;
 mod relay_meanwhile;
 mod relay_pace;
 mod relay_replies;
+mod sends;
 mod unreadable;
 mod waiting;

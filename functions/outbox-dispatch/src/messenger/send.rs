@@ -1,0 +1,347 @@
+//! Sends messages through Meta, and learns from its answers.
+//!
+//! Each page's messages leave side by side, at the page's pace; a person's one after the other. An attempt whose answer
+//! is lost is made again: Meta knows no idempotency key.
+
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphClient, GraphError};
+use shared::clock::Clock;
+use shared::messenger::decide::{Plan, learn};
+use shared::messenger::key::{Channel, ContactKey};
+use shared::messenger::send::{self, Lesson, Message, Refusal, Verdict};
+use shared::messenger::settings::MessengerSettings;
+use shared::messenger::table::{Contacts, Record, Unit};
+use shared::outbox::{Entry, Outbox, OutboxItem, Reason};
+use shared::secrets::{MetaSecret, Secret};
+use shared::store::{Claim, Rounds, StoreError};
+use shared::telemetry;
+use tokio::time::Instant;
+
+use super::pace::Pages;
+use crate::effect::{Group, Task};
+use crate::settle::Outcome;
+
+/// How long Meta has for its answer.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
+/// A claim outlasts the call.
+const LEASE: Duration = Duration::from_mins(1);
+/// No call is begun with less than this left.
+const MARGIN: SignedDuration = SignedDuration::from_secs(18);
+/// Messages of a page under way at once.
+const CONCURRENCY: usize = 8;
+/// Meta limits messages to one thread, and does not say how.
+const PER_PERSON: Duration = Duration::from_secs(1);
+/// Without a word of Meta's on how long.
+const RATE_LIMITED: Duration = Duration::from_mins(1);
+/// Why the contact is not written any more.
+const CONTENDED: &str = "a contact is written too often to keep up with";
+
+/// Sends messages.
+pub(crate) struct SendWorker {
+    contacts: Contacts,
+    outbox: Outbox,
+    graph: GraphClient,
+    meta: Secret<MetaSecret>,
+    settings: MessengerSettings,
+    pages: Pages,
+    clock: Clock,
+}
+
+/// A person's messages.
+struct Thread {
+    contact: ContactKey,
+    tasks: Vec<Task<Message>>,
+}
+
+impl SendWorker {
+    pub(crate) fn new(
+        contacts: Contacts,
+        outbox: Outbox,
+        graph: GraphClient,
+        meta: Secret<MetaSecret>,
+        settings: MessengerSettings,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            contacts,
+            outbox,
+            graph,
+            meta,
+            settings,
+            pages: Pages::default(),
+            clock,
+        }
+    }
+
+    /// Sends messages; gives each item's outcome.
+    pub(crate) async fn work(&self, groups: Vec<Group<Message>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+        let mut outcomes = Vec::new();
+        let mut pages: Vec<(String, Vec<Thread>)> = Vec::new();
+        for group in groups {
+            let Ok(contact) = group.subject.parse::<ContactKey>() else {
+                outcomes.extend(group.outcome(&Outcome::dead(Reason::PayloadUnreadable)));
+                continue;
+            };
+            let account_id = contact.account_id.clone();
+            let thread = Thread {
+                contact,
+                tasks: group.tasks,
+            };
+            match pages.iter_mut().find(|(id, _)| *id == account_id) {
+                Some((_, threads)) => threads.push(thread),
+                None => pages.push((account_id, vec![thread])),
+            }
+        }
+        let pages = pages.into_iter().map(|(_, threads)| {
+            let threads = stream::iter(threads).map(|thread| self.thread(thread, until));
+            threads.buffer_unordered(CONCURRENCY).collect::<Vec<_>>()
+        });
+        for sent in futures_util::future::join_all(pages).await {
+            outcomes.extend(sent.into_iter().flatten());
+        }
+        outcomes
+    }
+
+    async fn thread(&self, thread: Thread, until: Timestamp) -> Vec<(Entry, Outcome)> {
+        let mut outcomes = Vec::with_capacity(thread.tasks.len());
+        let mut next = Instant::now();
+        for Task { entry, effect } in thread.tasks {
+            tokio::time::sleep_until(next).await;
+            let sent = Box::pin(self.message(&thread.contact, &entry, &effect, until)).await;
+            next = Instant::now() + PER_PERSON;
+            outcomes.push((entry, sent.unwrap_or_else(|outcome| outcome)));
+        }
+        outcomes
+    }
+
+    /// One message. Errors are outcomes as well.
+    async fn message(
+        &self,
+        key: &ContactKey,
+        entry: &Entry,
+        message: &Message,
+        until: Timestamp,
+    ) -> Result<Outcome, Outcome> {
+        self.pages
+            .turn(&key.account_id, self.clock.now())
+            .await
+            .map_err(|wait| Outcome::Waiting {
+                reason: Reason::PageRestricted.into(),
+                wait,
+            })?;
+        if self.clock.now() + MARGIN > until {
+            return Err(Outcome::Busy);
+        }
+        // Another run may have sent it since we read it.
+        let claimed = self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
+        if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
+            return Err(Outcome::Busy);
+        }
+        let known = self.contacts.read(std::slice::from_ref(key), &[], &[]).await;
+        let known = known.map_err(Outcome::from)?;
+        if !known.unreadable_contacts.is_empty() {
+            return Err(Outcome::retry(Reason::UnreadableContact));
+        }
+        let Some(stored) = known.contacts.get(key) else {
+            return Ok(Outcome::dead(Reason::ContactUnknown));
+        };
+        if let Some(refusal) = send::refusal(&stored.contact, message.way, self.clock.now()) {
+            let reason = match refusal {
+                Refusal::OptedOut => Reason::OptedOut,
+                Refusal::Unreachable => Reason::Unreachable,
+                Refusal::WindowClosed => Reason::WindowClosed,
+            };
+            return self.give_up(key, message, reason, None).await;
+        }
+        self.call(key, entry, message).await
+    }
+
+    async fn call(&self, key: &ContactKey, entry: &Entry, message: &Message) -> Result<Outcome, Outcome> {
+        let secret = self.meta.get().await.map_err(|error| {
+            tracing::error!(%error, "a message waits for the meta secret");
+            Outcome::retry(Reason::SecretsUnavailable)
+        })?;
+        let answer = match self.post(&secret, key, message).await {
+            // The token may have been replaced: an expected side effect of that must not raise an alarm.
+            Err(Failed::NoToken) => self.again(&secret, key, message, Failed::NoToken).await,
+            Err(Failed::Graph(error)) if matches!(error.kind, ErrorKind::TokenInvalid { .. } | ErrorKind::App) => {
+                self.again(&secret, key, message, Failed::Graph(error)).await
+            }
+            answer => answer,
+        };
+        match answer {
+            Ok(usage) => {
+                metrics::counter!(telemetry::MESSENGER_SENDS).increment(1);
+                self.pages.sent(&key.account_id, usage);
+                Ok(Outcome::Done)
+            }
+            Err(Failed::NoToken) => Ok(Outcome::Misconfigured {
+                reason: Reason::NoPageToken.into(),
+                wait: None,
+            }),
+            Err(Failed::Graph(error)) => self.failed(key, entry, message, &error).await,
+        }
+    }
+
+    async fn again(
+        &self,
+        refused: &std::sync::Arc<MetaSecret>,
+        key: &ContactKey,
+        message: &Message,
+        failed: Failed,
+    ) -> Result<u64, Failed> {
+        match self.meta.newer(refused).await {
+            Ok(Some(fresh)) => self.post(&fresh, key, message).await,
+            _ => Err(failed),
+        }
+    }
+
+    /// Gives how much of the page's limit is used up, in percent.
+    async fn post(&self, secret: &MetaSecret, key: &ContactKey, message: &Message) -> Result<u64, Failed> {
+        let Some(token) = secret.page_access_tokens.get(&key.account_id) else {
+            return Err(Failed::NoToken);
+        };
+        let app = GraphApp {
+            id: secret.app_id.clone(),
+            secret: secret.app_secret.clone(),
+        };
+        let credentials = Credentials { app: &app, token };
+        let sender = match key.channel {
+            Channel::Messenger => key.account_id.as_str(),
+            Channel::Instagram => "me",
+        };
+        let body: Value = message.body(key);
+        let answer = self.graph.send_message(credentials, sender, &body).await;
+        answer.map(|answer| answer.usage.percent).map_err(Failed::Graph)
+    }
+
+    async fn failed(
+        &self,
+        key: &ContactKey,
+        entry: &Entry,
+        message: &Message,
+        error: &GraphError,
+    ) -> Result<Outcome, Outcome> {
+        let wait = match error.kind {
+            ErrorKind::Retryable { wait } => wait,
+            _ => None,
+        };
+        let verdict = match error.status {
+            // Nothing says that Meta has not sent it, and nothing that it has.
+            None if error.code.is_none() => Verdict::Transient,
+            status => Verdict::of(error.code, error.subcode, wait.is_some(), status.unwrap_or_default()),
+        };
+        tracing::warn!(
+            %error,
+            contact = telemetry::pseudonym(&entry.subject),
+            graph.trace = error.trace_id,
+            ?verdict,
+            "Meta did not take a message"
+        );
+        let reason = reason(error);
+        match verdict {
+            Verdict::Sent => {
+                metrics::counter!(telemetry::MESSENGER_SENDS).increment(1);
+                Ok(Outcome::Done)
+            }
+            Verdict::WindowClosed => {
+                self.give_up(key, message, Reason::WindowClosed, Some(Lesson::WindowClosed))
+                    .await
+            }
+            Verdict::Unreachable => {
+                self.give_up(key, message, Reason::Unreachable, Some(Lesson::Unreachable))
+                    .await
+            }
+            Verdict::TopicStopped => self.give_up(key, message, Reason::TopicStopped, None).await,
+            Verdict::OtherApp => self.give_up(key, message, Reason::OtherAppHasThread, None).await,
+            Verdict::MetaFlow | Verdict::Transient => Ok(Outcome::Retry { reason, wait }),
+            Verdict::TokenInvalid => Ok(Outcome::Misconfigured {
+                reason: Reason::PageTokenInvalid.into(),
+                wait: None,
+            }),
+            Verdict::Configuration => Ok(Outcome::Misconfigured { reason, wait }),
+            Verdict::PageRestricted => {
+                let wait = self.pages.restricted(&key.account_id, self.clock.now());
+                Ok(Outcome::Misconfigured {
+                    reason: Reason::PageRestricted.into(),
+                    wait: Some(wait),
+                })
+            }
+            Verdict::RateLimited => {
+                let wait = wait.unwrap_or(RATE_LIMITED);
+                self.pages.pause(&key.account_id, self.clock.now(), wait);
+                Ok(Outcome::Retry {
+                    reason,
+                    wait: Some(wait),
+                })
+            }
+            Verdict::Attachment if entry.attempts == 0 => Ok(Outcome::Retry { reason, wait }),
+            Verdict::Attachment | Verdict::Malformed => self.give_up(key, message, reason, None).await,
+        }
+    }
+
+    /// The message is dead: what Meta's answer taught is kept, and the failure reported, before it is said.
+    async fn give_up(
+        &self,
+        key: &ContactKey,
+        message: &Message,
+        reason: impl Into<String>,
+        lesson: Option<Lesson>,
+    ) -> Result<Outcome, Outcome> {
+        metrics::counter!(telemetry::MESSENGER_SEND_FAILURES).increment(1);
+        let (reason, now) = (reason.into(), self.clock.now());
+        let report = message.failed(key, &reason, now, &self.settings.events);
+        self.note(key, lesson, report, now).await.map_err(Outcome::from)?;
+        Ok(Outcome::Dead { reason })
+    }
+
+    async fn note(
+        &self,
+        key: &ContactKey,
+        lesson: Option<Lesson>,
+        report: Option<OutboxItem>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
+            let mut plan = Plan::default();
+            if let Some(lesson) = lesson {
+                let known = self.contacts.read(std::slice::from_ref(key), &[], &[]).await?;
+                if let Some(stored) = known.contacts.get(key) {
+                    plan = learn(stored, lesson, now, &self.settings);
+                }
+            }
+            plan.outbox.extend(report.clone());
+            let unit = Unit {
+                record: plan.contact.map(Record::Contact),
+                claims: plan.claims,
+                outbox: plan.outbox,
+            };
+            if unit.is_empty() || self.contacts.write(vec![((), unit)]).await?.is_empty() {
+                return Ok(());
+            }
+            rounds.next().await?;
+        }
+    }
+}
+
+/// Why a message did not leave.
+enum Failed {
+    /// There is no token of the page or account.
+    NoToken,
+    Graph(GraphError),
+}
+
+/// Graph's error as a short code.
+fn reason(error: &GraphError) -> String {
+    match (error.code, error.subcode, error.status) {
+        (Some(code), Some(subcode), _) => format!("graph_{code}_{subcode}"),
+        (Some(code), None, _) => format!("graph_{code}"),
+        (None, _, Some(status)) => format!("graph_status_{status}"),
+        (None, _, None) => "graph_unreachable".to_owned(),
+    }
+}

@@ -1,0 +1,313 @@
+//! Messages through Meta: what leaves, what its answers teach, and what becomes of the campaign's next message.
+
+use jiff::SignedDuration;
+use lambda_http::{Body, Request};
+use outbox_dispatch::App as Dispatch;
+use serde_json::{Value, json};
+use shared::config::Env;
+use testkit::aws::Fault as AwsFault;
+use testkit::fault::Fault;
+use testkit::graph::{Edge, GraphError, Reach, faults};
+use testkit::house::{APP_SECRET, House as TestHouse, INBOUND_TOKEN, LINK_KEY, PAGE, PAGE_TOKEN};
+use testkit::signer;
+
+struct House {
+    house: TestHouse,
+    events: messenger_events::App,
+    send: messenger_send::App,
+    dispatch: Dispatch,
+}
+
+impl House {
+    async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(settings: &[(&str, &str)]) -> Self {
+        let house = TestHouse::with(settings).await.unwrap();
+        let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
+        let clock = || house.clock.clone();
+        let settings =
+            Env::new(house.lookup("MessengerEventsFunction")).finish(messenger_events::Settings::read);
+        let events = messenger_events::App::new(settings.unwrap(), &secrets, &dynamodb, clock());
+        let settings =
+            Env::new(house.lookup("MessengerSendFunction")).finish(messenger_send::Settings::read);
+        let send = messenger_send::App::new(settings.unwrap(), &secrets, &dynamodb, clock());
+        let settings = Env::new(house.lookup("DispatchSyncFunction")).finish(outbox_dispatch::Settings::read);
+        let dispatch = Dispatch::new(settings.unwrap(), &secrets, &dynamodb, clock());
+        Self {
+            events,
+            send,
+            dispatch,
+            house,
+        }
+    }
+
+    async fn acts(&self, page: &str, psid: &str, key: &str, value: Value) {
+        let at = self.house.clock.now().as_millisecond();
+        let mut item = json!({"sender": {"id": psid}, "recipient": {"id": page}, "timestamp": at});
+        item[key] = value;
+        let body = json!({"object": "page", "entry": [{"id": page, "time": at, "messaging": [item]}]});
+        let body = body.to_string();
+        let request: Request = lambda_http::http::Request::post("/messenger/webhook")
+            .header(
+                "x-hub-signature-256",
+                signer::meta_signature(APP_SECRET, body.as_bytes()),
+            )
+            .body(Body::Text(body))
+            .unwrap();
+        assert_eq!(Box::pin(self.events.handle(request)).await.status(), 200);
+    }
+
+    async fn writes(&self, psid: &str) {
+        let mid = format!("m_{psid}_{}", self.house.clock.now().as_millisecond());
+        self.acts(PAGE, psid, "message", json!({"mid": mid, "text": "hi"}))
+            .await;
+    }
+
+    /// Somebody becomes known as a user.
+    async fn is(&self, psid: &str, user: &str) {
+        let minutes = SignedDuration::from_mins(15);
+        let token = shared::messenger::link::mint(&LINK_KEY.into(), user, minutes, self.house.clock.now());
+        let referral = json!({"ref": token.unwrap(), "source": "SHORTLINK"});
+        self.acts(PAGE, psid, "referral", referral).await;
+    }
+
+    async fn sends(&self, psid: &str, more: Value) -> (u16, Value) {
+        let mut body = json!({"psid": psid, "page_id": PAGE, "text": "hello"});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let request: Request = lambda_http::http::Request::post("/messenger/send")
+            .header("authorization", format!("Bearer {INBOUND_TOKEN}"))
+            .body(Body::Text(body.to_string()))
+            .unwrap();
+        let answer = self.send.handle(request).await;
+        let Body::Text(text) = answer.body() else {
+            panic!("not a text")
+        };
+        (answer.status().as_u16(), serde_json::from_str(text).unwrap())
+    }
+
+    async fn tick(&self) {
+        self.house.later(SignedDuration::from_secs(31));
+        let until = self.house.clock.now() + SignedDuration::from_mins(2);
+        self.dispatch.handle_until(json!({}), until).await.unwrap();
+    }
+
+    /// Status and reason of each message in the outbox.
+    async fn states(&self) -> Vec<(String, String)> {
+        let items = self.house.items("OutboxTable").await.unwrap();
+        let text = |item: &std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>, name: &str| {
+            item.get(name)
+                .and_then(|value| value.as_s().ok())
+                .cloned()
+                .unwrap_or_default()
+        };
+        let sends = items
+            .iter()
+            .filter(|item| text(item, "event_key").starts_with("send#"));
+        let mut states: Vec<_> = sends
+            .map(|item| (text(item, "status"), text(item, "reason")))
+            .collect();
+        states.sort();
+        states
+    }
+
+    fn attribute(&self, user: &str, name: &str) -> Option<Value> {
+        let profiles = self.house.braze.profiles().into_iter();
+        let mut profile = profiles.filter(|profile| profile.external_id.as_deref() == Some(user));
+        profile.next()?.attribute(name).cloned()
+    }
+}
+
+fn state(status: &str, reason: &str) -> Vec<(String, String)> {
+    vec![(status.to_owned(), reason.to_owned())]
+}
+
+#[tokio::test]
+async fn a_message_leaves_once_with_the_pages_token_and_our_id() {
+    let house = House::start().await;
+    house.writes("7001").await;
+    let (_, answer) = house.sends("7001", json!({"dispatch_id": "d"})).await;
+    house.sends("7001", json!({"dispatch_id": "d"})).await;
+    house.tick().await;
+    house.tick().await;
+    let sent = house.house.graph.sent_messages();
+    assert_eq!(sent.len(), 1);
+    assert_eq!((sent[0].sender.as_str(), sent[0].recipient.as_str()), (PAGE, "7001"));
+    assert_eq!(sent[0].messaging_type, "RESPONSE");
+    assert_eq!(
+        sent[0].message,
+        json!({"text": "hello", "metadata": answer["send_id"]})
+    );
+    assert_eq!(house.states().await, state("done", ""));
+}
+
+#[tokio::test]
+async fn who_cannot_be_reached_loses_the_id_until_they_act() {
+    let house = House::start().await;
+    house.is("7001", "user-1").await;
+    house.tick().await;
+    assert_eq!(house.attribute("user-1", "messenger_id"), Some(json!("7001")));
+    house.house.graph.set_reach("7001", Reach::Unavailable);
+    house.sends("7001", json!({})).await;
+    house.tick().await;
+    house.tick().await;
+    assert_eq!(house.states().await, state("dead", "unreachable"));
+    assert_eq!(house.attribute("user-1", "messenger_id"), None);
+    let (status, answer) = house.sends("7001", json!({})).await;
+    assert_eq!((status, &answer["error"]), (409, &json!("unreachable")));
+
+    house.house.graph.set_reach("7001", Reach::Open);
+    house.house.later(SignedDuration::from_mins(1));
+    house.writes("7001").await;
+    house.tick().await;
+    assert_eq!(house.attribute("user-1", "messenger_id"), Some(json!("7001")));
+    assert_eq!(house.sends("7001", json!({})).await.0, 202);
+    house.tick().await;
+    assert_eq!(house.house.graph.sent_messages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_window_that_meta_calls_closed_is_closed() {
+    let house = House::start().await;
+    house.is("7001", "user-1").await;
+    house.tick().await;
+    house.house.graph.set_reach("7001", Reach::WindowClosed);
+    house.sends("7001", json!({})).await;
+    house.tick().await;
+    house.tick().await;
+    assert_eq!(house.states().await, state("dead", "window_closed"));
+    let told = house.attribute("user-1", "messenger_window_closes_at").unwrap();
+    let told: jiff::Timestamp = told.as_str().unwrap().parse().unwrap();
+    assert!(told <= house.house.clock.now(), "{told}");
+    assert_eq!(house.sends("7001", json!({})).await.1["error"], "window_closed");
+    // An agent may still answer.
+    let agent = json!({"messaging_type": "MESSAGE_TAG", "tag": "HUMAN_AGENT"});
+    assert_eq!(house.sends("7001", agent).await.0, 202);
+    house.tick().await;
+    assert_eq!(house.house.graph.sent_messages()[0].tag.as_deref(), Some("HUMAN_AGENT"));
+}
+
+#[tokio::test]
+async fn who_opts_out_after_the_202_is_not_written_to() {
+    let house = House::start().await;
+    house.writes("7001").await;
+    house.sends("7001", json!({})).await;
+    house.house.later(SignedDuration::from_secs(1));
+    house
+        .acts(PAGE, "7001", "message", json!({"mid": "m_stop", "text": "STOP"}))
+        .await;
+    house.tick().await;
+    assert_eq!(house.states().await, state("dead", "opted_out"));
+    assert!(house.house.graph.sent_messages().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_token_it_waits_for_one() {
+    let house = House::start().await;
+    let meta = json!({"app_id": "1", "app_secret": APP_SECRET, "verify_token": "v"});
+    house.house.write_secret("MetaSecret", &meta).await.unwrap();
+    house.writes("7001").await;
+    house.sends("7001", json!({})).await;
+    house.tick().await;
+    assert_eq!(house.states().await, state("pending", "no_page_token"));
+    let mut filled = meta.clone();
+    filled["page_access_tokens"] = json!({PAGE: PAGE_TOKEN});
+    house.house.write_secret("MetaSecret", &filled).await.unwrap();
+    house.house.later(SignedDuration::from_hours(1));
+    house.tick().await;
+    assert_eq!(house.states().await, state("done", "no_page_token"));
+    assert_eq!(house.house.graph.sent_messages().len(), 1);
+}
+
+#[tokio::test]
+async fn each_answer_of_metas_has_its_consequence() {
+    let error = |code: i64, subcode: i64| {
+        let error = GraphError::new(code, "an error");
+        faults::error(&if subcode == 0 { error } else { error.subcode(subcode) })
+    };
+    for (answer, status, reason) in [
+        (error(1, 1_357_046), "done", ""),
+        (error(10, 2_018_278), "dead", "window_closed"),
+        (error(551, 0), "dead", "unreachable"),
+        (error(10, 2_018_300), "dead", "other_app_has_thread"),
+        (error(10, 1_893_015), "dead", "topic_stopped"),
+        (error(190, 463), "pending", "page_token_invalid"),
+        (error(10, 0), "pending", "graph_10"),
+        (error(368, 0), "pending", "page_restricted"),
+        (error(4, 0), "pending", "graph_4"),
+        (error(2, 0), "pending", "graph_2"),
+        (error(100, 2_018_008), "pending", "graph_100_2018008"),
+        (error(100, 1_893_061), "dead", "graph_100_1893061"),
+        (Fault::CutAfterProcessing, "pending", "graph_unreachable"),
+    ] {
+        let house = House::start().await;
+        house.writes("7001").await;
+        house.sends("7001", json!({})).await;
+        house.house.graph.script(Edge::Messages, answer.clone());
+        house.tick().await;
+        assert_eq!(house.states().await, state(status, reason), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_reported_if_that_is_asked_for() {
+    let house = House::with(&[("MESSENGER_EVENTS", "send_failed")]).await;
+    house.is("7001", "user-1").await;
+    house.tick().await;
+    house.house.graph.set_reach("7001", Reach::OtherApp);
+    house.sends("7001", json!({"campaign_id": "c-1"})).await;
+    house.tick().await;
+    house.tick().await;
+    let profiles = house.house.braze.profiles().into_iter();
+    let mut profile = profiles.filter(|profile| profile.external_id.as_deref() == Some("user-1"));
+    let events = profile.next().unwrap().events;
+    let failed: Vec<_> = events
+        .iter()
+        .filter(|event| event.name == "messenger_send_failed")
+        .collect();
+    assert_eq!(failed.len(), 1, "{events:?}");
+    let shown = format!("{:?}", failed[0]);
+    assert!(shown.contains("other_app_has_thread") && shown.contains("c-1"), "{shown}");
+}
+
+#[tokio::test]
+async fn what_was_taught_is_kept_though_the_store_falters() {
+    let house = House::start().await;
+    house.is("7001", "user-1").await;
+    house.tick().await;
+    house.house.graph.set_reach("7001", Reach::Unavailable);
+    house.sends("7001", json!({})).await;
+    house
+        .house
+        .aws
+        .fail_next("TransactWriteItems", 20, AwsFault::Throttle);
+    house.tick().await;
+    house.house.aws.clear_faults();
+    house.house.later(SignedDuration::from_mins(10));
+    house.tick().await;
+    house.tick().await;
+    assert_eq!(house.attribute("user-1", "messenger_id"), None);
+    assert_eq!(house.states().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_page_sends_to_many_and_to_each_once() {
+    let house = House::start().await;
+    for n in 0..60 {
+        house.writes(&format!("7{n:03}")).await;
+    }
+    for n in 0..60 {
+        let (status, _) = house.sends(&format!("7{n:03}"), json!({"dispatch_id": "d"})).await;
+        assert_eq!(status, 202);
+    }
+    house.tick().await;
+    let sent = house.house.graph.sent_messages();
+    let people: std::collections::BTreeSet<_> = sent.iter().map(|sent| sent.recipient.clone()).collect();
+    assert_eq!((sent.len(), people.len()), (60, 60));
+    // Thirty a second: the first and the 31st are a second apart.
+    let apart = sent[30].received_at - sent[0].received_at;
+    assert!(apart >= std::time::Duration::from_millis(990), "{apart:?}");
+}
