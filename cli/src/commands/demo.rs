@@ -83,7 +83,9 @@ pub(crate) async fn run(args: &Args, clock: &Clock) -> anyhow::Result<()> {
 
 fn choose(only: &[String]) -> anyhow::Result<Vec<Payload>> {
     if only.is_empty() {
-        let webhooks = Sender::ALL.into_iter().filter(|sender| *sender != Sender::MessengerSend);
+        let webhooks = Sender::ALL
+            .into_iter()
+            .filter(|sender| *sender != Sender::MessengerSend);
         return Ok(webhooks.flat_map(in_order).collect());
     }
     let mut chosen = Vec::new();

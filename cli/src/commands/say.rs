@@ -22,7 +22,12 @@ pub(crate) struct Args {
     text: String,
 
     /// The user's Braze external id
-    #[arg(long, value_name = "ID", required_unless_present = "psid", conflicts_with = "psid")]
+    #[arg(
+        long,
+        value_name = "ID",
+        required_unless_present = "psid",
+        conflicts_with = "psid"
+    )]
     user: Option<String>,
 
     /// The person's PSID or IGSID
@@ -37,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long)]
     instagram: bool,
 
-    /// What is told Meta of the reason: HUMAN_AGENT reaches people for seven days
+    /// What is told Meta of the reason: `HUMAN_AGENT` reaches people for seven days
     #[arg(long, value_name = "TAG")]
     tag: Option<String>,
 
@@ -80,7 +85,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let token = secrets.send_token().await?;
     let request = http::client(Duration::from_secs(30)).post(&url);
-    let answer = request.bearer_auth(token.expose_secret()).json(&body).send().await;
+    let answer = request
+        .bearer_auth(token.expose_secret())
+        .json(&body)
+        .send()
+        .await;
     let answer = answer.with_context(|| format!("nobody answers at {url}; is `bridge local` running?"))?;
     let status = answer.status();
     let text = answer.text().await.context("the answer was cut off")?;

@@ -116,7 +116,11 @@ impl App {
         let item = message.item(&key);
         let now = self.clock.now();
         let Some(refusal) = send::refusal(&contact, message.way, now) else {
-            let is_new = self.outbox.add(&item).await.map_err(|error| unavailable(&error))?;
+            let is_new = self
+                .outbox
+                .add(&item)
+                .await
+                .map_err(|error| unavailable(&error))?;
             return Ok(accepted(if is_new { "accepted" } else { "duplicate" }, &send_id));
         };
         // What was taken while it was allowed stays taken.
@@ -176,7 +180,10 @@ impl App {
             }
             Recipient::Scoped(_) => {
                 if known.contacts.len() > 1 {
-                    return Err(field_invalid("page_id", "says which page: the `psid` is known on several"));
+                    return Err(field_invalid(
+                        "page_id",
+                        "says which page: the `psid` is known on several",
+                    ));
                 }
                 known.contacts.into_values().next()
             }
@@ -189,7 +196,10 @@ impl App {
         let secret = self.meta.get().await;
         let secret = secret.map_err(|error| telemetry::secrets_unavailable(&error))?;
         if secret.page_access_tokens.is_empty() {
-            return Err(field_invalid("page_id", "is needed: the meta secret names no page"));
+            return Err(field_invalid(
+                "page_id",
+                "is needed: the meta secret names no page",
+            ));
         }
         Ok(secret.page_access_tokens.keys().cloned().collect())
     }

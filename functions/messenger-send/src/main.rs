@@ -1,9 +1,9 @@
 //! Wiring.
 
 use lambda_http::{Error, Request, run, service_fn};
+use messenger_send::{App, Settings};
 use shared::clients::aws::{self, Patience};
 use shared::{clock::Clock, config::Env, telemetry};
-use messenger_send::{App, Settings};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {

@@ -152,7 +152,9 @@ impl Contact {
     #[must_use]
     pub fn window_closes_at(&self) -> Option<Timestamp> {
         let closes_at = self.legacy_window.max(self.opened_at.map(window::closes_at));
-        let refused_at = self.refused_at.filter(|refused_at| Some(*refused_at) > self.opened_at);
+        let refused_at = self
+            .refused_at
+            .filter(|refused_at| Some(*refused_at) > self.opened_at);
         closes_at.map(|closes_at| refused_at.map_or(closes_at, |refused_at| closes_at.min(refused_at)))
     }
 

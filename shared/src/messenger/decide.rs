@@ -116,7 +116,13 @@ pub fn learn(stored: &Stored, lesson: Lesson, at: Timestamp, settings: &Messenge
         cause: None,
     };
     folded.take(Some(says), &format!("answer:{}", at.as_millisecond()));
-    conclude(Plan::default(), (Some(known), Some(&stored.synced)), folded, &[], settings)
+    conclude(
+        Plan::default(),
+        (Some(known), Some(&stored.synced)),
+        folded,
+        &[],
+        settings,
+    )
 }
 
 /// What has to be committed once the facts are known.

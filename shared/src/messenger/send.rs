@@ -167,7 +167,9 @@ pub fn refusal(contact: &Contact, way: Way, now: Timestamp) -> Option<Refusal> {
     } else if contact.is_unreachable() {
         Some(Refusal::Unreachable)
     } else {
-        until.is_none_or(|until| until <= now).then_some(Refusal::WindowClosed)
+        until
+            .is_none_or(|until| until <= now)
+            .then_some(Refusal::WindowClosed)
     }
 }
 

@@ -305,7 +305,9 @@ fn passing(contact: &Contact, settings: &MessengerSettings) -> Vec<(String, Opti
     let token = token.map(|name| (name, contact.topics.token().map(Value::from)));
     let named = window.into_iter().chain(token);
     let named = named.map(|(name, value)| (of_channel(name, key), value));
-    std::iter::once((filled(id_attribute, key), id)).chain(named).collect()
+    std::iter::once((filled(id_attribute, key), id))
+        .chain(named)
+        .collect()
 }
 
 /// The names of attributes that the profile should not carry.

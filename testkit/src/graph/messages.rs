@@ -78,17 +78,28 @@ pub(super) fn send(
     let recipient = recipient.ok_or_else(|| wrong(GraphError::missing("recipient[id]")))?;
     let message: Value = parameters.json("message").map_err(wrong)?;
     let content = ["text", "attachment", "template", "sticker_id"];
-    if !content.iter().any(|name| message.get(name).is_some_and(|value| !value.is_null() && value != "")) {
+    if !content.iter().any(|name| {
+        message
+            .get(name)
+            .is_some_and(|value| !value.is_null() && value != "")
+    }) {
         return Err(wrong(GraphError::invalid("Empty text").subcode(2_018_034)));
     }
     let text = message.get("text").and_then(Value::as_str).unwrap_or_default();
     if text.chars().count() > 2_000 {
-        return Err(wrong(GraphError::invalid("Param message[text] must be at most 2000 characters")));
+        return Err(wrong(GraphError::invalid(
+            "Param message[text] must be at most 2000 characters",
+        )));
     }
-    if message.get("metadata").is_some_and(|metadata| metadata.as_str().is_none_or(|text| text.len() >= 1_000)) {
+    if message
+        .get("metadata")
+        .is_some_and(|metadata| metadata.as_str().is_none_or(|text| text.len() >= 1_000))
+    {
         return Err(wrong(GraphError::invalid("Param message[metadata] is too long")));
     }
-    let messaging_type = parameters.text("messaging_type").unwrap_or_else(|| "RESPONSE".to_owned());
+    let messaging_type = parameters
+        .text("messaging_type")
+        .unwrap_or_else(|| "RESPONSE".to_owned());
     let tag = parameters.text("tag");
     match (messaging_type.as_str(), tag.as_deref()) {
         ("RESPONSE" | "UPDATE", None) | ("MESSAGE_TAG", Some("HUMAN_AGENT" | "CUSTOMER_FEEDBACK")) => {}

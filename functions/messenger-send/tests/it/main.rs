@@ -34,8 +34,7 @@ impl Door {
         let app = App::new(settings.unwrap(), &secrets, &dynamodb, house.clock.clone());
         let settings =
             Env::new(house.lookup("MessengerEventsFunction")).finish(messenger_events::Settings::read);
-        let events =
-            messenger_events::App::new(settings.unwrap(), &secrets, &dynamodb, house.clock.clone());
+        let events = messenger_events::App::new(settings.unwrap(), &secrets, &dynamodb, house.clock.clone());
         Self { house, app, events }
     }
 
@@ -66,8 +65,13 @@ impl Door {
         let key = LINK_KEY.into();
         let minutes = SignedDuration::from_mins(15);
         let token = shared::messenger::link::mint(&key, user, minutes, self.house.clock.now()).unwrap();
-        self.acts(page, psid, "referral", json!({"ref": token, "source": "SHORTLINK"}))
-            .await;
+        self.acts(
+            page,
+            psid,
+            "referral",
+            json!({"ref": token, "source": "SHORTLINK"}),
+        )
+        .await;
     }
 
     async fn posts(&self, token: &str, body: &[u8]) -> (u16, Value) {
@@ -76,7 +80,10 @@ impl Door {
             ("content-type", "application/json"),
         ];
         let event = gateway_event("POST", "/messenger/send", "", &headers, body, false);
-        let answer = self.app.handle(request::from_str(&event.to_string()).unwrap()).await;
+        let answer = self
+            .app
+            .handle(request::from_str(&event.to_string()).unwrap())
+            .await;
         let Body::Text(text) = answer.body() else {
             panic!("not a text")
         };
@@ -90,8 +97,7 @@ impl Door {
     async fn outbox(&self, kind: &str) -> usize {
         let items = self.house.items("OutboxTable").await.unwrap();
         let is_kind = |item: &&std::collections::HashMap<String, _>| {
-            item.get("kind")
-                == Some(&aws_sdk_dynamodb::types::AttributeValue::S(kind.to_owned()))
+            item.get("kind") == Some(&aws_sdk_dynamodb::types::AttributeValue::S(kind.to_owned()))
         };
         items.iter().filter(is_kind).count()
     }
@@ -122,7 +128,9 @@ async fn of_many_requests_at_once_one_is_taken() {
     let body = json!({"psid": "7001", "page_id": PAGE, "text": "hello", "dispatch_id": "d"});
     let all = (0..10).map(|_| door.sends(body.clone()));
     let answers = futures_util::future::join_all(all).await;
-    let accepted = answers.iter().filter(|(_, answer)| answer["status"] == "accepted");
+    let accepted = answers
+        .iter()
+        .filter(|(_, answer)| answer["status"] == "accepted");
     assert_eq!(accepted.count(), 1);
     assert!(answers.iter().all(|(status, _)| *status == 202));
     assert_eq!(door.outbox("messenger_send").await, 1);
@@ -160,14 +168,23 @@ async fn a_refusal_says_why_and_leaves_nothing() {
     door.writes("7002", "STOP").await;
     let to = |psid: &str| json!({"psid": psid, "page_id": PAGE, "text": "hello"});
     let code = |answer: (u16, Value)| (answer.0, answer.1["error"].as_str().unwrap().to_owned());
-    assert_eq!(code(door.sends(to("7009")).await), (404, "contact_unknown".to_owned()));
+    assert_eq!(
+        code(door.sends(to("7009")).await),
+        (404, "contact_unknown".to_owned())
+    );
     assert_eq!(code(door.sends(to("7002")).await), (409, "opted_out".to_owned()));
     door.house.later(SignedDuration::from_hours(25));
-    assert_eq!(code(door.sends(to("7001")).await), (409, "window_closed".to_owned()));
+    assert_eq!(
+        code(door.sends(to("7001")).await),
+        (409, "window_closed".to_owned())
+    );
     let mut tagged = to("7001");
     tagged["messaging_type"] = "MESSAGE_TAG".into();
     tagged["tag"] = "ACCOUNT_UPDATE".into();
-    assert_eq!(code(door.sends(tagged.clone()).await), (409, "tag_retired".to_owned()));
+    assert_eq!(
+        code(door.sends(tagged.clone()).await),
+        (409, "tag_retired".to_owned())
+    );
     assert_eq!(door.outbox("messenger_send").await, 0);
     // An agent has seven days.
     tagged["tag"] = "HUMAN_AGENT".into();
@@ -195,14 +212,19 @@ async fn a_user_is_reached_by_the_contact_that_was_linked_last_or_is_named() {
     door.is("202", "8001", "user-1").await;
     let subjects = async || {
         let items = door.house.items("OutboxTable").await.unwrap();
-        let sends = items.iter().filter(|item| item["event_key"].as_s().unwrap().starts_with("send#"));
+        let sends = items
+            .iter()
+            .filter(|item| item["event_key"].as_s().unwrap().starts_with("send#"));
         let mut subjects: Vec<String> = sends
             .map(|item| item["subject"].as_s().unwrap().clone())
             .collect();
         subjects.sort();
         subjects
     };
-    assert_eq!(door.sends(json!({"user_id": "user-1", "text": "hello"})).await.0, 202);
+    assert_eq!(
+        door.sends(json!({"user_id": "user-1", "text": "hello"})).await.0,
+        202
+    );
     assert_eq!(subjects().await, ["messenger#202#8001"]);
     let named = json!({"user_id": "user-1", "page_id": PAGE, "text": "hello"});
     assert_eq!(door.sends(named).await.0, 202);
@@ -216,7 +238,12 @@ async fn a_user_is_reached_by_the_contact_that_was_linked_last_or_is_named() {
     door.house.later(SignedDuration::from_mins(1));
     door.acts("202", "8001", "account_linking", json!({"status": "unlinked"}))
         .await;
-    assert_eq!(door.sends(json!({"user_id": "user-1", "page_id": "202", "text": "x"})).await.0, 404);
+    assert_eq!(
+        door.sends(json!({"user_id": "user-1", "page_id": "202", "text": "x"}))
+            .await
+            .0,
+        404
+    );
 }
 
 #[tokio::test]
@@ -228,8 +255,13 @@ async fn a_psid_that_several_pages_know_needs_a_page() {
     });
     door.house.write_secret("MetaSecret", &meta).await.unwrap();
     for page in [PAGE, "202"] {
-        door.acts(page, "7001", "message", json!({"mid": format!("m_{page}"), "text": "hi"}))
-            .await;
+        door.acts(
+            page,
+            "7001",
+            "message",
+            json!({"mid": format!("m_{page}"), "text": "hi"}),
+        )
+        .await;
     }
     let (status, answer) = door.sends(json!({"psid": "7001", "text": "hello"})).await;
     assert_eq!((status, &answer["error"]), (400, &json!("field_invalid")));

@@ -114,7 +114,9 @@ mod tests {
         for _ in 0..31 {
             pages.turn("1", now()).await.unwrap();
         }
-        assert!((began + Duration::from_secs(1)..began + Duration::from_millis(1_050)).contains(&Instant::now()));
+        assert!(
+            (began + Duration::from_secs(1)..began + Duration::from_millis(1_050)).contains(&Instant::now())
+        );
         let then = Instant::now();
         pages.turn("2", now()).await.unwrap();
         assert_eq!(Instant::now(), then);
@@ -134,7 +136,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_restricted_page_pauses_for_longer_each_time_until_a_message_is_taken() {
         let pages = Pages::default();
-        let pauses: Vec<_> = (0..5).map(|_| pages.restricted("1", now()).as_secs() / 60).collect();
+        let pauses: Vec<_> = (0..5)
+            .map(|_| pages.restricted("1", now()).as_secs() / 60)
+            .collect();
         assert_eq!(pauses, [30, 60, 120, 240, 240]);
         assert_eq!(pages.turn("1", now()).await, Err(Duration::from_hours(4)));
         assert_eq!(pages.turn("2", now()).await, Ok(()));

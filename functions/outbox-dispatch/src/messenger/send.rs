@@ -168,7 +168,9 @@ impl SendWorker {
         let answer = match self.post(&secret, key, message).await {
             // The token may have been replaced: an expected side effect of that must not raise an alarm.
             Err(Failed::NoToken) => self.again(&secret, key, message, Failed::NoToken).await,
-            Err(Failed::Graph(error)) if matches!(error.kind, ErrorKind::TokenInvalid { .. } | ErrorKind::App) => {
+            Err(Failed::Graph(error))
+                if matches!(error.kind, ErrorKind::TokenInvalid { .. } | ErrorKind::App) =>
+            {
                 self.again(&secret, key, message, Failed::Graph(error)).await
             }
             answer => answer,
@@ -233,7 +235,12 @@ impl SendWorker {
         let verdict = match error.status {
             // Nothing says that Meta has not sent it, and nothing that it has.
             None if error.code.is_none() => Verdict::Transient,
-            status => Verdict::of(error.code, error.subcode, wait.is_some(), status.unwrap_or_default()),
+            status => Verdict::of(
+                error.code,
+                error.subcode,
+                wait.is_some(),
+                status.unwrap_or_default(),
+            ),
         };
         tracing::warn!(
             %error,

@@ -30,8 +30,7 @@ impl House {
         let settings =
             Env::new(house.lookup("MessengerEventsFunction")).finish(messenger_events::Settings::read);
         let events = messenger_events::App::new(settings.unwrap(), &secrets, &dynamodb, clock());
-        let settings =
-            Env::new(house.lookup("MessengerSendFunction")).finish(messenger_send::Settings::read);
+        let settings = Env::new(house.lookup("MessengerSendFunction")).finish(messenger_send::Settings::read);
         let send = messenger_send::App::new(settings.unwrap(), &secrets, &dynamodb, clock());
         let settings = Env::new(house.lookup("DispatchSyncFunction")).finish(outbox_dispatch::Settings::read);
         let dispatch = Dispatch::new(settings.unwrap(), &secrets, &dynamodb, clock());
@@ -98,7 +97,8 @@ impl House {
     /// Status and reason of each message in the outbox.
     async fn states(&self) -> Vec<(String, String)> {
         let items = self.house.items("OutboxTable").await.unwrap();
-        let text = |item: &std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>, name: &str| {
+        let text = |item: &std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>,
+                    name: &str| {
             item.get(name)
                 .and_then(|value| value.as_s().ok())
                 .cloned()
@@ -135,7 +135,10 @@ async fn a_message_leaves_once_with_the_pages_token_and_our_id() {
     house.tick().await;
     let sent = house.house.graph.sent_messages();
     assert_eq!(sent.len(), 1);
-    assert_eq!((sent[0].sender.as_str(), sent[0].recipient.as_str()), (PAGE, "7001"));
+    assert_eq!(
+        (sent[0].sender.as_str(), sent[0].recipient.as_str()),
+        (PAGE, "7001")
+    );
     assert_eq!(sent[0].messaging_type, "RESPONSE");
     assert_eq!(
         sent[0].message,
@@ -187,7 +190,10 @@ async fn a_window_that_meta_calls_closed_is_closed() {
     let agent = json!({"messaging_type": "MESSAGE_TAG", "tag": "HUMAN_AGENT"});
     assert_eq!(house.sends("7001", agent).await.0, 202);
     house.tick().await;
-    assert_eq!(house.house.graph.sent_messages()[0].tag.as_deref(), Some("HUMAN_AGENT"));
+    assert_eq!(
+        house.house.graph.sent_messages()[0].tag.as_deref(),
+        Some("HUMAN_AGENT")
+    );
 }
 
 #[tokio::test]
@@ -226,7 +232,11 @@ async fn without_a_token_it_waits_for_one() {
 async fn each_answer_of_metas_has_its_consequence() {
     let error = |code: i64, subcode: i64| {
         let error = GraphError::new(code, "an error");
-        faults::error(&if subcode == 0 { error } else { error.subcode(subcode) })
+        faults::error(&if subcode == 0 {
+            error
+        } else {
+            error.subcode(subcode)
+        })
     };
     for (answer, status, reason) in [
         (error(1, 1_357_046), "done", ""),
@@ -270,7 +280,10 @@ async fn a_failure_is_reported_if_that_is_asked_for() {
         .collect();
     assert_eq!(failed.len(), 1, "{events:?}");
     let shown = format!("{:?}", failed[0]);
-    assert!(shown.contains("other_app_has_thread") && shown.contains("c-1"), "{shown}");
+    assert!(
+        shown.contains("other_app_has_thread") && shown.contains("c-1"),
+        "{shown}"
+    );
 }
 
 #[tokio::test]
@@ -300,7 +313,9 @@ async fn a_page_sends_to_many_and_to_each_once() {
         house.writes(&format!("7{n:03}")).await;
     }
     for n in 0..60 {
-        let (status, _) = house.sends(&format!("7{n:03}"), json!({"dispatch_id": "d"})).await;
+        let (status, _) = house
+            .sends(&format!("7{n:03}"), json!({"dispatch_id": "d"}))
+            .await;
         assert_eq!(status, 202);
     }
     house.tick().await;

@@ -39,18 +39,16 @@ impl Verdict {
     /// Reads an error by its code and subcode, whether Meta calls it transient, and the HTTP status.
     #[must_use]
     pub fn of(code: Option<i64>, subcode: Option<i64>, is_transient: bool, status: u16) -> Self {
-        // 1545041 stands under three codes, the others are unique.
+        let unknown = if is_transient || status == 408 || status == 429 || status >= 500 {
+            Self::Transient
+        } else {
+            Self::Malformed
+        };
         let by_subcode = subcode.and_then(|subcode| Self::of_subcode(code, subcode));
         by_subcode
             .or_else(|| Self::of_subcode(None, code?))
             .or_else(|| Self::of_code(code?, subcode))
-            .unwrap_or_else(|| {
-                if is_transient || status == 408 || status == 429 || status >= 500 {
-                    Self::Transient
-                } else {
-                    Self::Malformed
-                }
-            })
+            .unwrap_or(unknown)
     }
 
     fn of_subcode(code: Option<i64>, subcode: i64) -> Option<Self> {
@@ -62,13 +60,12 @@ impl Verdict {
             (_, 2_018_300 | 2_534_037 | 2_018_171) => Self::OtherApp,
             (_, 2_018_321) => Self::MetaFlow,
             (_, 2_534_077) => Self::TokenInvalid,
-            (
-                _,
-                2_018_028 | 2_018_027 | 2_534_013 | 2_534_041 | 2_534_029 | 2_018_344 | 2_018_164,
-            )
+            (_, 2_018_028 | 2_018_027 | 2_534_013 | 2_534_041 | 2_534_029 | 2_018_344 | 2_018_164)
             | (Some(1), 99)
             | (Some(100), 33) => Self::Configuration,
-            (_, 1_893_063 | 1_404_170 | 2_018_338 | 2_018_336 | 2_534_122 | 2_207_050) => Self::PageRestricted,
+            (_, 1_893_063 | 1_404_170 | 2_018_338 | 2_018_336 | 2_534_122 | 2_207_050) => {
+                Self::PageRestricted
+            }
             (_, 2_534_040 | 2_018_024) => Self::RateLimited,
             (_, 2_018_008 | 2_018_294) => Self::Attachment,
             (

@@ -85,7 +85,12 @@ pub fn parse(body: &[u8]) -> Result<SendRequest, Invalid> {
     let recipient = match (fields.id("user_id")?, fields.id("psid")?) {
         (Some(user_id), None) => Recipient::User(user_id.into()),
         (None, Some(psid)) => Recipient::Scoped(psid.into()),
-        (None, None) => return Err(Invalid::Field("user_id", "or `psid` says whom the message is for")),
+        (None, None) => {
+            return Err(Invalid::Field(
+                "user_id",
+                "or `psid` says whom the message is for",
+            ));
+        }
         (Some(_), Some(_)) => return Err(Invalid::Field("psid", "is not given beside `user_id`")),
     };
     let way = way(&fields, channel)?;
@@ -105,7 +110,8 @@ pub fn parse(body: &[u8]) -> Result<SendRequest, Invalid> {
 struct Fields(Map<String, Value>);
 
 fn fields(body: &[u8]) -> Result<Fields, Invalid> {
-    const NOT_AN_OBJECT: Invalid = Invalid::Field("body", "is a JSON object; put texts through `json_escape`");
+    const NOT_AN_OBJECT: Invalid =
+        Invalid::Field("body", "is a JSON object; put texts through `json_escape`");
     let text = &*json::decode(body);
     let Members(members) = match json::read(text.as_bytes()) {
         Ok(members) => members,
@@ -203,7 +209,10 @@ fn way(fields: &Fields, channel: Channel) -> Result<Way, Invalid> {
 }
 
 fn message(fields: &Fields, channel: Channel) -> Result<Value, Invalid> {
-    let text = fields.scalar("text")?.any().filter(|text| !text.trim().is_empty());
+    let text = fields
+        .scalar("text")?
+        .any()
+        .filter(|text| !text.trim().is_empty());
     let given = fields.0.get("message").filter(|message| !message.is_null());
     match (text, given) {
         (Some(text), None) => {
@@ -215,7 +224,10 @@ fn message(fields: &Fields, channel: Channel) -> Result<Value, Invalid> {
                 Some(Value::String(text)) => check_text("message.text", text, channel)?,
                 Some(_) => return Err(Invalid::Field("message.text", "is a text")),
                 None if message.is_empty() => {
-                    return Err(Invalid::Field("message", "holds a text, an attachment or a template"));
+                    return Err(Invalid::Field(
+                        "message",
+                        "holds a text, an attachment or a template",
+                    ));
                 }
                 None => {}
             }
@@ -241,7 +253,8 @@ fn check_text(field: &'static str, text: &str, channel: Channel) -> Result<(), I
 }
 
 fn check_template(way: Way, message: &Value) -> Result<(), Invalid> {
-    let is_feedback = message.pointer("/attachment/payload/template_type") == Some(&json!("customer_feedback"));
+    let is_feedback =
+        message.pointer("/attachment/payload/template_type") == Some(&json!("customer_feedback"));
     match way {
         Way::Utility if !message.get("template").is_some_and(Value::is_object) => {
             Err(Invalid::Field("message", "holds a `template` for `UTILITY`"))
@@ -273,11 +286,18 @@ mod tests {
 
     #[test]
     fn a_text_for_a_user_is_a_response() {
-        let request = read(json!({"user_id": "42", "text": "hi", "dispatch_id": "d", "page_id": ""})).unwrap();
+        let request =
+            read(json!({"user_id": "42", "text": "hi", "dispatch_id": "d", "page_id": ""})).unwrap();
         assert_eq!(request.recipient, Recipient::User("42".into()));
-        assert_eq!((request.way, request.channel), (Way::Response, Channel::Messenger));
+        assert_eq!(
+            (request.way, request.channel),
+            (Way::Response, Channel::Messenger)
+        );
         assert_eq!(*request.message, json!({"text": "hi"}));
-        assert_eq!((request.account_id, request.dispatch_id.as_deref()), (None, Some("d")));
+        assert_eq!(
+            (request.account_id, request.dispatch_id.as_deref()),
+            (None, Some("d"))
+        );
     }
 
     #[test]
@@ -346,7 +366,10 @@ mod tests {
     #[case(r#"{"user_id": "42", "text": "Ana "x", "page_id": "7"}"#)]
     #[case(r#"{"user_id": "42", "text": ""#)]
     fn a_text_that_may_hold_further_entries_is_not_guessed_at(#[case] body: &str) {
-        assert!(matches!(parse(body.as_bytes()), Err(Invalid::Field("body" | "psid", _))));
+        assert!(matches!(
+            parse(body.as_bytes()),
+            Err(Invalid::Field("body" | "psid", _))
+        ));
     }
 
     #[test]
