@@ -26,7 +26,11 @@ type Case = (
 const INSTALL: &str = "/fbe/installs/{business}";
 const HANDSHAKE: &str = "?hub.mode=subscribe&hub.challenge=1&hub.verify_token=development-verify-token";
 const FALSE_HANDSHAKE: &str = "?hub.mode=subscribe&hub.challenge=1&hub.verify_token=wrong";
-const CASES: [Case; 17] = [
+const STRANGER: &str = r#"{"user_id": "nobody", "text": "hello"}"#;
+const RETIRED: &str =
+    r#"{"user_id": "1", "text": "hello", "messaging_type": "MESSAGE_TAG", "tag": "ACCOUNT_UPDATE"}"#;
+
+const CASES: [Case; 21] = [
     ("get", INSTALL, "shop-42-unique-id", READER, "", 200),
     ("get", INSTALL, "nobody", READER, "", 404),
     ("get", INSTALL, "shop-42-unique-id", BRAZE, "", 401),
@@ -47,6 +51,10 @@ const CASES: [Case; 17] = [
     ("get", "/messenger/webhook", FALSE_HANDSHAKE, "", "", 403),
     ("post", "/fbe/webhook", "", "", "{}", 401),
     ("post", "/messenger/webhook", "", "", "{}", 401),
+    ("post", "/messenger/send", "", BRAZE, "{}", 400),
+    ("post", "/messenger/send", "", READER, "{}", 401),
+    ("post", "/messenger/send", "", BRAZE, STRANGER, 404),
+    ("post", "/messenger/send", "", BRAZE, RETIRED, 409),
     ("post", "/whatsapp/inbound", "", BRAZE, MESSAGE, 202),
     ("post", "/whatsapp/inbound", "", READER, MESSAGE, 401),
     ("post", "/whatsapp/reply", "", EXTERNAL, "{}", 400),

@@ -113,6 +113,7 @@ mod tests {
         let documents = [
             include_str!("../../../docs/operations.md"),
             include_str!("../../../docs/fbe.md"),
+            include_str!("../../../docs/messenger.md"),
             include_str!("../../../docs/whatsapp.md"),
         ];
         let is_named = |reason: &Reason| {
