@@ -24,6 +24,7 @@ pub mod json;
 pub mod messenger;
 pub mod outbox;
 pub mod personal;
+pub mod sdk_error;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;

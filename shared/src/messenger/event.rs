@@ -89,13 +89,18 @@ impl Event {
     /// Where the conversation came from, if the event says so.
     #[must_use]
     pub fn referral(&self) -> Option<&ReferralSource> {
+        self.referrals().next()
+    }
+
+    /// What the kind says of where the conversation came from, then what stands beside it.
+    pub fn referrals(&self) -> impl Iterator<Item = &ReferralSource> {
         let of_kind = match &self.kind {
             EventKind::Message(message) => message.referral.as_ref(),
             EventKind::Postback(postback) => postback.referral.as_ref(),
             EventKind::Referral(referral) => Some(referral),
             _ => None,
         };
-        of_kind.or(self.referral.as_ref())
+        of_kind.into_iter().chain(&self.referral)
     }
 }
 

@@ -212,6 +212,33 @@ pub fn plan(contact: &Contact, synced: &Synced, others: &Others, settings: &Mess
     }
 }
 
+/// The user on whose profile `contact` stands, as far as is known.
+#[must_use]
+pub fn stands_on<'a>(contact: &'a Contact, synced: &Synced) -> Option<&'a str> {
+    contact.user_id().filter(|_| synced.is_on(contact.user_id()))
+}
+
+/// [`plan`] for a contact that [`stands_on`] a user's profile with others. All that it says is written together: its
+/// window and its consent must not stand beside the id of another.
+#[must_use]
+pub fn plan_whole(contact: &Contact, synced: &Synced, settings: &MessengerSettings) -> SyncPlan {
+    let wanted = wanted(contact, settings);
+    let names = wanted.keys().cloned().chain(unwanted(contact, settings));
+    let before = synced.with_unknown(names);
+    let mut object = contact.user_id().map(user_fields).unwrap_or_default();
+    object.extend(wanted.clone());
+    object.extend(unwanted(contact, settings).map(|name| (name, Value::Null)));
+    SyncPlan {
+        identify: None,
+        attributes: vec![Value::Object(object)].into(),
+        before,
+        after: Synced {
+            attributes: wanted.into(),
+            ..synced.clone()
+        },
+    }
+}
+
 /// The difference, on the profile that carries the contact already.
 fn on_profile(
     fields: Map<String, Value>,

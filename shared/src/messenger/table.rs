@@ -303,13 +303,17 @@ impl Contacts {
             update = update.add("contacts", vec![contact.to_string()]);
         }
         let read = |item: Item| {
-            let keys = item.get("contacts").and_then(|keys| keys.as_ss().ok());
-            let keys = keys.into_iter().flatten().filter_map(|key| key.parse().ok());
-            let mut contacts: Vec<ContactKey> = keys.collect();
+            let mut contacts = on_profile(&item);
             contacts.extend(entering.filter(|key| !contacts.contains(key)).cloned());
             Ok(contacts)
         };
         self.table.claim(update, length, read).await
+    }
+
+    /// The contacts that may ever have been on a user's profile.
+    pub async fn on_user(&self, user_id: &str) -> Result<Vec<ContactKey>, StoreError> {
+        let item = self.table.get(key(format!("user#{user_id}"))).await?;
+        Ok(item.as_ref().map(on_profile).unwrap_or_default())
     }
 
     /// Writes what is true from now on, whatever becomes of what follows. `false` if the lease had expired and another
@@ -333,6 +337,15 @@ impl Contacts {
     pub fn now(&self) -> Timestamp {
         self.table.now()
     }
+}
+
+/// The contacts that a user's record names.
+fn on_profile(user: &Item) -> Vec<ContactKey> {
+    let keys = user.get("contacts").and_then(|keys| keys.as_ss().ok());
+    keys.into_iter()
+        .flatten()
+        .filter_map(|key| key.parse().ok())
+        .collect()
 }
 
 /// What items of the table say.

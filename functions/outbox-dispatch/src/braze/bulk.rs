@@ -156,6 +156,7 @@ impl Run<'_> {
             }
             if let Err(error) = self.part(&mut part, &mut open).await {
                 self.gate.failed(&error);
+                self.refusals.failed(&error, self.braze.now());
                 self.settle(&part.objects, &error);
                 behind.extend(part.objects.iter().map(|object| (object.user, error.clone())));
             }
@@ -201,7 +202,7 @@ impl Run<'_> {
             }
             // Nothing of the request was taken: leave those out that Braze named, try the rest.
             Err(BrazeError::Rejected { errors, .. })
-                if errors.iter().any(|error| self.position(request, error).is_some()) =>
+                if errors.iter().any(|error| self.is_named(request, error)) =>
             {
                 open.parts.push_front(Part {
                     objects: self.reject(request, &errors),
@@ -313,6 +314,11 @@ impl Run<'_> {
         position(self.endpoint, request, error)
     }
 
+    /// Whether Braze says which object it means. What stands in its place says of one object alone no more than of many.
+    fn is_named(&self, request: &[Object], error: &ObjectError) -> bool {
+        error.code.is_some() || named(self.endpoint, request, error).is_some()
+    }
+
     fn rejected(&self, errors: &[ObjectError]) -> BrazeError {
         let what = self.endpoint.rejected();
         BrazeError::Rejected {
@@ -326,9 +332,14 @@ impl Run<'_> {
 
 /// The object that Braze means. Of a request with one object it is that one, whatever it says.
 fn position(endpoint: Endpoint, request: &[Object], error: &ObjectError) -> Option<Object> {
-    if let [object] = request {
-        return Some(*object);
+    match request {
+        [object] => Some(*object),
+        _ => named(endpoint, request, error),
     }
+}
+
+/// The object that Braze names.
+fn named(endpoint: Endpoint, request: &[Object], error: &ObjectError) -> Option<Object> {
     let index = error.index?;
     if endpoint == Endpoint::Identify {
         return request.get(index).copied();

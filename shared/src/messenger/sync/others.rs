@@ -8,10 +8,14 @@ use serde_json::Value;
 use super::{Profile, Stored, wanted};
 use crate::messenger::key::ContactKey;
 use crate::messenger::settings::MessengerSettings;
+use crate::personal::Personal;
 
 /// By user, the contacts that were ever about to be moved there, but for the one that a plan is made for.
 #[derive(Debug, Clone, Default)]
-pub struct Others(BTreeMap<String, Vec<(ContactKey, Option<Stored>)>>);
+pub struct Others(Personal<BTreeMap<String, Vec<Other>>>);
+
+/// A contact, with its record if it still has one.
+type Other = (ContactKey, Option<Stored>);
 
 impl Others {
     /// Adds a contact of `user_id`, with its record if it still has one.
@@ -54,12 +58,23 @@ impl Others {
         left
     }
 
+    /// Whether another contact is on the user's profile, as far as is known.
+    #[must_use]
+    pub fn stand_on(&self, user_id: &str) -> bool {
+        self.of(user_id).any(|(_, stored)| {
+            stored.as_ref().is_some_and(|Stored { synced, .. }| {
+                let is_there = matches!(&synced.profile, Profile::User(known) if known.as_str() == user_id);
+                is_there || synced.tried.contains_key(user_id)
+            })
+        })
+    }
+
     /// Whether another contact was ever moved to the user.
     pub(super) fn are_on(&self, user_id: &str) -> bool {
         self.of(user_id).next().is_some()
     }
 
-    fn of(&self, user_id: &str) -> impl Iterator<Item = &(ContactKey, Option<Stored>)> {
+    fn of(&self, user_id: &str) -> impl Iterator<Item = &Other> {
         self.0.get(user_id).into_iter().flatten()
     }
 }
