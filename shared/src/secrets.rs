@@ -243,7 +243,7 @@ pub struct MetaSecret {
     pub partner_system_user_token: Option<SecretString>,
 }
 
-/// Of a field that webhooks can do without nothing may stop them: whatever is no token is left out.
+/// The field is optional: malformed entries are ignored rather than the secret refused.
 fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, SecretString>, D::Error> {
     let tokens = match Value::deserialize(deserializer)? {
         Value::Object(tokens) => tokens,

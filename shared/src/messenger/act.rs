@@ -88,7 +88,7 @@ impl Event {
 /// What an act means for a contact. Each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// The page's doing, or a receipt: no contact comes from it.
+    /// An act of the page, or a receipt: it makes no contact.
     Nothing,
     /// There is such a person, though it was not their doing.
     Contact,

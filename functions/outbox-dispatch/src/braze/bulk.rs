@@ -1,8 +1,8 @@
-//! Many users' objects in as few requests as an endpoint's limits allow, each object with its own fate.
+//! Many users' objects in as few requests as an endpoint's limits allow, with a result for each object.
 //!
-//! An answer that names objects is mapped back to them. A request that is refused as a whole is halved until the
-//! object at fault stands alone, so one bad object costs its neighbours nothing; unless the refusal is about the
-//! caller, see [`refusals`](super::refusals).
+//! An answer that names objects is mapped back to them. A request that is refused as a whole is bisected until the bad
+//! object is isolated, so that the others are taken; unless the refusal is about the caller, see
+//! [`refusals`](super::refusals).
 //!
 //! Once Braze throttles, is out of reach, refuses the key or refuses everything, requests that have not started are not
 //! sent, and their objects get the same error. After `last_start` it is [`BrazeError::OutOfTime`].
@@ -242,8 +242,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Of a request that was taken but for objects that Braze does not name. Attributes can be written again, to
-    /// find those at fault; an event would count twice, so these are given up for an operator to look at.
+    /// Partial success without indices: attributes are sent again in smaller requests, since they are idempotent; events
+    /// are not, and are given up for an operator to look at.
     fn unnamed(&self, part: &Part, rest: Vec<Object>, error: &BrazeError, open: &mut Open) {
         let (attributes, events): (Vec<Object>, Vec<Object>) = rest
             .into_iter()

@@ -1,7 +1,7 @@
 //! Whether a refusal is about the content or about the caller.
 //!
 //! Braze names the objects at fault, mostly. A 400 that names none may be about one object of the request, or about
-//! whoever sends it: a wrong path, a proxy that answers in Braze's place, a setting of the account. The second kind
+//! the sender: a wrong path, a proxy that answers in Braze's place, a setting of the account. The second kind
 //! meets everything alike, so what tells them apart is whether Braze takes something else. An object is given up only
 //! if it was refused alone and something else was taken after its first refusal. Refusals of two that have nothing in
 //! common, with nothing taken in between, are a fault of the configuration: nothing is given up, and Braze is probed

@@ -1,5 +1,5 @@
-//! The other contacts that Braze may hold on a user's profile: somebody may write from two accounts, or to two
-//! pages whose ids are kept in one attribute.
+//! The other contacts on a user's profile: a user may write from two accounts, or to two pages whose ids are kept in
+//! one attribute.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,8 +38,8 @@ impl Others {
         names: BTreeSet<String>,
         settings: &MessengerSettings,
     ) -> BTreeMap<String, Value> {
-        // Only what the other counts on, and will take back one day: also if it is about to leave, for it may think
-        // better of it before it has left.
+        // Only what the other has written and will take back. One that is about to leave counts as well: the move may
+        // be cancelled.
         let there = self.of(user_id).filter_map(|(_, stored)| {
             let Stored { contact, synced } = stored.as_ref()?;
             let written: BTreeSet<&String> = match &synced.profile {
