@@ -169,6 +169,7 @@ impl Stack {
             ("AWS_LAMBDA_FUNCTION_VERSION", "1".to_owned()),
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256".to_owned()),
             ("META_SECRET_ID", "meta".to_owned()),
+            ("PARTNER_SECRET_ID", "partner".to_owned()),
             ("LINK_SECRET_ID", "link".to_owned()),
             ("BRAZE_SECRET_ID", "braze".to_owned()),
             ("RELAY_SECRET_ID", "relay".to_owned()),

@@ -1,4 +1,4 @@
-//! Braze, Graph and the external system, played on this machine where no real one is named.
+//! Braze, Graph, the external system and the partner's platform, played on this machine where no real one is named.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use shared::clock::Clock;
-use shared::secrets::{BrazeSecret, MetaSecret, RelaySecret};
+use shared::secrets::{BrazeSecret, MetaSecret, PartnerSecret, RelaySecret};
 use testkit::braze::{self, FakeBraze};
 use testkit::external_system::{self, ExternalSystem};
 use testkit::graph::{self, FakeGraph};
+use testkit::partner::FakePartner;
 
 use crate::output::usage;
 
@@ -26,6 +27,8 @@ pub struct Fakes {
     pub graph: Option<Arc<FakeGraph>>,
     /// The brand's chatbot or agent desk. It echoes.
     pub external_system: Option<ExternalSystem>,
+    /// The partner's platform.
+    pub partner: Option<FakePartner>,
 }
 
 impl Fakes {
@@ -44,6 +47,7 @@ impl Fakes {
             braze: None,
             graph: None,
             external_system: None,
+            partner: None,
         };
         let missing = |settings: &BTreeMap<String, String>, name: &str| !settings.contains_key(name);
         if missing(settings, "BRAZE_REST_ENDPOINT") {
@@ -58,6 +62,12 @@ impl Fakes {
             let fake = FakeBraze::start(options).await?;
             settings.insert("BRAZE_REST_ENDPOINT".to_owned(), fake.url());
             fakes.braze = Some(fake);
+        }
+        if missing(settings, "PARTNER_WEBHOOK_URL") {
+            let secret: PartnerSecret = read(secrets, "partner")?;
+            let fake = FakePartner::start(secret.signing_secret.expose_secret(), false).await?;
+            settings.insert("PARTNER_WEBHOOK_URL".to_owned(), fake.url());
+            fakes.partner = Some(fake);
         }
         if missing(settings, "GRAPH_API_URL") {
             let secret: MetaSecret = read(secrets, "meta")?;
@@ -117,6 +127,10 @@ impl Fakes {
         };
         [
             of("Braze", self.braze.as_ref().map(FakeBraze::take_refusals)),
+            of(
+                "partner's platform",
+                self.partner.as_ref().map(FakePartner::take_refusals),
+            ),
             of("Graph", self.graph.as_ref().map(|fake| fake.take_refusals())),
             of(
                 "external system",

@@ -10,28 +10,34 @@ use shared::json;
 use testkit::graph::{FakeGraph, Install};
 use testkit::lambda::{Handler, handler};
 
+/// When the last webhook of each install was sent, by business and Business Manager: an older one that comes late changes
+/// nothing.
+type LatestWebhooks = HashMap<(String, Option<String>), i64>;
+
 /// The function, with a Graph behind it that knows what the accepted webhooks told of installs.
 pub(crate) fn learning(function: Handler, graph: Arc<FakeGraph>) -> Handler {
-    // When each business was last told of; an older webhook that comes late is no news.
-    let told: Arc<Mutex<HashMap<String, i64>>> = Arc::default();
+    let latest: Arc<Mutex<LatestWebhooks>> = Arc::default();
     handler(move |event: Value| {
-        let (function, graph, told) = (function.clone(), graph.clone(), told.clone());
+        let (function, graph, latest) = (function.clone(), graph.clone(), latest.clone());
         async move {
             // Before the function is asked, as its follow-ups may be quicker than its answer; a forged request
             // teaches the fake something untrue and changes nothing that is stored.
             for (time, value) in installs(&event) {
                 let business = value.get("business_id").and_then(Value::as_str);
                 let Some(business) = business else { continue };
-                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                let last = told.entry(business.to_owned()).or_insert(time);
+                let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+                let manager = value.get("business_manager_id").and_then(Value::as_str);
+                let install = (business.to_owned(), manager.map(str::to_owned));
+                let last = latest.entry(install).or_insert(time);
                 if time < *last {
                     continue;
                 }
                 *last = time;
-                drop(told);
-                match Install::from_webhook(&value) {
-                    Some(install) => graph.set_install(install),
-                    None => graph.change_install(business, None),
+                drop(latest);
+                match (Install::from_webhook(&value), manager) {
+                    (Some(install), _) => graph.set_install(install),
+                    (None, Some(manager)) => graph.remove_install(business, manager),
+                    (None, None) => graph.change_install(business, None),
                 }
             }
             function(event).await

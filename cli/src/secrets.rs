@@ -19,8 +19,8 @@ use crate::payloads::{Credential, Sender};
 /// The name of the local stack: its secrets are `local/meta` and so on.
 pub(crate) const STACK_NAME: &str = "local";
 
-/// Names of the four secrets that people fill in.
-pub(crate) const NAMES: [&str; 4] = ["meta", "braze", "relay", "link"];
+/// Names of the secrets that a stack has from the start.
+pub(crate) const NAMES: [&str; 5] = ["meta", "braze", "relay", "link", "partner"];
 
 /// The secrets of a stack that nobody gave any. They are printed and protect nothing.
 #[must_use]
@@ -39,6 +39,11 @@ pub fn development() -> Value {
             "signing_secret": "whsec_ZGV2ZWxvcG1lbnQtc2lnbmluZy1zZWNyZXQtMDAwMDA=",
         },
         "link": { "signing_key": "development-link-signing-key-000000" },
+        "partner": {
+            "api_token": "development-partner-api-token",
+            // base64 of `development-partner-secret-00000`
+            "signing_secret": "whsec_ZGV2ZWxvcG1lbnQtcGFydG5lci1zZWNyZXQtMDAwMDA=",
+        },
     })
 }
 
@@ -52,7 +57,7 @@ pub(crate) fn read_file(path: &Path) -> anyhow::Result<Value> {
     for (name, value) in given {
         if !NAMES.contains(&name.as_str()) || !value.is_object() {
             return Err(output::usage(format!(
-                "{}: `{name}` is not one of the objects meta, braze, relay and link",
+                "{}: `{name}` is not one of the objects meta, braze, relay, link and partner",
                 path.display()
             )));
         }
@@ -85,7 +90,7 @@ pub(crate) struct SecretArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "secrets")]
     stack: Option<String>,
 
-    /// Take the secrets of this file: {"meta":{…},"braze":{…},"relay":{…},"link":{…}}
+    /// Take the secrets of this file: {"meta":{…},"braze":{…},"relay":{…},"link":{…},"partner":{…}}
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
 

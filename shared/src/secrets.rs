@@ -387,8 +387,26 @@ impl RelaySecret {
     }
 
     /// The tokens that open `/whatsapp/inbound`.
-    pub fn inbound_tokens(&self) -> impl Iterator<Item = &SecretString> {
+    pub fn inbound_tokens(&self) -> impl Iterator<Item = &SecretString> + Clone {
         std::iter::once(&self.inbound_token).chain(&self.previous_inbound_token)
+    }
+}
+
+/// `<stack>/partner`
+#[derive(Debug, Deserialize)]
+pub struct PartnerSecret {
+    /// The bearer token of `/fbe/installs`.
+    pub api_token: SecretString,
+    /// Still accepted after a rotation.
+    pub previous_api_token: Option<SecretString>,
+    /// Standard Webhooks key, `whsec_…`, that notices to the partner's platform are signed with.
+    pub signing_secret: SecretString,
+}
+
+impl PartnerSecret {
+    /// The tokens that open `/fbe/installs`.
+    pub fn api_tokens(&self) -> impl Iterator<Item = &SecretString> + Clone {
+        std::iter::once(&self.api_token).chain(&self.previous_api_token)
     }
 }
 

@@ -48,6 +48,8 @@ pub const UNREADABLE_ITEMS: &str = "UnreadableItems";
 pub const OLDEST_DUE_SECONDS: &str = "OldestDueSeconds";
 /// Removals of businesses that are not installed, or that name another Business Manager: nothing was changed.
 pub const FBE_FOREIGN_REMOVALS: &str = "FbeForeignRemovals";
+/// A business is claimed by another Business Manager than its owner, or belongs to another one now.
+pub const FBE_MANAGER_CHANGES: &str = "FbeManagerChanges";
 /// Installs that Graph does not know although no removal was announced.
 pub const FBE_UNKNOWN_AT_GRAPH: &str = "FbeUnknownAtGraph";
 /// Pixels that more than one business claims.

@@ -217,7 +217,7 @@ impl House {
 
 /// What the secrets hold, by their logical ids.
 #[must_use]
-pub fn secrets() -> [(&'static str, Value); 4] {
+pub fn secrets() -> [(&'static str, Value); 5] {
     [
         (
             "MetaSecret",
@@ -227,6 +227,10 @@ pub fn secrets() -> [(&'static str, Value); 4] {
             }),
         ),
         ("LinkSecret", json!({ "signing_key": LINK_KEY })),
+        (
+            "PartnerSecret",
+            json!({ "api_token": "partner-api-token-of-the-tests", "signing_secret": SIGNING_SECRET }),
+        ),
         ("BrazeSecret", json!({ "api_key": BRAZE_KEY })),
         (
             "RelaySecret",

@@ -30,6 +30,7 @@ pub mod graph;
 mod history;
 pub mod house;
 pub mod lambda;
+pub mod partner;
 mod server;
 pub mod signer;
 pub mod template;

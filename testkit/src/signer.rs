@@ -1,5 +1,6 @@
 //! What real senders put on their requests: signatures, and the event that API Gateway makes of a request.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use base64::Engine as _;
@@ -61,6 +62,21 @@ pub fn standard_webhooks_headers(
     ])
 }
 
+/// Whether the headers sign exactly this body with `secret`, whatever time they name.
+#[must_use]
+pub fn is_signed(secret: &str, headers: &HeaderMap, body: &[u8]) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let (Some(id), Some(signature)) = (text(HEADER_WEBHOOK_ID), text(HEADER_WEBHOOK_SIGNATURE)) else {
+        return false;
+    };
+    let seconds = text(HEADER_WEBHOOK_TIMESTAMP).and_then(|seconds| seconds.parse().ok());
+    let Some(at) = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()) else {
+        return false;
+    };
+    let signed = standard_webhooks_headers(secret, id, at, body);
+    signed.is_ok_and(|[_, _, (_, right)]| right == signature)
+}
+
 /// The event that an API Gateway HTTP API (payload format 2.0) hands to a Lambda function for a request.
 ///
 /// As [`request_event`] makes it, but to be kept in a file: ids are always the same, and so is the time of receipt,
@@ -97,7 +113,12 @@ pub fn gateway_event(
         body: Bytes::copy_from_slice(body),
         source: SocketAddr::from((Ipv4Addr::new(203, 0, 113, 7), 443)),
     };
-    let mut event = request_event(&request, &format!("{method} {path}"), time::start());
+    let mut event = request_event(
+        &request,
+        &format!("{method} {path}"),
+        &BTreeMap::new(),
+        time::start(),
+    );
     if let Some(id) = event.pointer_mut("/requestContext/requestId") {
         *id = "JKJaXmPLvHcESHA=".into();
     }

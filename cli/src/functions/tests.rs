@@ -14,6 +14,7 @@ use testkit::braze::{self, Endpoint, FakeBraze, faults};
 use testkit::external_system::{self, Behaviour, ExternalSystem};
 use testkit::graph::{self, Edge, FakeGraph, Install};
 use testkit::lambda::{StreamDriver, StreamSource};
+use testkit::partner::FakePartner;
 use testkit::signer;
 use testkit::template::{Function, Power, Template};
 use testkit::time;
@@ -118,6 +119,7 @@ struct Stack {
     braze: FakeBraze,
     external_system: ExternalSystem,
     graph: FakeGraph,
+    partner: FakePartner,
     clock: Clock,
     template: Template,
     handlers: BTreeMap<String, Handler>,
@@ -149,6 +151,10 @@ impl Stack {
             .drained(false);
         let external_system = ExternalSystem::start(options).await.unwrap();
 
+        let partner = FakePartner::start(secret("/partner/signing_secret"), false)
+            .await
+            .unwrap();
+
         let mut handlers = BTreeMap::new();
         for function in template.functions() {
             let mut environment = environment(function);
@@ -156,6 +162,7 @@ impl Stack {
                 ("BRAZE_REST_ENDPOINT", braze.url()),
                 ("GRAPH_API_URL", graph.url()),
                 ("EXTERNAL_SYSTEM_URL", external_system.url()),
+                ("PARTNER_WEBHOOK_URL", partner.url()),
                 ("REPLY_CAMPAIGN_ID", "reply".to_owned()),
                 ("MESSENGER_EVENTS", "message,postback".to_owned()),
                 ("RETRY_BASE_SECONDS", "1".to_owned()),
@@ -180,6 +187,7 @@ impl Stack {
             braze,
             external_system,
             graph,
+            partner,
             clock,
             template,
             handlers,
@@ -358,6 +366,12 @@ async fn installs(stack: &Stack) {
         stack.deliver("fbe", &recorded("fbe", case)).await;
         stack.settle().await;
     }
+    // The install of the first Business Manager arrives after another one's.
+    for case in ["install_other_manager", "install"] {
+        let body = String::from_utf8(recorded("fbe", case)).unwrap();
+        let body = body.replace("shop-42-unique-id", "shop-46");
+        stack.deliver("fbe", body.as_bytes()).await;
+    }
     // Another one comes without a token, and the partner's own asks for one.
     let tokenless = String::from_utf8(recorded("fbe", "install_without_token")).unwrap();
     let tokenless = tokenless.replace("shop-42-unique-id", "shop-43");
@@ -397,6 +411,28 @@ async fn installs(stack: &Stack) {
         assert!(time::eventually(async || asked()).await);
     }
     stack.settle().await;
+    // Another Business Manager claims a business that Graph knows nothing of, with a token that needs no exchange.
+    for case in ["install", "install_other_manager"] {
+        let body = String::from_utf8(recorded("fbe", case)).unwrap();
+        let body = body
+            .replace("shop-42-unique-id", "shop-45")
+            .replace("\"token_type\":\"User\"", "\"token_type\":\"System User\"");
+        stack.deliver("fbe", body.as_bytes()).await;
+        stack.settle().await;
+    }
+    stack
+        .deliver("fbe", &recorded("fbe", "business_integration_update"))
+        .await;
+    stack.settle().await;
+    // The partner's platform asks.
+    let token = ("authorization", "Bearer development-partner-api-token");
+    stack
+        .request("GET", "/fbe/installs", "pixel_id=1964583793745557", &[token], b"")
+        .await;
+    assert!(
+        !stack.partner.notices().is_empty(),
+        "the partner's platform is told"
+    );
     // Graph knows nothing of it any more, and says so before Meta's webhook does.
     stack.graph.change_install("shop-42-unique-id", None);
     stack.tick("reconcile").await;

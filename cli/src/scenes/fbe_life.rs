@@ -1,4 +1,5 @@
-//! The whole life of a business: it installs the app, takes its pixel away, drifts at Graph, and leaves.
+//! The whole life of a business: it installs the app, takes its pixel away, drifts at Graph, has a feature switched off
+//! at Meta, is claimed by another Business Manager, and leaves. The partner's platform is notified like the business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -18,6 +19,7 @@ use shared::fbe::table::{Installs, Stored};
 use shared::outbox::Outbox;
 use testkit::braze::{CustomEvent, FakeBraze};
 use testkit::graph::FakeGraph;
+use testkit::partner::FakePartner;
 
 use crate::inspect::{self, INSTALLS, OUTBOX};
 use crate::payloads::{self, Payload, Sender};
@@ -53,7 +55,7 @@ type Off = BTreeMap<String, String>;
 
 /// What must have come of a step.
 struct Expected {
-    /// The notice's `change`, of exactly one new notice.
+    /// The notice's `change`, of exactly one new notice; empty: there is none.
     change: &'static str,
     on: &'static [&'static str],
     off: &'static [(&'static str, &'static str)],
@@ -82,6 +84,20 @@ const DRIFTED: Expected = Expected {
     drift: &["ad_account_id"],
     installed: true,
 };
+const SWITCHED_OFF: Expected = Expected {
+    change: "updated",
+    on: &["fb_shop"],
+    off: &[
+        ("ads", "ad_account_id"),
+        ("catalog", "switched_on_at_meta"),
+        ("pixel", "pixel_id"),
+    ],
+    ..DRIFTED
+};
+const AS_BEFORE: Expected = Expected {
+    change: "",
+    ..SWITCHED_OFF
+};
 const UNINSTALLED: Expected = Expected {
     change: "uninstalled",
     on: &[],
@@ -100,12 +116,12 @@ const UNINSTALLED: Expected = Expected {
 /// # Errors
 ///
 /// When the stack does not answer, cannot be looked into, or has no fakes. What only went otherwise than it
-/// should is told in the steps.
+/// should stands in the steps.
 pub(crate) async fn play(stack: &LocalStack, client: &reqwest::Client) -> anyhow::Result<Vec<Step>> {
     let scene = Scene::of(stack, client)?;
     let mut steps = Vec::new();
     // Meta's times are whole seconds, and the order of two events is by their times.
-    let begin = stack.clock().now() - SignedDuration::from_secs(30);
+    let begin = stack.clock().now() - SignedDuration::from_mins(1);
     let second = |n: i64| begin + SignedDuration::from_secs(10 * n);
     for (title, case, at, expected) in [
         (
@@ -130,9 +146,34 @@ pub(crate) async fn play(stack: &LocalStack, client: &reqwest::Client) -> anyhow
     let title = "Graph takes the ad account away and tells nobody; the bridge compares".to_owned();
     steps.push(scene.step(title, mark, &DRIFTED).await?);
     let mark = scene.mark();
+    scene.graph.switch_off(BUSINESS, "catalog");
+    scene.compare().await?;
+    let title = "the catalog is switched off at Meta; the bridge compares".to_owned();
+    steps.push(scene.step(title, mark, &SWITCHED_OFF).await?);
+    for (title, case, at) in [
+        (
+            "another Business Manager installs the app under the same id, and changes nothing",
+            "fbe/install_other_manager",
+            second(3),
+        ),
+        (
+            "it removes the app again",
+            "fbe/uninstall_other_manager",
+            second(4),
+        ),
+    ] {
+        let mark = scene.mark();
+        let title = format!("{title}: {}", scene.post(case, at).await?);
+        let mut step = scene.step(title, mark, &AS_BEFORE).await?;
+        scene
+            .claims(&mut step, case == "fbe/install_other_manager")
+            .await?;
+        steps.push(step);
+    }
+    let mark = scene.mark();
     let title = format!(
         "it removes the app: {}",
-        scene.post("fbe/uninstall", second(2)).await?
+        scene.post("fbe/uninstall", second(5)).await?
     );
     steps.push(scene.step(title, mark, &UNINSTALLED).await?);
     Ok(steps)
@@ -143,6 +184,7 @@ struct Scene<'a> {
     client: &'a reqwest::Client,
     graph: &'a FakeGraph,
     braze: &'a FakeBraze,
+    partner: &'a FakePartner,
     outbox: Outbox,
     installs: Installs,
     secrets: BusinessSecrets,
@@ -152,6 +194,8 @@ struct Scene<'a> {
 struct Before {
     fakes: Mark,
     notices: usize,
+    /// At the partner's platform.
+    partner: usize,
 }
 
 impl<'a> Scene<'a> {
@@ -173,6 +217,10 @@ impl<'a> Scene<'a> {
             client,
             graph: fakes.graph.as_deref().context("Graph is not played here")?,
             braze: fakes.braze.as_ref().context("Braze is not played here")?,
+            partner: fakes
+                .partner
+                .as_ref()
+                .context("the partner's platform is not played here")?,
             installs: Installs::new(
                 stack.dynamodb().clone(),
                 table(INSTALLS)?,
@@ -188,12 +236,49 @@ impl<'a> Scene<'a> {
         Before {
             fakes: Mark::of(self.stack.fakes()),
             notices: self.notices().len(),
+            partner: self.told_partner().len(),
         }
     }
 
     fn notices(&self) -> Vec<CustomEvent> {
         let profile = self.braze.profile(BUSINESS);
         profile.map(|profile| profile.events).unwrap_or_default()
+    }
+
+    /// The changes of this business that the partner's platform was notified of.
+    fn told_partner(&self) -> Vec<String> {
+        let notices = self.partner.notices().into_iter();
+        let text = |body: &Value, name: &str| {
+            let text = body.pointer(&format!("/data/{name}")).and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        };
+        notices
+            .filter(|notice| text(&notice.body, "business") == BUSINESS)
+            .map(|notice| text(&notice.body, "change"))
+            .collect()
+    }
+
+    /// Whether another Business Manager claims the business.
+    async fn claims(&self, step: &mut Step, expected: bool) -> anyhow::Result<()> {
+        let stored = self.installs.read(BUSINESS).await?;
+        let install = stored.context("the business is not stored")?.install;
+        let claims: Vec<&str> = install
+            .claims()
+            .iter()
+            .filter_map(|claim| claim.business_manager_id.as_deref())
+            .collect();
+        step.line(format_args!(
+            "claims  {}",
+            if claims.is_empty() {
+                "none".to_owned()
+            } else {
+                format!("of Business Manager {}", claims.join(", "))
+            }
+        ));
+        if claims.is_empty() == expected {
+            step.is_off("the other Business Manager's claim is not as it should be");
+        }
+        Ok(())
     }
 
     /// Posts a recorded webhook as this business's, signed, as if it happened at `at`. Gives the status.
@@ -215,6 +300,10 @@ impl<'a> Scene<'a> {
         let mut install = self.graph.install(BUSINESS).context("Graph knows no install")?;
         without_ad_account(&mut install);
         self.graph.change_install(BUSINESS, Some(install));
+        self.compare().await
+    }
+
+    async fn compare(&self) -> anyhow::Result<()> {
         let item = reconcile_item(BUSINESS, "demand", self.stack.clock().now(), None);
         self.outbox.add(&item).await?;
         Ok(())
@@ -242,6 +331,10 @@ impl<'a> Scene<'a> {
         step.features(&stored.install, expected);
         step.drift(&stored.install, expected);
         step.notices(self.notices().get(before.notices..).unwrap_or_default(), expected);
+        step.partner(
+            self.told_partner().get(before.partner..).unwrap_or_default(),
+            expected,
+        );
         self.token(&mut step, &stored.install, expected).await?;
         self.catalog(&mut step, &stored, expected);
         Ok(step)
@@ -358,7 +451,7 @@ impl Step {
         if install.status != status {
             self.is_off(format_args!("it is {:?} instead of {status:?}", install.status));
         }
-        // A removed business has no features that could be off; the notice tells what went.
+        // A removed business has no features that could be off; the notice says what went.
         let wanted_off = if expected.installed { expected.off } else { &[] };
         if on != set(expected.on) || off != map(wanted_off) {
             self.is_off(format_args!(
@@ -402,6 +495,9 @@ impl Step {
             ));
         }
         let wanted = (expected.change.to_owned(), set(expected.on), map(expected.off));
+        if expected.change.is_empty() && new.is_empty() {
+            return;
+        }
         let is_right = match new {
             [notice] => notice.name == "fbe_install_updated" && told(notice) == wanted,
             _ => false,
@@ -412,6 +508,26 @@ impl Step {
                 wanted.0,
                 listed(&wanted.1),
                 lacking(&wanted.2)
+            ));
+        }
+    }
+}
+
+impl Step {
+    /// The partner's platform is notified like the business.
+    fn partner(&mut self, new: &[String], expected: &Expected) {
+        for change in new {
+            self.line(format_args!(
+                "partner fbe.install.updated {change}, its signature is right"
+            ));
+        }
+        let wanted: Vec<&str> = Some(expected.change)
+            .into_iter()
+            .filter(|change| !change.is_empty())
+            .collect();
+        if new != wanted {
+            self.is_off(format_args!(
+                "the partner's platform was told {new:?} instead of {wanted:?}"
             ));
         }
     }

@@ -6,6 +6,7 @@ mod dead;
 mod events;
 mod fbe;
 mod house;
+mod openapi;
 mod order;
 mod process;
 mod usage;

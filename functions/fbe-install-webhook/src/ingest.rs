@@ -1,5 +1,5 @@
 //! From events to what is stored. For each business: read what is known, decide, write the token to its secret,
-//! commit; and start over if somebody else committed in between.
+//! commit; and start over after a conflict.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,12 @@ use shared::clock::Clock;
 use shared::fbe::decide::decide;
 use shared::fbe::event::{BusinessIntegrationEvent, InstallEvent};
 use shared::fbe::install::Install;
-use shared::fbe::plan::{Outcome, SecretChange};
+use shared::fbe::manager::TokenState;
+use shared::fbe::plan::{Outcome, Plan, SecretChange, reconcile_manager_item};
 use shared::fbe::secrets::{BusinessSecrets, Expected};
-use shared::fbe::settings::FbeSettings;
+use shared::fbe::settings::Configured;
 use shared::fbe::table::Installs;
+use shared::outbox::OutboxItem;
 use shared::secrets::SecretError;
 use shared::store::{Rounds, StoreError};
 use shared::telemetry;
@@ -45,12 +47,12 @@ impl From<StoreError> for Failure {
 pub(crate) struct Ingest {
     pub(crate) installs: Installs,
     pub(crate) secrets: BusinessSecrets,
-    pub(crate) settings: FbeSettings,
+    pub(crate) configured: Configured,
     pub(crate) clock: Clock,
 }
 
 impl Ingest {
-    /// Makes everything durable. All businesses are tried, whatever one of them fails with; the failure is given
+    /// Makes everything durable. All businesses are tried, also after a failure, which is returned
     /// afterwards, and Meta's redelivery finds the others done.
     pub(crate) async fn all(
         &self,
@@ -86,16 +88,25 @@ impl Ingest {
         for event in &events {
             let mut rounds = Rounds::new(CONTENDED);
             loop {
-                let plan = decide(stored.as_ref(), event, &self.settings, self.clock.now());
+                let plan = decide(stored.as_ref(), event, self.configured, self.clock.now());
+                let manager = event.business_manager_id.as_deref();
                 // The token first: a commit must never name one that is not there.
-                let written = match &plan.secret {
-                    SecretChange::Put(content) if stored.is_none() => Some((content, Expected::Absent)),
-                    SecretChange::Put(content) => Some((content, Expected::Present)),
-                    SecretChange::RestoreAndPut(content) => Some((content, Expected::Deleted)),
-                    SecretChange::None | SecretChange::ScheduleDelete => None,
-                };
-                if let Some((content, expected)) = written {
-                    self.secrets.write(&id, content, expected).await?;
+                let secrets = &self.secrets;
+                if let Some(token) = displaced(stored.as_ref(), &plan) {
+                    secrets.keep(&id, token).await?;
+                }
+                match &plan.secret {
+                    SecretChange::Put(content) if stored.is_none() => {
+                        secrets.write(&id, content, manager, Expected::Absent).await?;
+                    }
+                    SecretChange::Put(content) => {
+                        secrets.write(&id, content, manager, Expected::Present).await?;
+                    }
+                    SecretChange::RestoreAndPut(content) => {
+                        secrets.write(&id, content, manager, Expected::Deleted).await?;
+                    }
+                    SecretChange::PutClaim(content) => secrets.write_claim(&id, content, manager).await?,
+                    SecretChange::None | SecretChange::DropClaim | SecretChange::ScheduleDelete => {}
                 }
                 if let Some(next) = plan.install {
                     if !self.installs.commit(&next, &plan.outbox, plan.wake).await? {
@@ -105,8 +116,10 @@ impl Ingest {
                     }
                     stored = Some(next);
                 }
-                if plan.secret == SecretChange::ScheduleDelete {
-                    self.secrets.schedule_deletion(&id).await?;
+                match plan.secret {
+                    SecretChange::ScheduleDelete => secrets.schedule_deletion(&id).await?,
+                    SecretChange::DropClaim => secrets.drop_claim(&id, manager, event.stamp.at).await?,
+                    _ => {}
                 }
                 report(&id, plan.outcome);
                 break;
@@ -115,7 +128,8 @@ impl Ingest {
         Ok(())
     }
 
-    /// Business Integration events: recorded under their Business Manager, the only thing that they name.
+    /// Business Integration events: recorded under their Business Manager, the only thing that they name. Its
+    /// businesses are compared with Graph at once.
     async fn business_manager(
         &self,
         id: String,
@@ -136,7 +150,13 @@ impl Ingest {
                 version: before.version + 1,
                 ..next
             };
-            if self.installs.commit(&next, &[], false).await? {
+            // What has changed for its businesses, Graph says.
+            let follow_ups: Vec<OutboxItem> = events
+                .iter()
+                .filter(|event| !before.integrations.iter().any(|known| known.stamp == event.stamp))
+                .map(|event| reconcile_manager_item(&event.business_manager_id, &event.stamp))
+                .collect();
+            if self.installs.commit(&next, &follow_ups, false).await? {
                 tracing::info!(events = events.len(), "business integration events were recorded");
                 return Ok(());
             }
@@ -150,15 +170,33 @@ impl Ingest {
     }
 }
 
+/// The token in force that becomes a claim's by the plan, and is about to lose its place as the secret's current version.
+fn displaced<'a>(stored: Option<&'a Install>, plan: &Plan) -> Option<&'a TokenState> {
+    let token = stored?.token.as_ref()?;
+    let claims = plan.install.as_ref()?.claims();
+    let mut kept = claims.iter().filter_map(|claim| claim.token.as_ref());
+    kept.any(|kept| kept.version == token.version).then_some(token)
+}
+
 fn report(id: &str, outcome: Outcome) {
     let foreign = matches!(
         outcome,
         Outcome::UnknownUninstall | Outcome::ForeignBusinessManager
     );
     metrics::counter!(telemetry::FBE_FOREIGN_REMOVALS).increment(u64::from(foreign));
+    let (business, outcome_name) = (telemetry::pseudonym(id), <&str>::from(outcome));
+    if matches!(outcome, Outcome::Claimed | Outcome::OwnerChanged) {
+        metrics::counter!(telemetry::FBE_MANAGER_CHANGES).increment(1);
+        tracing::warn!(
+            fbe.business = business,
+            fbe.outcome = outcome_name,
+            "more than one Business Manager has installed the app for a business; `bridge fbe show` names them"
+        );
+        return;
+    }
     tracing::info!(
-        fbe.business = telemetry::pseudonym(id),
-        fbe.outcome = outcome.as_str(),
+        fbe.business = business,
+        fbe.outcome = outcome_name,
         "an install webhook was taken in"
     );
 }

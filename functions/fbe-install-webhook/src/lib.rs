@@ -1,6 +1,8 @@
 //! `GET /fbe/webhook`: Meta's handshake. `POST /fbe/webhook`: businesses install, change and remove the app.
+//! `GET /fbe/installs`: what the partner's platform may read of them.
 
 mod ingest;
+mod installs;
 
 use http::Method;
 use lambda_http::Request;
@@ -11,7 +13,7 @@ use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::Installs;
 use shared::outbox::Outbox;
-use shared::secrets::{MetaSecret, Secret};
+use shared::secrets::{MetaSecret, PartnerSecret, Secret};
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, answer, handshake, meta};
 
@@ -21,6 +23,7 @@ use self::ingest::{Failure, Ingest};
 #[derive(Debug)]
 pub struct Settings {
     meta_secret_id: String,
+    partner_secret_id: String,
     installs_table: String,
     outbox_table: String,
     secrets: FbeSecretSettings,
@@ -32,6 +35,7 @@ impl Settings {
     pub fn read(env: &mut Env<'_>) -> Self {
         Self {
             meta_secret_id: env.required("META_SECRET_ID"),
+            partner_secret_id: env.required("PARTNER_SECRET_ID"),
             installs_table: env.required("INSTALLS_TABLE"),
             outbox_table: env.required("OUTBOX_TABLE"),
             secrets: FbeSecretSettings::read(env),
@@ -44,6 +48,7 @@ impl Settings {
 #[derive(Debug)]
 pub struct App {
     meta: Secret<MetaSecret>,
+    partner: Secret<PartnerSecret>,
     ingest: Ingest,
     outbox: Outbox,
     clock: Clock,
@@ -67,10 +72,11 @@ impl App {
         );
         Self {
             meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
+            partner: Secret::new(secrets.clone(), &settings.partner_secret_id, clock.clone()),
             ingest: Ingest {
                 installs,
                 secrets: BusinessSecrets::new(secrets.clone(), settings.secrets),
-                settings: settings.fbe,
+                configured: settings.fbe.configured(),
                 clock: clock.clone(),
             },
             outbox,
@@ -78,12 +84,15 @@ impl App {
         }
     }
 
-    /// The handshake, or 200 `EVENT_RECEIVED` once everything that has to be kept is durable; 401, 405, 413 or
-    /// 503.
+    /// On `/fbe/webhook`: the handshake, or 200 `EVENT_RECEIVED` once everything that has to be kept is durable; 401,
+    /// 413 or 503. On `/fbe/installs`: see [`installs`]. 405 on either.
     pub async fn handle(&self, request: Request) -> Answer {
-        match *request.method() {
-            Method::GET => handshake::answer(&request, &self.meta, |meta| meta.fbe_verify_token()).await,
-            Method::POST => self.receive(request).await,
+        match (request.method(), installs::asked(&request)) {
+            (&Method::GET, Some(asked)) => self.installs(&request, &asked).await,
+            (&Method::GET, None) => {
+                handshake::answer(&request, &self.meta, |meta| meta.fbe_verify_token()).await
+            }
+            (&Method::POST, None) => self.receive(request).await,
             _ => ErrorCode::MethodNotAllowed.answer(),
         }
     }

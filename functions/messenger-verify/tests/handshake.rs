@@ -62,6 +62,7 @@ fn gateway_request(query: &str) -> Request {
             source: ([127, 0, 0, 1], 443).into(),
         },
         "GET /messenger/webhook",
+        &std::collections::BTreeMap::new(),
         jiff::Timestamp::UNIX_EPOCH,
     );
     request::from_str(&event.to_string()).unwrap()

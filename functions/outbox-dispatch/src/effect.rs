@@ -1,8 +1,9 @@
 //! What an item is about to do, typed by its kind.
 
+use shared::fbe::plan::PartnerNotice;
 use shared::outbox::{Entry, Kind, Reason, UnreadablePayload};
 
-use crate::fbe::FbeEffect;
+use crate::fbe::effect::FbeEffect;
 use crate::messenger::MessengerEffect;
 use crate::settle::Outcome;
 
@@ -23,6 +24,8 @@ pub(crate) struct Group<Effect> {
 pub(crate) struct Work {
     pub(crate) messenger: Vec<Task<MessengerEffect>>,
     pub(crate) fbe: Vec<Task<FbeEffect>>,
+    /// Notices to the partner's platform.
+    pub(crate) partner: Vec<Task<PartnerNotice>>,
     /// An item of a conversation only wakes: what is to be done stands in the conversation.
     pub(crate) whatsapp: Vec<Task<()>>,
     /// What became at once of items that no worker can be given.
@@ -32,6 +35,7 @@ pub(crate) struct Work {
 enum Effect {
     Messenger(MessengerEffect),
     Fbe(FbeEffect),
+    Partner(Box<PartnerNotice>),
     WhatsApp,
 }
 
@@ -43,6 +47,8 @@ impl Effect {
             Kind::ContactEvent => Self::Messenger(MessengerEffect::Event(entry.payload()?)),
             Kind::FbeExchangeToken => Self::Fbe(FbeEffect::ExchangeToken(entry.payload()?)),
             Kind::FbeReconcile => Self::Fbe(FbeEffect::Reconcile),
+            Kind::FbeReconcileManager => Self::Fbe(FbeEffect::ReconcileManager),
+            Kind::FbePartnerNotify => Self::Partner(entry.payload()?),
             Kind::FbeNotify => Self::Fbe(FbeEffect::Notify(entry.payload()?)),
             Kind::FbeCatalogPush => Self::Fbe(FbeEffect::PushCatalog(entry.payload()?)),
             Kind::RelayMessage | Kind::RelayReply => Self::WhatsApp,
@@ -56,6 +62,10 @@ impl Work {
         match Effect::read(&entry) {
             Ok(Effect::Messenger(effect)) => self.messenger.push(Task { entry, effect }),
             Ok(Effect::Fbe(effect)) => self.fbe.push(Task { entry, effect }),
+            Ok(Effect::Partner(effect)) => self.partner.push(Task {
+                entry,
+                effect: *effect,
+            }),
             Ok(Effect::WhatsApp) => self.whatsapp.push(Task { entry, effect: () }),
             Err(error) => self.unreadable.push((entry, error.into())),
         }

@@ -6,7 +6,7 @@ pub mod backoff;
 pub mod braze;
 mod dispatch;
 mod effect;
-mod fbe;
+pub mod fbe;
 mod messenger;
 pub mod settle;
 pub mod whatsapp;
@@ -23,7 +23,7 @@ use shared::clock::Clock;
 use shared::config::Env;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::Contacts;
-use shared::outbox::{Entry, Kind, Outbox, Status};
+use shared::outbox::{Entry, Outbox, Status};
 use shared::secrets::Secret;
 use shared::store::StoreError;
 use shared::whatsapp::settings::RelaySettings;
@@ -151,10 +151,12 @@ impl App {
             } => {
                 let contacts = Contacts::new(dynamodb.clone(), contacts_table, outbox.clone(), clock.clone());
                 let messenger = ContactWorker::new(contacts, outbox.clone(), braze.clone(), messenger);
+                let partner = fbe.partner(secrets, outbox.clone(), clock.clone());
                 let fbe = FbeWorker::new(fbe, secrets, dynamodb, outbox.clone(), braze, clock.clone());
                 Workers::Sync {
                     messenger: Box::new(messenger),
                     fbe: Box::new(fbe),
+                    partner: Box::new(partner),
                 }
             }
             LaneSettings::Relay {
@@ -210,7 +212,7 @@ impl App {
         }
         let task = event.get("task").and_then(Value::as_str);
         if let (Some("reconcile"), Workers::Sync { fbe, .. }) = (task, &self.dispatcher.workers) {
-            let planned = Box::pin(fbe.plan_comparisons(self.clock.now())).await?;
+            let planned = Box::pin(fbe.plan_comparisons(until)).await?;
             return Ok(json!({"planned": planned}));
         }
         let report = self.dispatcher.tick(until).await?;
@@ -270,8 +272,8 @@ impl App {
         for record in event.records {
             let change = record.change;
             match Entry::read(change.new_image.into()) {
-                // A catalog takes minutes, and the shard would wait with it: the schedule's.
-                Ok(entry) if entry.kind == Kind::FbeCatalogPush => {}
+                // The shard would wait with it: the schedule's.
+                Ok(entry) if !entry.kind.is_quick() => {}
                 // What is not yet due is the schedule's, or the queue's, which delays it.
                 Ok(entry) if entry.lane == lane && entry.not_before().is_some_and(|at| at > now) => {}
                 Ok(entry) => {

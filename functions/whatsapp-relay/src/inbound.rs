@@ -7,6 +7,7 @@ use shared::outbox::Quarantined;
 use shared::store::{Rounds, StoreError};
 use shared::telemetry;
 use shared::webhook::Answer;
+use shared::webhook::access::admit;
 use shared::whatsapp::decide::{beside_conversation, decide_inbound, decide_keyword};
 use shared::whatsapp::duplicate::message_id;
 use shared::whatsapp::table::{By, Committed};
@@ -17,7 +18,7 @@ use crate::{App, CONTENDED, accepted, access, store_unavailable};
 impl App {
     /// Whatever the body is, it is answered 202 once it is kept: Braze does not repeat what gets a 4xx.
     pub(crate) async fn inbound(&self, headers: &HeaderMap, body: Bytes) -> Result<Answer, Answer> {
-        self.admit(|secret| access::inbound(headers, secret)).await?;
+        admit(&self.secret, |secret| access::inbound(headers, secret)).await?;
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let stored = match parse(&body, content_type, self.clock.now()) {
             Inbound::Message(message) => {

@@ -5,6 +5,7 @@ use lambda_http::http::{HeaderMap, StatusCode};
 use serde_json::json;
 use shared::store::{Rounds, StoreError};
 use shared::telemetry;
+use shared::webhook::access::admit;
 use shared::webhook::{Answer, ErrorCode, answer, standard};
 use shared::whatsapp::ConversationId;
 use shared::whatsapp::answer::{Answer as Said, parse_reply};
@@ -19,9 +20,10 @@ impl App {
     /// An answer is taken once: `webhook-id` tells a repetition, which is answered as such.
     pub(crate) async fn reply(&self, headers: &HeaderMap, body: Bytes) -> Result<Answer, Answer> {
         let received = self.clock.now();
-        let secret = self
-            .admit(|secret| access::reply(headers, &body, secret, received))
-            .await?;
+        let secret = admit(&self.secret, |secret| {
+            access::reply(headers, &body, secret, received)
+        })
+        .await?;
         let (id, mut reply) =
             parse_reply(&body).map_err(|error| answer::field_invalid(&error.field, error.problem))?;
         if let Some(name) = reply.take_reserved(&self.settings.reserved).first() {

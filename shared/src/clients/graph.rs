@@ -12,6 +12,7 @@ pub mod usage;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use jiff::SignedDuration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
@@ -26,7 +27,6 @@ pub use error::{ErrorKind, GraphError};
 pub use settings::{DEFAULT_VERSION, GraphSettings};
 pub use usage::Usage;
 
-use crate::fbe::catalog::Batch;
 use crate::json;
 
 /// A full batch takes Meta longer than any other call.
@@ -86,6 +86,23 @@ impl<T> Answer<T> {
     }
 }
 
+/// A token that Graph has made.
+#[derive(Debug, Clone)]
+pub struct CreatedToken {
+    /// The token.
+    pub token: SecretString,
+    /// How long it lives; `None`: it has no known end.
+    pub expires_in: Option<SignedDuration>,
+}
+
+/// Seconds, as a number or a text; 0 and nothing mean that there is no end.
+fn expires_in(answer: &Value) -> Option<SignedDuration> {
+    let seconds = json::member(answer, "expires_in").integer();
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .map(SignedDuration::from_secs)
+}
+
 /// Speaks to Graph. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct GraphClient {
@@ -113,7 +130,7 @@ impl GraphClient {
         business_manager_id: &str,
         business_id: &str,
         scopes: &[String],
-    ) -> Result<Answer<SecretString>, GraphError> {
+    ) -> Result<Answer<CreatedToken>, GraphError> {
         let form = [
             ("app_id", credentials.app.id.as_str()),
             ("scope", &scopes.join(",")),
@@ -126,7 +143,10 @@ impl GraphClient {
         let token = answer.value.get("access_token").and_then(Value::as_str);
         match token.filter(|token| !token.is_empty()) {
             Some(token) => Ok(Answer {
-                value: SecretString::from(token),
+                value: CreatedToken {
+                    token: SecretString::from(token),
+                    expires_in: expires_in(&answer.value),
+                },
                 usage: answer.usage,
             }),
             None => Err(unreadable("an answer without an access token")),
@@ -215,27 +235,28 @@ impl GraphClient {
         done(self.request(request).await?)
     }
 
-    /// Creates or updates the items of a batch.
+    /// Creates or updates the items of a batch. `requests` is the list of them, which takes `bytes` as JSON.
     pub async fn items_batch(
         &self,
         credentials: Credentials<'_>,
         catalog_id: &str,
-        batch: &Batch,
+        requests: &impl Serialize,
+        bytes: usize,
     ) -> Result<Answer<BatchAccepted>, GraphError> {
         #[derive(Serialize)]
-        struct Body<'a> {
+        struct Body<'a, Requests> {
             allow_upsert: bool,
             item_type: &'static str,
-            requests: &'a Batch,
+            requests: &'a Requests,
         }
         // Written into one piece of memory of the right size: a buffer that grows would take up to three times as much.
-        let mut body = Vec::with_capacity(batch.body_bytes() + 128);
+        let mut body = Vec::with_capacity(bytes + 128);
         let written = serde_json::to_writer(
             &mut body,
             &Body {
                 allow_upsert: true,
                 item_type: "PRODUCT_ITEM",
-                requests: batch,
+                requests,
             },
         );
         written.map_err(|_| GraphError::unsendable("a batch that is not JSON"))?;
@@ -382,7 +403,7 @@ mod tests {
             token: &token,
         };
         let error = client().fbe_installs(credentials, "b").await.unwrap_err();
-        assert!(error.is_retryable());
+        assert_eq!(error.kind, ErrorKind::Retryable { wait: None });
         let shown = format!("{error} {error:?}");
         for hidden in ["EAAB", "9acf", "127.0.0.1"] {
             assert!(!shown.contains(hidden), "{shown}");

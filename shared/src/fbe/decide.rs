@@ -2,59 +2,55 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::event::{InstallChange, InstallEvent};
-use super::install::{Change, Install, Removal, Status, TokenState};
-use super::plan::{ExchangeToken, FollowUps, Outcome, Plan, SecretChange, tell};
-use super::secret::{FbeSecret, TokenType};
-use crate::fbe::settings::FbeSettings;
+use super::event::{InstallChange, InstallEvent, Stamp};
+use super::install::{Change, Install, Status};
+use super::manager::Removal;
+use super::manager::TokenState;
+use super::plan::{FollowUps, Outcome, Plan, SecretChange, exchange, tell};
+use super::secret::FbeSecret;
+use super::settings::Configured;
+use crate::digest::Digest;
 
 /// How long after a removal its secret is looked for again.
 const SWEEP_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
-/// Decides what an event changes. `stored` is what was read for `event.business_id`; `now` orders
-/// no events, it is only noted in the history.
+/// Decides what an event changes. `stored` is what was read for `event.business_id`; `configured` says which optional
+/// follow-ups there are; `now` orders no events, it is only noted in the history.
 ///
-/// The newest grant, token and removals win by their own time, in whatever order they arrive.
+/// The facts of each Business Manager count by their own time, in whatever order they arrive.
 #[must_use]
 pub fn decide(
     stored: Option<&Install>,
     event: &InstallEvent,
-    settings: &FbeSettings,
+    configured: Configured,
     now: Timestamp,
 ) -> Plan {
     let before = stored
         .cloned()
-        .unwrap_or_else(|| Install::unknown(&event.business_id));
+        .map_or_else(|| Install::unknown(&event.business_id), Install::with_owner);
     let mut next = before.clone();
     let mut secret = None;
-    let mut is_newest = false;
     match &event.change {
         InstallChange::Uninstalled => next.take_removal(Removal {
             at: event.stamp.at,
             business_manager_id: event.business_manager_id.clone(),
         }),
         InstallChange::Granted { granted, token } => {
-            is_newest = next.take_grant(event, granted);
-            if let Some(token) = token {
-                let content = FbeSecret {
-                    access_token: Some(token.value.clone()),
-                    token_type: token.token_type.clone(),
-                    system_user_access_token: None,
-                    received_at: event.stamp.at,
-                    exchanged_at: None,
-                };
-                let version = content.version();
-                next.take_token(TokenState {
-                    token_type: token.token_type.clone(),
-                    at: event.stamp.at,
-                    source: version.clone(),
-                    version,
-                    business_manager_id: event.business_manager_id.clone(),
-                    exchanged_at: None,
-                    invalid_since: None,
-                });
-                secret = Some(content);
-            }
+            let content = token
+                .as_ref()
+                .map(|token| FbeSecret::arrived(token, event.stamp.at));
+            let token = content.as_ref().map(|content| TokenState {
+                token_type: content.token_type.clone(),
+                at: event.stamp.at,
+                source: content.source(),
+                version: content.version(),
+                business_manager_id: event.business_manager_id.clone(),
+                exchanged_at: None,
+                expires_at: None,
+                invalid_since: None,
+            });
+            next.take_grant(event, granted, token);
+            secret = content;
         }
     }
     next.settle();
@@ -62,44 +58,33 @@ pub fn decide(
         return unchanged(&before, event);
     }
     next.version += 1;
-    let fact = |install: &Install| install.token.as_ref().map(|token| token.source.clone());
-    let new_token = fact(&next).filter(|source| fact(&before).as_ref() != Some(source));
-    let secret = secret.filter(|_| new_token.is_some());
-    let mut follow_ups = FollowUps::new(&event.business_id, event.stamp.key()).with(settings);
+    let new_token = new_token(&before, &next);
+    let mut follow_ups = FollowUps::new(&event.business_id, event.stamp.key(), configured);
     let times = (event.stamp.at, now);
-    let outcome = match (before.is_installed(), next.is_installed()) {
-        (false, true) => Outcome::Installed,
-        (true, false) => Outcome::Uninstalled,
-        (true, true) if is_newest => Outcome::Updated,
-        (true, true) if new_token.is_some() => Outcome::LateToken,
-        (true, true) => foreign_or_stale(&next, event),
-        (false, false) if matches!(event.change, InstallChange::Uninstalled) => Outcome::UnknownUninstall,
-        (false, false) => Outcome::Stale,
-    };
+    let outcome = outcome(&before, &next, event, new_token.is_some());
     match outcome {
-        Outcome::Installed | Outcome::Updated | Outcome::LateToken => {
-            let is_install = outcome == Outcome::Installed;
-            if is_install {
+        Outcome::Installed | Outcome::Updated | Outcome::LateToken | Outcome::OwnerChanged => {
+            let change = if outcome == Outcome::Installed {
                 next.installed_at = Some(event.stamp.at);
                 next.drift_count = 0;
                 next.drift.clear();
-            }
-            if let Some(exchange) = exchange(&next, new_token.as_deref()) {
-                follow_ups.exchange(&exchange);
-            }
-            follow_ups.reconcile();
-            let change = if is_install {
                 Change::Installed
             } else {
                 Change::Updated
             };
+            if let Some(exchange) = exchange(&next, new_token.as_deref()) {
+                follow_ups.exchange(&exchange);
+            }
+            follow_ups.reconcile();
             tell(&before, &mut next, change, times, &mut follow_ups);
         }
         Outcome::Uninstalled => {
-            // Whoever was writing or restoring the secret meanwhile has come to an end by then.
+            // By then, a writer that was at the secret meanwhile has ended.
             follow_ups.sweep(now + SWEEP_AFTER);
             tell(&before, &mut next, Change::Uninstalled, times, &mut follow_ups);
         }
+        // Does Graph still know the install under the owner?
+        Outcome::Claimed => follow_ups.reconcile(),
         // A removal that came late took the token: the partner may ask for another.
         _ if before.token.is_some() && next.token.is_none() => {
             if let Some(exchange) = exchange(&next, None) {
@@ -108,12 +93,19 @@ pub fn decide(
         }
         _ => {}
     }
+    let is_in_force = |content: &FbeSecret| new_token.as_ref() == Some(&content.source());
     let secret = match secret {
         // Without a token in force the secret may have been scheduled for deletion.
-        Some(content) if stored.is_some() && before.token.is_none() => SecretChange::RestoreAndPut(content),
-        Some(content) => SecretChange::Put(content),
-        None if before.token.is_some() && next.token.is_none() => SecretChange::ScheduleDelete,
-        None => left_over(&next, event),
+        Some(content) if is_in_force(&content) && stored.is_some() && before.token.is_none() => {
+            SecretChange::RestoreAndPut(content)
+        }
+        Some(content) if is_in_force(&content) => SecretChange::Put(content),
+        Some(content) if claims(&next, &content) && !claims(&before, &content) => {
+            SecretChange::PutClaim(content)
+        }
+        _ if next.keeps_no_token() && !before.keeps_no_token() => SecretChange::ScheduleDelete,
+        _ if outcome == Outcome::ClaimWithdrawn => SecretChange::DropClaim,
+        _ => left_over(&next, event),
     };
     Plan {
         wake: new_token.is_some() && before.status == Status::TokenInvalid,
@@ -124,17 +116,85 @@ pub fn decide(
     }
 }
 
+/// The removal of all that `install` holds, under whichever Business Manager, known from elsewhere than a webhook.
+#[must_use]
+pub fn removal(install: &Install, now: Timestamp) -> InstallEvent {
+    let at = install.after_all(now);
+    InstallEvent {
+        business_id: install.business_id.clone(),
+        business_manager_id: None,
+        stamp: Stamp {
+            at,
+            digest: Digest::of_parts(["removal", &install.business_id, &at.to_string()]).to_string(),
+        },
+        uid: None,
+        flow: None,
+        change: InstallChange::Uninstalled,
+    }
+}
+
+/// The source of the token in force, if it is another than before.
+fn new_token(before: &Install, next: &Install) -> Option<String> {
+    let source = |install: &Install| install.token.as_ref().map(|token| token.source.clone());
+    source(next).filter(|new| source(before).as_ref() != Some(new))
+}
+
+fn outcome(before: &Install, next: &Install, event: &InstallEvent, is_new_token: bool) -> Outcome {
+    let is_removal = matches!(event.change, InstallChange::Uninstalled);
+    let is_claim = |install: &Install| {
+        let claims = install.claims().iter();
+        event.business_manager_id.is_some()
+            && claims
+                .map(|claim| &claim.business_manager_id)
+                .any(|id| *id == event.business_manager_id)
+    };
+    match (before.is_installed(), next.is_installed()) {
+        (false, true) => Outcome::Installed,
+        (true, false) => Outcome::Uninstalled,
+        (false, false) if is_removal => Outcome::UnknownUninstall,
+        (true, true) if is_other_owner(before, next) => Outcome::OwnerChanged,
+        (true, true) if before.granted != next.granted => Outcome::Updated,
+        (true, true) if is_new_token => Outcome::LateToken,
+        (true, true) if is_removal && is_claim(before) => Outcome::ClaimWithdrawn,
+        (true, true) if is_claim(next) => Outcome::Claimed,
+        (true, true)
+            if next
+                .granted
+                .as_ref()
+                .is_some_and(|granted| event.stamp.at > granted.at) =>
+        {
+            Outcome::ForeignBusinessManager
+        }
+        (false, false) | (true, true) => Outcome::Stale,
+    }
+}
+
+fn is_other_owner(before: &Install, next: &Install) -> bool {
+    let owners = before.owner().zip(next.owner());
+    owners.is_some_and(|(before, next)| before != next)
+}
+
 /// An event that leaves everything as it is.
 fn unchanged(before: &Install, event: &InstallEvent) -> Plan {
     let is_removal = matches!(event.change, InstallChange::Uninstalled);
-    let known_removal = is_removal
-        && before.removals.iter().any(|removal| {
-            removal.at == event.stamp.at && removal.business_manager_id == event.business_manager_id
-        });
-    let repeated = known_removal || before.granted.as_ref() == Some(&event.stamp);
+    let is_known = |removal: &Removal| {
+        removal.at == event.stamp.at && removal.business_manager_id == event.business_manager_id
+    };
+    let repeated = if is_removal {
+        before.removals.iter().any(is_known)
+    } else {
+        let newest = before.managers.iter().map(|manager| &manager.newest);
+        newest.chain(&before.granted).any(|stamp| *stamp == event.stamp)
+    };
+    let is_claims = is_removal && event.business_manager_id.is_some() && before.token.is_some();
     Plan {
         install: None,
-        secret: left_over(before, event),
+        // The first delivery may have died between the commit and the secret.
+        secret: if is_claims && repeated && before.owner() != event.business_manager_id.as_deref() {
+            SecretChange::DropClaim
+        } else {
+            left_over(before, event)
+        },
         outbox: Vec::new(),
         wake: false,
         outcome: if repeated {
@@ -145,46 +205,23 @@ fn unchanged(before: &Install, event: &InstallEvent) -> Plan {
     }
 }
 
+/// Whether this token is kept for a claim.
+fn claims(install: &Install, content: &FbeSecret) -> bool {
+    let mut tokens = install.claims().iter().filter_map(|claim| claim.token.as_ref());
+    tokens.any(|token| token.source == content.source())
+}
+
 /// An install without a token needs no secret, and yet there may be one: of an attempt that died between the
-/// secret and the commit, or between the commit and the deletion. So whatever brings or takes a token asks for the
+/// secret and the commit, or between the commit and the deletion. So an event that brings or takes a token asks for the
 /// deletion again.
 fn left_over(install: &Install, event: &InstallEvent) -> SecretChange {
     let about_a_token = match &event.change {
         InstallChange::Uninstalled => true,
         InstallChange::Granted { token, .. } => token.is_some(),
     };
-    if install.token.is_none() && about_a_token {
+    if install.keeps_no_token() && about_a_token {
         SecretChange::ScheduleDelete
     } else {
         SecretChange::None
-    }
-}
-
-fn foreign_or_stale(next: &Install, event: &InstallEvent) -> Outcome {
-    let newer = next
-        .granted
-        .as_ref()
-        .is_some_and(|granted| event.stamp.at > granted.at);
-    if newer {
-        Outcome::ForeignBusinessManager
-    } else {
-        Outcome::Stale
-    }
-}
-
-/// Whether a token is to be asked for: a user's is exchanged, one of unknown type is tried, and where none
-/// came at all the partner's own system user may ask on behalf of the business.
-pub(super) fn exchange(next: &Install, new_token: Option<&str>) -> Option<ExchangeToken> {
-    next.assets.business_manager_id.as_ref()?;
-    match (&next.token, new_token) {
-        (None, _) => Some(ExchangeToken {
-            on_behalf_of: true,
-            source: None,
-        }),
-        (Some(token), Some(source)) if token.token_type != TokenType::SystemUser => Some(ExchangeToken {
-            on_behalf_of: false,
-            source: Some(source.to_owned()),
-        }),
-        _ => None,
     }
 }

@@ -1,13 +1,10 @@
-//! What Meta told us, in our own words.
+//! What Meta reports, in our own types.
 
-use jiff::{SignedDuration, Timestamp};
-use secrecy::SecretString;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::install::Install;
 use super::read::Granted;
-use super::secret::TokenType;
-use crate::digest::Digest;
+use super::secret::Token;
 use crate::personal::Personal;
 
 /// When something happened, and which of two things at the same time counts as the later one. The digest
@@ -21,7 +18,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The start of the event keys of whatever follows from this event: sorts by time, never repeats.
+    /// Prefix of the event keys of what follows from this event: sorts by time, never repeats.
     #[must_use]
     pub fn key(&self) -> String {
         let millisecond = self.at.as_millisecond().max(0);
@@ -47,28 +44,6 @@ pub struct InstallEvent {
     pub change: InstallChange,
 }
 
-impl InstallEvent {
-    /// The removal of all that `install` holds, known from elsewhere than a webhook.
-    #[must_use]
-    pub fn removal(install: &Install, now: Timestamp) -> Self {
-        let granted = install.granted.as_ref().map(|granted| granted.at);
-        let newest = granted.max(install.token.as_ref().map(|token| token.at));
-        // At equal times the grant would count, and Meta's clock may be ahead.
-        let at = newest.map_or(now, |newest| now.max(newest + SignedDuration::from_millis(1)));
-        Self {
-            business_id: install.business_id.clone(),
-            business_manager_id: install.assets.business_manager_id.clone(),
-            stamp: Stamp {
-                at,
-                digest: Digest::of_parts(["removal", &install.business_id, &at.to_string()]).to_string(),
-            },
-            uid: None,
-            flow: None,
-            change: InstallChange::Uninstalled,
-        }
-    }
-}
-
 /// What a business did.
 #[derive(Debug, Clone)]
 pub enum InstallChange {
@@ -81,15 +56,6 @@ pub enum InstallChange {
     },
     /// Removed.
     Uninstalled,
-}
-
-/// A token and its type.
-#[derive(Debug, Clone)]
-pub struct Token {
-    /// The token; its `Debug` shows nothing.
-    pub value: SecretString,
-    /// `token_type`
-    pub token_type: TokenType,
 }
 
 /// `business_integration_install`, `…_update`, `…_uninstall`: brings no token and names no business of ours.
@@ -121,6 +87,12 @@ impl BusinessIntegrationEvent {
 #[must_use]
 pub fn integration_record_id(business_manager_id: &str) -> String {
     format!("business_integration#{business_manager_id}")
+}
+
+/// The Business Manager of such a record; the reverse of [`integration_record_id`].
+#[must_use]
+pub fn business_manager_of(record_id: &str) -> Option<&str> {
+    record_id.strip_prefix("business_integration#")
 }
 
 /// What a business did to an integration.

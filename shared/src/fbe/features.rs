@@ -10,6 +10,15 @@ use serde_json::{Map, Value};
 
 use super::asset::{Asset, Assets};
 
+/// What a feature lacks whose shop at Meta is not active, as its `shop_status` says.
+pub const ACTIVE_SHOP: &str = "active_shop";
+/// What a feature lacks that Meta's configuration says is not enabled.
+pub const SWITCHED_ON_AT_META: &str = "switched_on_at_meta";
+/// What every feature lacks while Graph refuses the business's token.
+pub const ACCESS_TOKEN: &str = "access_token";
+/// What every feature lacks once the app is removed.
+pub const INSTALLATION: &str = "installation";
+
 /// One installed instance of a feature.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -48,6 +57,40 @@ pub struct AdditionalInfo {
     pub other: Map<String, Value>,
 }
 
+impl Feature {
+    /// Names the instance among the features of a business: `<type>#<instance>`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let instance = self.instance_id.as_deref().unwrap_or_default();
+        format!("{}#{instance}", self.feature_type)
+    }
+
+    /// Why the instance is off; `None` = it is on.
+    fn lacks(
+        &self,
+        needs: &[Asset],
+        assets: &Assets,
+        switched_off: &BTreeSet<String>,
+    ) -> Option<&'static str> {
+        let missing = needs.iter().find(|asset| {
+            let connected = self.connected.get(asset.as_str());
+            connected.is_none_or(BTreeSet::is_empty) && !assets.has(**asset)
+        });
+        if let Some(asset) = missing {
+            return Some(asset.as_str());
+        }
+        let shops = &self.additional.shop_status;
+        if !shops.is_empty()
+            && !shops
+                .iter()
+                .any(|status| status.trim().eq_ignore_ascii_case("active"))
+        {
+            return Some(ACTIVE_SHOP);
+        }
+        switched_off.contains(&self.key()).then_some(SWITCHED_ON_AT_META)
+    }
+}
+
 impl AdditionalInfo {
     /// Whether Meta added nothing.
     #[must_use]
@@ -61,16 +104,16 @@ impl AdditionalInfo {
 pub struct Disabled {
     /// Feature type.
     pub feature: String,
-    /// What it lacks: an [`Asset`], `access_token` or `installation`.
+    /// What it lacks: an [`Asset`], [`ACTIVE_SHOP`], [`SWITCHED_ON_AT_META`], [`ACCESS_TOKEN`] or [`INSTALLATION`].
     pub missing: String,
 }
 
 /// Which installed feature types are on and off. Each list is sorted and without duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gating {
-    /// Types of which at least one instance has all its assets.
+    /// Types of which at least one instance lacks nothing.
     pub enabled: Vec<String>,
-    /// Types of which no instance has all its assets, with the first asset that is missing.
+    /// Types of which every instance lacks something, with what the first instance lacks.
     pub disabled: Vec<Disabled>,
     /// Types that this version does not know: kept, neither on nor off.
     pub unknown: Vec<String>,
@@ -119,11 +162,11 @@ pub fn needs(feature_type: &str) -> Option<&'static [Asset]> {
 }
 
 /// Decides which installed feature types are on. An instance may use the assets that it is connected with
-/// and those of the whole install.
+/// and those of the whole install. `switched_off` are the [`Feature::key`]s that are off in Meta's configuration.
 #[must_use]
-pub fn gate(assets: &Assets, features: &[Feature]) -> Gating {
+pub fn gate(assets: &Assets, features: &[Feature], switched_off: &BTreeSet<String>) -> Gating {
     let mut enabled = BTreeSet::new();
-    let mut disabled: BTreeMap<&str, Asset> = BTreeMap::new();
+    let mut disabled: BTreeMap<&str, &str> = BTreeMap::new();
     let mut unknown = BTreeSet::new();
     for feature in features {
         let feature_type = feature.feature_type.as_str();
@@ -131,16 +174,12 @@ pub fn gate(assets: &Assets, features: &[Feature]) -> Gating {
             unknown.insert(feature_type);
             continue;
         };
-        let missing = needs.iter().find(|asset| {
-            let connected = feature.connected.get(asset.as_str());
-            connected.is_none_or(BTreeSet::is_empty) && !assets.has(**asset)
-        });
-        match missing {
+        match feature.lacks(needs, assets, switched_off) {
             None => {
                 enabled.insert(feature_type);
             }
-            Some(asset) => {
-                disabled.entry(feature_type).or_insert(*asset);
+            Some(missing) => {
+                disabled.entry(feature_type).or_insert(missing);
             }
         }
     }
@@ -151,7 +190,7 @@ pub fn gate(assets: &Assets, features: &[Feature]) -> Gating {
             .into_iter()
             .map(|(feature, missing)| Disabled {
                 feature: feature.to_owned(),
-                missing: missing.as_str().to_owned(),
+                missing: missing.to_owned(),
             })
             .collect(),
         unknown: unknown.into_iter().map(str::to_owned).collect(),
@@ -207,7 +246,7 @@ mod tests {
     #[test]
     fn with_every_asset_everything_known_is_on() {
         let features: Vec<_> = KNOWN.iter().map(|name| feature(name, &[])).collect();
-        let gating = gate(&everything(), &features);
+        let gating = gate(&everything(), &features, &BTreeSet::new());
         assert_eq!(gating.enabled.len(), KNOWN.len());
         assert!(gating.disabled.is_empty() && gating.unknown.is_empty());
     }
@@ -215,7 +254,7 @@ mod tests {
     #[test]
     fn without_any_asset_only_what_needs_none_is_on() {
         let features: Vec<_> = KNOWN.iter().map(|name| feature(name, &[])).collect();
-        let gating = gate(&Assets::default(), &features);
+        let gating = gate(&Assets::default(), &features, &BTreeSet::new());
         assert_eq!(gating.enabled, ["external_client"]);
         assert_eq!(gating.disabled.len(), KNOWN.len() - 1);
     }
@@ -227,7 +266,7 @@ mod tests {
             ..everything()
         };
         let features: Vec<_> = KNOWN.iter().map(|name| feature(name, &[])).collect();
-        let gating = gate(&assets, &features);
+        let gating = gate(&assets, &features, &BTreeSet::new());
         let off: Vec<_> = gating.disabled.iter().map(|off| off.feature.as_str()).collect();
         assert_eq!(off, ["conversions_api", "pixel"]);
         assert!(gating.disabled.iter().all(|off| off.missing == "pixel_id"));
@@ -236,20 +275,27 @@ mod tests {
     #[test]
     fn one_complete_instance_is_enough() {
         let features = [feature("page_cta", &[]), feature("page_cta", &[("page_id", "9")])];
-        assert_eq!(gate(&Assets::default(), &features).enabled, ["page_cta"]);
+        assert_eq!(
+            gate(&Assets::default(), &features, &BTreeSet::new()).enabled,
+            ["page_cta"]
+        );
     }
 
     #[test]
     fn an_asset_of_another_feature_does_not_count() {
         let features = [feature("pixel", &[]), feature("catalog", &[("pixel_id", "9")])];
-        let gating = gate(&Assets::default(), &features);
+        let gating = gate(&Assets::default(), &features, &BTreeSet::new());
         assert_eq!(gating.enabled, Vec::<String>::new());
         assert_eq!(gating.disabled.len(), 2);
     }
 
     #[test]
     fn unknown_types_are_reported_and_cost_nothing() {
-        let gating = gate(&everything(), &[feature("teleport", &[]), feature("ads", &[])]);
+        let gating = gate(
+            &everything(),
+            &[feature("teleport", &[]), feature("ads", &[])],
+            &BTreeSet::new(),
+        );
         assert_eq!(gating.enabled, ["ads"]);
         assert_eq!(gating.unknown, ["teleport"]);
     }
@@ -260,7 +306,11 @@ mod tests {
             profiles: BTreeSet::from(["17841400000000000".into()]),
             ..Assets::default()
         };
-        let gating = gate(&assets, &[feature("page_cta", &[]), feature("ig_cta", &[])]);
+        let gating = gate(
+            &assets,
+            &[feature("page_cta", &[]), feature("ig_cta", &[])],
+            &BTreeSet::new(),
+        );
         assert_eq!(gating.enabled, ["ig_cta"]);
         assert_eq!(gating.disabled[0].missing, "page_id");
     }

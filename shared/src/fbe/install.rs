@@ -1,26 +1,28 @@
 //! What is stored of a business.
 //!
-//! The record is built so that webhooks may arrive in any order and any number of times: the newest grant,
-//! the newest token and the newest removals are kept side by side, each with its own time, and the status
-//! follows from the three. So the end state depends on which events there were, not on how they arrived.
+//! The record is built so that webhooks may arrive in any order and any number of times: the grants of each Business
+//! Manager, its newest token and its newest removal are kept side by side, each with its own time. Whose the business
+//! is, what is granted and the status follow from them ([`super::ownership`]). So the end state depends on which events
+//! there were, not on how they arrived.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::asset::Assets;
-use super::event::{BusinessIntegrationEvent, InstallEvent, Stamp};
+use super::drift::Drift;
+use super::event::{BusinessIntegrationEvent, Stamp};
 use super::features::{Feature, Gating, gate};
+use super::manager::{ManagerGrant, Removal, TokenState};
 use super::read::Granted;
-use super::reconcile::Drift;
-use super::secret::TokenType;
 use crate::personal::Personal;
 
 /// How many changes are remembered.
 const MAX_HISTORY: usize = 20;
-/// How many Business Managers' removals are remembered.
-const MAX_REMOVALS: usize = 8;
+/// How many names of what is different a remembered change holds.
+const MAX_FIELDS: usize = 50;
 /// How many Business Integration events are remembered.
 const MAX_INTEGRATIONS: usize = 10;
 
@@ -36,9 +38,10 @@ pub enum Status {
     TokenInvalid,
 }
 
-/// What happened to a business, as it is told to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What happened to a business, as its notice says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Change {
     /// Installed, or installed again.
     Installed,
@@ -48,19 +51,6 @@ pub enum Change {
     Uninstalled,
     /// The token was refused.
     TokenInvalid,
-}
-
-impl Change {
-    /// The word in the notice's `change`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Installed => "installed",
-            Self::Updated => "updated",
-            Self::Uninstalled => "uninstalled",
-            Self::TokenInvalid => "token_invalid",
-        }
-    }
 }
 
 /// One remembered change.
@@ -77,53 +67,12 @@ pub struct HistoryEntry {
     pub fields: Vec<String>,
 }
 
-/// A removal, by whose Business Manager it said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removal {
-    /// Time of the event.
-    pub at: Timestamp,
-    /// `None`: it did not say, which counts for every Business Manager.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub business_manager_id: Option<String>,
-}
-
-impl Removal {
-    fn is_for(&self, business_manager_id: Option<&str>) -> bool {
-        match (&self.business_manager_id, business_manager_id) {
-            (Some(removed), Some(granted)) => removed == granted,
-            _ => true,
-        }
-    }
-}
-
-/// What is known of the token, without the token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenState {
-    /// Type of the token that arrived.
-    pub token_type: TokenType,
-    /// Time of the event that brought it.
-    pub at: Timestamp,
-    /// Version id of the secret as the webhook wrote it: decides ties.
-    pub source: String,
-    /// Version id of the secret as it is now.
-    pub version: String,
-    /// Business Manager of the event that brought it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub business_manager_id: Option<String>,
-    /// When it was exchanged for a system user's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exchanged_at: Option<Timestamp>,
-    /// Since when Graph refuses it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub invalid_since: Option<Timestamp>,
-}
-
 /// One business. Holds no token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Install {
     /// The partner's own id of the business: the key.
     pub business_id: String,
-    /// Follows from `granted`, `removals` and `token`.
+    /// Follows from `managers`, `removals` and `token`.
     pub status: Status,
     /// Goes up by one with every commit; a commit asks for the one it has read.
     #[serde(default)]
@@ -137,19 +86,25 @@ pub struct Install {
     /// Top-level `onsite_eligible`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onsite_eligible: Option<bool>,
+    /// Installed features that are not switched on in Meta's configuration, as [`Feature::key`]s.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub switched_off: BTreeSet<String>,
     /// `flow` of the newest grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow: Option<String>,
     /// `entry.uid` of the newest grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<Personal<String>>,
-    /// The newest grant.
+    /// The grant in force: the owner's newest. Once uninstalled, the newest there was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted: Option<Stamp>,
+    /// Every Business Manager that has the app installed: first the owner, then those who claim the business too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managers: Vec<ManagerGrant>,
     /// The newest removal of each Business Manager.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removals: Vec<Removal>,
-    /// The token, if there is one.
+    /// The owner's token, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenState>,
     /// What the newest webhook said, where Graph has corrected it.
@@ -189,9 +144,11 @@ impl Install {
             assets: Assets::default(),
             features: Vec::new(),
             onsite_eligible: None,
+            switched_off: BTreeSet::new(),
             flow: None,
             uid: None,
             granted: None,
+            managers: Vec::new(),
             removals: Vec::new(),
             token: None,
             said: None,
@@ -218,17 +175,10 @@ impl Install {
         self.granted.is_none()
     }
 
-    /// Time of the newest event, grant or removal.
-    #[must_use]
-    pub fn event_at(&self) -> Option<Timestamp> {
-        let removed = self.removals.iter().map(|removal| removal.at).max();
-        self.granted.as_ref().map(|granted| granted.at).max(removed)
-    }
-
     /// Which features are on and off, and why.
     #[must_use]
     pub fn gating(&self) -> Gating {
-        let gating = gate(&self.assets, &self.features);
+        let gating = gate(&self.assets, &self.features, &self.switched_off);
         match self.status {
             Status::Active => gating,
             Status::TokenInvalid => gating.all_off("access_token"),
@@ -246,104 +196,16 @@ impl Install {
         }
     }
 
-    pub(super) fn set_grant(&mut self, granted: Granted) {
+    /// Takes over what is granted.
+    pub fn set_grant(&mut self, granted: Granted) {
         self.assets = granted.assets;
         self.features = granted.features;
         self.onsite_eligible = granted.onsite_eligible;
     }
 
-    /// Takes over a grant, unless a newer one is stored. Gives whether it was taken.
-    pub(super) fn take_grant(&mut self, event: &InstallEvent, granted: &Granted) -> bool {
-        if self.granted.as_ref().is_some_and(|stored| *stored >= event.stamp) {
-            return false;
-        }
-        self.set_grant(granted.clone());
-        self.granted = Some(event.stamp.clone());
-        self.flow.clone_from(&event.flow);
-        self.uid.clone_from(&event.uid);
-        self.said = None;
-        self.unknown_at_graph_since = None;
-        true
-    }
-
-    /// Takes over a token, unless a newer one is stored.
-    pub(super) fn take_token(&mut self, token: TokenState) {
-        if self.is_removed(token.at, token.business_manager_id.as_deref()) {
-            return;
-        }
-        match &mut self.token {
-            // The same token in two events of one moment: what was made of it since stays.
-            Some(stored) if (stored.at, &stored.source) == (token.at, &token.source) => {
-                let manager = stored.business_manager_id.take();
-                stored.business_manager_id = manager.max(token.business_manager_id);
-            }
-            Some(stored) if (stored.at, &stored.source) > (token.at, &token.source) => {}
-            stored => *stored = Some(token),
-        }
-    }
-
-    /// Remembers a removal, unless a newer one of the same Business Manager is remembered.
-    pub(super) fn take_removal(&mut self, removal: Removal) {
-        let same = |known: &&mut Removal| known.business_manager_id == removal.business_manager_id;
-        if let Some(known) = self.removals.iter_mut().find(same) {
-            known.at = known.at.max(removal.at);
-        } else {
-            self.removals.push(removal);
-        }
-        self.removals
-            .sort_by(|a, b| (a.at, &a.business_manager_id).cmp(&(b.at, &b.business_manager_id)));
-        let surplus = self.removals.len().saturating_sub(MAX_REMOVALS);
-        self.removals.drain(..surplus);
-    }
-
-    fn is_removed(&self, at: Timestamp, business_manager_id: Option<&str>) -> bool {
-        // At equal times the grant counts: Graph is asked next, and an empty answer then settles it.
-        self.removals
-            .iter()
-            .any(|removal| removal.at > at && removal.is_for(business_manager_id))
-    }
-
-    /// Derives the status, and drops what a removal took.
-    pub(super) fn settle(&mut self) {
-        let business_manager_id = self.assets.business_manager_id.clone();
-        let removed = self
-            .granted
-            .as_ref()
-            .is_none_or(|granted| self.is_removed(granted.at, business_manager_id.as_deref()));
-        if removed {
-            self.remove();
-            return;
-        }
-        let taken = self.token.as_ref().is_some_and(|token| {
-            self.is_removed(token.at, token.business_manager_id.as_deref())
-                || self.is_removed(token.at, business_manager_id.as_deref())
-        });
-        if taken {
-            self.token = None;
-        }
-        let refused = self
-            .token
-            .as_ref()
-            .is_some_and(|token| token.invalid_since.is_some());
-        self.status = if refused {
-            Status::TokenInvalid
-        } else {
-            Status::Active
-        };
-    }
-
-    /// Everything off. The Business Manager stays: it tells whose removal this was.
-    pub(super) fn remove(&mut self) {
-        self.status = Status::Uninstalled;
-        let business_manager_id = self.assets.business_manager_id.take();
-        self.set_grant(Granted::default());
-        self.assets.business_manager_id = business_manager_id;
-        self.token = None;
-        self.said = None;
-        self.unknown_at_graph_since = None;
-    }
-
-    pub(super) fn remember(&mut self, entry: HistoryEntry) {
+    /// Adds a change to the history.
+    pub fn remember(&mut self, mut entry: HistoryEntry) {
+        entry.fields.truncate(MAX_FIELDS);
         self.history.push(entry);
         let surplus = self.history.len().saturating_sub(MAX_HISTORY);
         self.history.drain(..surplus);
@@ -393,6 +255,22 @@ pub fn differences(before: &Granted, after: &Granted) -> Vec<String> {
     names.into_iter().collect()
 }
 
+/// The names of what is different in an install: as [`differences`], a feature that was switched on or off at Meta as
+/// `feature:<type>` too, and `status`.
+#[must_use]
+pub fn changed_fields(before: &Install, next: &Install) -> Vec<String> {
+    let mut names: BTreeSet<String> = differences(&before.grant(), &next.grant()).into_iter().collect();
+    if next.is_installed() {
+        let switched = before.switched_off.symmetric_difference(&next.switched_off);
+        let types = switched.filter_map(|key| key.split_once('#').map(|(feature_type, _)| feature_type));
+        names.extend(types.map(|feature_type| format!("feature:{feature_type}")));
+    }
+    if before.status != next.status {
+        names.insert("status".to_owned());
+    }
+    names.into_iter().collect()
+}
+
 /// The businesses that claim a pixel next to `business_id`, from a lookup by pixel id. A pixel belongs to
 /// one business, so a result that is not empty deserves a warning.
 #[must_use]
@@ -406,16 +284,6 @@ pub fn pixel_rivals<'a>(business_id: &str, pixel_id: &str, found: &'a [Install])
         })
         .map(|install| install.business_id.as_str())
         .collect()
-}
-
-/// The business that a pixel belongs to: the one that was granted it last.
-#[must_use]
-pub fn pixel_owner<'a>(pixel_id: &str, found: &'a [Install]) -> Option<&'a str> {
-    found
-        .iter()
-        .filter(|install| install.is_installed() && install.assets.pixel_id.as_deref() == Some(pixel_id))
-        .max_by_key(|install| &install.granted)
-        .map(|install| install.business_id.as_str())
 }
 
 #[cfg(test)]
@@ -441,7 +309,6 @@ mod tests {
             with_pixel("gone", 3, Status::Uninstalled),
         ];
         assert_eq!(pixel_rivals("a", "p", &found), ["b"]);
-        assert_eq!(pixel_owner("p", &found), Some("b"));
         assert!(pixel_rivals("a", "other", &found).is_empty());
     }
 

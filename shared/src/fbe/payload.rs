@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use super::event::{BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Stamp, Token};
-use super::secret::{self, TokenType};
+use super::event::{BusinessIntegrationEvent, InstallChange, InstallEvent, IntegrationChange, Stamp};
+use super::secret::{self, Token, TokenType};
 use super::{read, redact};
 use crate::digest::Digest;
 use crate::json::{self, Scalar};

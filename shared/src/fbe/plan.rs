@@ -3,11 +3,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use strum::IntoStaticStr;
 
-use super::features::Disabled;
-use super::install::{Change, HistoryEntry, Install, differences};
-use super::secret::FbeSecret;
-use crate::fbe::settings::FbeSettings;
+use super::event::{Stamp, integration_record_id};
+use super::features::{Disabled, INSTALLATION};
+use super::install::{Change, HistoryEntry, Install, changed_fields};
+use super::secret::{FbeSecret, TokenType};
+use super::settings::Configured;
+use super::view::InstallView;
 use crate::outbox::{Kind, OutboxItem};
 
 /// What is to be done to the business's secret.
@@ -21,14 +24,18 @@ pub enum SecretChange {
     Put(FbeSecret),
     /// As `Put`, but the secret may be scheduled for deletion and has to be restored first.
     RestoreAndPut(FbeSecret),
+    /// As `Put`, but beside what is current: the token of a claim, which is not in use.
+    PutClaim(FbeSecret),
+    /// Drop the token of the event's Business Manager, which claims the business no more, *after* the commit.
+    DropClaim,
     /// Schedule it for deletion *after* the commit, so that a commit that loses to a newer event deletes
     /// nothing. Deciding the same event again asks for it again.
     ScheduleDelete,
 }
 
-/// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// What became of an event; as text, the word for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// The business is installed now, and was not before.
     Installed,
@@ -38,6 +45,12 @@ pub enum Outcome {
     Uninstalled,
     /// Older than the stored grant, but its token is the newest there is.
     LateToken,
+    /// Another Business Manager than the owner has the app installed too: kept as a claim.
+    Claimed,
+    /// A claim was removed: nothing else changes.
+    ClaimWithdrawn,
+    /// The business belongs to another Business Manager now: its owner removed the app, or did not install it first.
+    OwnerChanged,
     /// The same event as before.
     Repeated,
     /// Older than what is stored.
@@ -45,25 +58,8 @@ pub enum Outcome {
     /// A removal of a business that is not installed: changes nothing, is remembered in case the install
     /// comes late.
     UnknownUninstall,
-    /// A removal that names another Business Manager than the stored one: changes nothing.
+    /// A removal that names a Business Manager without an install: changes nothing.
     ForeignBusinessManager,
-}
-
-impl Outcome {
-    /// The word for counting.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Installed => "installed",
-            Self::Updated => "updated",
-            Self::Uninstalled => "uninstalled",
-            Self::LateToken => "late_token",
-            Self::Repeated => "repeated",
-            Self::Stale => "stale",
-            Self::UnknownUninstall => "unknown_uninstall",
-            Self::ForeignBusinessManager => "foreign_business_manager",
-        }
-    }
 }
 
 /// What a decision asks for. Install and outbox are committed together.
@@ -86,9 +82,12 @@ pub struct Plan {
 pub struct ExchangeToken {
     /// No token came: ask on behalf of the business, with the partner's own system user.
     pub on_behalf_of: bool,
-    /// Version id of the secret that holds the token; an exchange of another one would be out of date.
+    /// Source of the token that is exchanged; an exchange of another one would be out of date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Ask although the token was exchanged before: the system user's is refused, ends soon, or an operator asks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// Payload of [`Kind::FbeNotify`].
@@ -104,11 +103,23 @@ pub struct Notice {
     pub at: Timestamp,
 }
 
+/// Payload of [`Kind::FbePartnerNotify`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartnerNotice {
+    /// When it happened.
+    pub at: Timestamp,
+    /// What the partner's platform is sent.
+    pub data: InstallView,
+}
+
 /// Payload of [`Kind::FbeCatalogPush`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogPush {
     /// The catalog that is granted.
     pub catalog_id: String,
+    /// Push only if the feed has changed since the last push.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refresh: bool,
 }
 
 /// The outbox subject of a business.
@@ -123,8 +134,23 @@ pub fn business_of(subject: &str) -> Option<&str> {
     subject.strip_prefix("business:")
 }
 
-/// A comparison with Graph that no webhook asked for. `name` makes the key unique; items of one name and time
-/// are one.
+/// One follow-up that no webhook asked for. `name` makes the key unique; items of one name and time are one.
+fn item(
+    business_id: &str,
+    (at, name, step): (Timestamp, &str, &str),
+    kind: Kind,
+    payload: serde_json::Value,
+) -> OutboxItem {
+    OutboxItem {
+        subject: subject(business_id),
+        event_key: format!("{:014}-{name}-{step}", at.as_millisecond().max(0)),
+        kind,
+        payload,
+        not_before: None,
+    }
+}
+
+/// A comparison with Graph that no webhook asked for, not before `not_before`.
 #[must_use]
 pub fn reconcile_item(
     business_id: &str,
@@ -133,64 +159,137 @@ pub fn reconcile_item(
     not_before: Option<Timestamp>,
 ) -> OutboxItem {
     OutboxItem {
-        subject: subject(business_id),
-        event_key: format!("{:014}-{name}-2-reconcile", at.as_millisecond().max(0)),
-        kind: Kind::FbeReconcile,
-        payload: json!({}),
         not_before,
+        ..item(
+            business_id,
+            (at, name, "2-reconcile"),
+            Kind::FbeReconcile,
+            json!({}),
+        )
     }
 }
 
-/// An exchange of the token that no webhook asked for. `name` makes the key unique; items of one name and time are
-/// one.
+/// A comparison of every install of a Business Manager, after an integration event of it.
 #[must_use]
-pub fn exchange_item(business_id: &str, name: &str, at: Timestamp, payload: &ExchangeToken) -> OutboxItem {
+pub fn reconcile_manager_item(business_manager_id: &str, stamp: &Stamp) -> OutboxItem {
     OutboxItem {
-        subject: subject(business_id),
-        event_key: format!("{:014}-{name}-1-exchange", at.as_millisecond().max(0)),
-        kind: Kind::FbeExchangeToken,
-        payload: json!(payload),
+        subject: subject(&integration_record_id(business_manager_id)),
+        event_key: format!("{}-0-manager", stamp.key()),
+        kind: Kind::FbeReconcileManager,
+        payload: json!({}),
         not_before: None,
     }
+}
+
+/// An exchange of the token that no webhook asked for.
+#[must_use]
+pub fn exchange_item(business_id: &str, name: &str, at: Timestamp, payload: &ExchangeToken) -> OutboxItem {
+    item(
+        business_id,
+        (at, name, "1-exchange"),
+        Kind::FbeExchangeToken,
+        json!(payload),
+    )
 }
 
 /// A push of the catalog on demand.
 #[must_use]
 pub fn push_item(business_id: &str, catalog_id: &str, at: Timestamp) -> OutboxItem {
+    let payload = CatalogPush {
+        catalog_id: catalog_id.to_owned(),
+        refresh: false,
+    };
+    item(
+        business_id,
+        (at, "demand", "4-catalog"),
+        Kind::FbeCatalogPush,
+        json!(payload),
+    )
+}
+
+/// A push of the catalog, at this time, unless its feed is as it was.
+#[must_use]
+pub fn refresh_item(business_id: &str, catalog_id: &str, at: Timestamp) -> OutboxItem {
+    let payload = CatalogPush {
+        catalog_id: catalog_id.to_owned(),
+        refresh: true,
+    };
     OutboxItem {
-        subject: subject(business_id),
-        event_key: format!("{:014}-demand-4-catalog", at.as_millisecond().max(0)),
-        kind: Kind::FbeCatalogPush,
-        payload: json!(CatalogPush {
-            catalog_id: catalog_id.to_owned()
-        }),
-        not_before: None,
+        not_before: Some(at),
+        ..item(
+            business_id,
+            (at, "refresh", "4-catalog"),
+            Kind::FbeCatalogPush,
+            json!(payload),
+        )
     }
+}
+
+/// The exchange that an operator asks for; `None` if there is no Business Manager to ask for a token.
+#[must_use]
+pub fn exchange_on_demand(stored: &Install, now: Timestamp) -> Option<OutboxItem> {
+    let payload = exchange_again(stored)?;
+    Some(exchange_item(&stored.business_id, "demand", now, &payload))
+}
+
+/// Whether a token is to be asked for: a user's is exchanged, one of unknown type is tried, and where none
+/// came at all the partner's own system user may ask on behalf of the business.
+#[must_use]
+pub fn exchange(next: &Install, new_token: Option<&str>) -> Option<ExchangeToken> {
+    next.assets.business_manager_id.as_ref()?;
+    let (on_behalf_of, source) = match (&next.token, new_token) {
+        (None, _) => (true, None),
+        (Some(token), Some(source)) if token.token_type != TokenType::SystemUser => {
+            (false, Some(source.to_owned()))
+        }
+        _ => return None,
+    };
+    Some(ExchangeToken {
+        on_behalf_of,
+        source,
+        again: false,
+    })
+}
+
+/// Asks for a system user's token whether there is one or not; `None` if there is no Business Manager to ask.
+#[must_use]
+pub fn exchange_again(stored: &Install) -> Option<ExchangeToken> {
+    stored
+        .assets
+        .business_manager_id
+        .as_ref()
+        .filter(|_| stored.is_installed())?;
+    let token = stored.token.as_ref();
+    Some(ExchangeToken {
+        // A token that was obtained on behalf of the business has no source, and that of a system user is not exchanged.
+        on_behalf_of: token
+            .is_none_or(|token| token.source.is_empty() || token.token_type == TokenType::SystemUser),
+        source: token.map(|token| token.source.clone()),
+        again: token.is_some(),
+    })
 }
 
 /// Collects the follow-ups of one decision. The event keys sort in the order in which they are best done:
 /// the token first, the catalog last.
-pub(super) struct FollowUps<'a> {
+#[derive(Debug)]
+pub struct FollowUps<'a> {
     business_id: &'a str,
     key: String,
-    settings: Option<&'a FbeSettings>,
-    pub(super) items: Vec<OutboxItem>,
+    configured: Configured,
+    /// The follow-ups so far.
+    pub items: Vec<OutboxItem>,
 }
 
 impl<'a> FollowUps<'a> {
-    pub(super) fn new(business_id: &'a str, key: String) -> Self {
+    /// None yet. `key` begins their event keys.
+    #[must_use]
+    pub fn new(business_id: &'a str, key: String, configured: Configured) -> Self {
         Self {
             business_id,
             key,
-            settings: None,
+            configured,
             items: Vec::new(),
         }
-    }
-
-    /// With the settings that say whether there is a feed to fill catalogs from.
-    pub(super) fn with(mut self, settings: &'a FbeSettings) -> Self {
-        self.settings = Some(settings);
-        self
     }
 
     fn push(&mut self, step: &str, kind: Kind, payload: serde_json::Value) {
@@ -203,56 +302,60 @@ impl<'a> FollowUps<'a> {
         });
     }
 
-    pub(super) fn exchange(&mut self, payload: &ExchangeToken) {
+    /// Exchange the token.
+    pub fn exchange(&mut self, payload: &ExchangeToken) {
         self.push("1-exchange", Kind::FbeExchangeToken, json!(payload));
     }
 
-    pub(super) fn reconcile(&mut self) {
+    /// Compare the install with Graph.
+    pub fn reconcile(&mut self) {
         self.push("2-reconcile", Kind::FbeReconcile, json!({}));
     }
 
-    /// A removal is looked at once more at this time: a business that is not installed keeps no secret.
-    pub(super) fn sweep(&mut self, at: Timestamp) {
+    /// Look at a removal once more at this time: a business that is not installed keeps no secret.
+    pub fn sweep(&mut self, at: Timestamp) {
         self.reconcile();
         if let Some(item) = self.items.last_mut() {
             item.not_before = Some(at);
         }
     }
 
-    pub(super) fn notify(&mut self, notice: &Notice) {
+    /// Tell the business, and the partner's platform if one is configured.
+    pub fn notify(&mut self, notice: &Notice, install: &Install) {
         self.push("3-notify", Kind::FbeNotify, json!(notice));
+        if self.configured.partner_webhook {
+            let payload = PartnerNotice {
+                at: notice.at,
+                data: InstallView::of_notice(install, notice.change, &notice.enabled, &notice.disabled),
+            };
+            self.push("3-partner", Kind::FbePartnerNotify, json!(payload));
+        }
     }
 
-    /// Plans a push if there is a catalog, and a feed to fill it from.
-    pub(super) fn catalog(&mut self, install: &Install) {
-        let feed = self
-            .settings
-            .and_then(|settings| settings.catalog_feed_url.as_ref());
+    /// Push the catalog if there is one, and a feed to fill it from.
+    pub fn catalog(&mut self, install: &Install) {
         if let Some(catalog_id) = install.assets.catalog_id.clone()
-            && feed.is_some()
+            && self.configured.catalog_feed
         {
-            self.push(
-                "4-catalog",
-                Kind::FbeCatalogPush,
-                json!(CatalogPush { catalog_id }),
-            );
+            let payload = CatalogPush {
+                catalog_id,
+                refresh: false,
+            };
+            self.push("4-catalog", Kind::FbeCatalogPush, json!(payload));
         }
     }
 }
 
 /// Follow-ups that every road to a changed grant shares: the history, the notice and the catalog. Nothing
 /// follows from an update in which nothing is different. `at` is when it happened, `now` when we learned.
-pub(super) fn tell(
+pub fn tell(
     before: &Install,
     next: &mut Install,
     change: Change,
     (at, now): (Timestamp, Timestamp),
     follow_ups: &mut FollowUps<'_>,
 ) {
-    let mut fields = differences(&before.grant(), &next.grant());
-    if before.status != next.status {
-        fields.push("status".to_owned());
-    }
+    let fields = changed_fields(before, next);
     if fields.is_empty() && change == Change::Updated {
         return;
     }
@@ -260,14 +363,15 @@ pub(super) fn tell(
     let gating = if next.is_installed() {
         next.gating()
     } else {
-        before.gating().all_off("installation")
+        before.gating().all_off(INSTALLATION)
     };
-    follow_ups.notify(&Notice {
+    let notice = Notice {
         change,
         enabled: gating.enabled,
         disabled: gating.disabled,
         at,
-    });
+    };
+    follow_ups.notify(&notice, next);
     if next.is_installed() && (!before.is_installed() || before.assets.catalog_id != next.assets.catalog_id) {
         follow_ups.catalog(next);
     }
@@ -277,4 +381,35 @@ pub(super) fn tell(
         change,
         fields,
     });
+}
+
+/// The plan of an install whose owner is gone and whose first claim is in effect now. `key` begins the event keys of
+/// what follows.
+#[must_use]
+pub fn owner_changed(
+    before: &Install,
+    mut next: Install,
+    key: String,
+    configured: Configured,
+    now: Timestamp,
+) -> Plan {
+    next.version = before.version + 1;
+    let mut follow_ups = FollowUps::new(&before.business_id, key, configured);
+    let source = next.token.as_ref().map(|token| token.source.clone());
+    if let Some(exchange) = exchange(&next, source.as_deref()) {
+        follow_ups.exchange(&exchange);
+    }
+    follow_ups.reconcile();
+    tell(before, &mut next, Change::Updated, (now, now), &mut follow_ups);
+    Plan {
+        wake: before.status == super::install::Status::TokenInvalid,
+        secret: if next.keeps_no_token() {
+            SecretChange::ScheduleDelete
+        } else {
+            SecretChange::None
+        },
+        install: Some(next),
+        outbox: follow_ups.items,
+        outcome: Outcome::OwnerChanged,
+    }
 }

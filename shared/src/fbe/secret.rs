@@ -11,7 +11,7 @@ use crate::digest::Digest;
 /// Secrets Manager allows names of 512 characters; the rest is for the stack's prefix.
 const MAX_NAME: usize = 400;
 
-/// What a token may do, by whom it was made.
+/// Type of a token: by its type it dies with a password, or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum TokenType {
@@ -46,6 +46,15 @@ impl From<TokenType> for String {
     }
 }
 
+/// A token and its type, as a webhook brings them.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// The token; its `Debug` shows nothing.
+    pub value: SecretString,
+    /// `token_type`
+    pub token_type: TokenType,
+}
+
 /// The JSON in `<stack>/fbe/<business>`. Serialised only by [`FbeSecret::to_json`], shown nowhere.
 #[derive(Debug, Clone, Deserialize)]
 pub struct FbeSecret {
@@ -62,9 +71,25 @@ pub struct FbeSecret {
     /// When it was exchanged.
     #[serde(default)]
     pub exchanged_at: Option<Timestamp>,
+    /// When the system user's token ends; `None`: it has no known end.
+    #[serde(default)]
+    pub system_user_expires_at: Option<Timestamp>,
 }
 
 impl FbeSecret {
+    /// A token as a webhook of this time brought it.
+    #[must_use]
+    pub fn arrived(token: &Token, at: Timestamp) -> Self {
+        Self {
+            access_token: Some(token.value.clone()),
+            token_type: token.token_type.clone(),
+            system_user_access_token: None,
+            received_at: at,
+            exchanged_at: None,
+            system_user_expires_at: None,
+        }
+    }
+
     /// The token that calls should be made with: the system user's, as soon as there is one.
     #[must_use]
     pub fn token(&self) -> Option<&SecretString> {
@@ -75,25 +100,42 @@ impl FbeSecret {
 
     /// The same secret with the system user's token that it was exchanged for.
     #[must_use]
-    pub fn exchanged(mut self, system_user: SecretString, at: Timestamp) -> Self {
+    pub fn exchanged(
+        mut self,
+        system_user: SecretString,
+        at: Timestamp,
+        expires_at: Option<Timestamp>,
+    ) -> Self {
         self.system_user_access_token = Some(system_user);
         self.exchanged_at = Some(at);
+        self.system_user_expires_at = expires_at;
         self
+    }
+
+    /// Digest of the token as it arrived, the same before and after its exchange. Empty if the token was
+    /// obtained on behalf of the business.
+    #[must_use]
+    pub fn source(&self) -> String {
+        self.access_token.as_ref().map_or_else(String::new, |token| {
+            let token_type = String::from(self.token_type.clone());
+            Digest::of_parts(["token", &token_type, token.expose_secret()]).to_string()
+        })
     }
 
     /// Whether this holds the token that an install's `token.source` names, exchanged or not.
     #[must_use]
     pub fn is_of(&self, source: &str) -> bool {
-        if self.access_token.is_none() {
-            // Obtained on behalf of the business.
-            return source.is_empty();
+        if self.source() == source {
+            return true;
         }
+        // Earlier versions named the secret as the webhook wrote it.
         let arrived = Self {
             system_user_access_token: None,
             exchanged_at: None,
+            system_user_expires_at: None,
             ..self.clone()
         };
-        arrived.version() == source
+        arrived.access_token.is_some() && arrived.version() == source
     }
 
     /// The secret's value for Secrets Manager. It holds the tokens in clear: hand it to nothing else.
@@ -109,6 +151,8 @@ impl FbeSecret {
             received_at: Timestamp,
             #[serde(skip_serializing_if = "Option::is_none")]
             exchanged_at: Option<Timestamp>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            system_user_expires_at: Option<Timestamp>,
         }
         let clear = Clear {
             access_token: self.access_token.as_ref().map(ExposeSecret::expose_secret),
@@ -119,6 +163,7 @@ impl FbeSecret {
                 .map(ExposeSecret::expose_secret),
             received_at: self.received_at,
             exchanged_at: self.exchanged_at,
+            system_user_expires_at: self.system_user_expires_at,
         };
         SecretString::from(serde_json::to_string(&clear).unwrap_or_default())
     }
@@ -177,6 +222,7 @@ mod tests {
             system_user_access_token: None,
             received_at: Timestamp::UNIX_EPOCH,
             exchanged_at: None,
+            system_user_expires_at: None,
         }
     }
 
@@ -191,11 +237,11 @@ mod tests {
     #[test]
     fn the_json_is_the_documented_one_and_comes_back() {
         let at = "2026-11-21T10:00:00Z".parse().unwrap();
-        let exchanged = secret().exchanged("EAAB_system".into(), at);
+        let exchanged = secret().exchanged("EAAB_system".into(), at, Some(at));
         let json = exchanged.to_json();
         assert_eq!(
             json.expose_secret(),
-            r#"{"access_token":"EAAB_user","token_type":"user","system_user_access_token":"EAAB_system","received_at":"1970-01-01T00:00:00Z","exchanged_at":"2026-11-21T10:00:00Z"}"#
+            r#"{"access_token":"EAAB_user","token_type":"user","system_user_access_token":"EAAB_system","received_at":"1970-01-01T00:00:00Z","exchanged_at":"2026-11-21T10:00:00Z","system_user_expires_at":"2026-11-21T10:00:00Z"}"#
         );
         let back: FbeSecret = serde_json::from_str(json.expose_secret()).unwrap();
         assert_eq!(back, exchanged);
@@ -204,17 +250,33 @@ mod tests {
 
     #[test]
     fn an_exchanged_secret_still_tells_where_it_came_from() {
-        let source = secret().version();
-        let exchanged = secret().exchanged("EAAB_system".into(), Timestamp::UNIX_EPOCH);
-        assert!(secret().is_of(&source) && exchanged.is_of(&source));
+        let exchanged = secret().exchanged("EAAB_system".into(), Timestamp::UNIX_EPOCH, None);
+        // The second is what an earlier version stored.
+        for source in [secret().source(), secret().version()] {
+            assert!(secret().is_of(&source) && exchanged.is_of(&source));
+        }
         assert!(!exchanged.is_of(&exchanged.version()) && !exchanged.is_of(""));
+    }
+
+    #[test]
+    fn the_same_token_has_the_same_source_whenever_it_arrives() {
+        let later = FbeSecret {
+            received_at: Timestamp::MAX,
+            ..secret()
+        };
+        assert_eq!(later.source(), secret().source());
+        let other = FbeSecret {
+            access_token: Some("EAAB_other".into()),
+            ..secret()
+        };
+        assert_ne!(other.source(), secret().source());
     }
 
     #[test]
     fn debug_shows_no_token() {
         let shown = format!(
             "{:?}",
-            secret().exchanged("EAAB_system".into(), Timestamp::UNIX_EPOCH)
+            secret().exchanged("EAAB_system".into(), Timestamp::UNIX_EPOCH, None)
         );
         assert!(!shown.contains("EAAB"), "{shown}");
     }

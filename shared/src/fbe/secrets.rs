@@ -1,11 +1,19 @@
 //! Each business's own secret, `<prefix>/<business>`: the only place where its tokens are.
+//!
+//! The newest token of each Business Manager is a version of the secret under a staging label of its own
+//! (`manager-…`), which keeps the version from being removed. The owner's is the current one too; a claim's is not, so
+//! nothing that asks for the secret's value gets it. A webhook writes either without reading the secret, which it may
+//! not, and two that write at once do not overwrite each other's.
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::types::Tag;
-use secrecy::ExposeSecret;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
 
+use crate::digest::Digest;
 use crate::fbe::install::Install;
+use crate::fbe::manager::TokenState;
 use crate::fbe::secret::{self, FbeSecret};
 use crate::fbe::settings::FbeSecretSettings;
 use crate::secrets::SecretError;
@@ -13,8 +21,16 @@ use crate::secrets::SecretError;
 /// How long a deleted secret can be restored; the shortest that Secrets Manager knows.
 const RECOVERY_DAYS: i64 = 7;
 
-/// A write needs at most restore, create, put and one more after somebody else got in between.
+/// A write needs at most restore, create, put and one more after another writer got in between.
 const MAX_STEPS: usize = 6;
+
+/// A version without a token.
+const EMPTY: &str = "{}";
+/// The id of the empty version that a secret begins with whose first token is a claim's.
+const EMPTY_VERSION: &str = "a-secret-without-a-token-yet-0000";
+
+/// The label of the version in use.
+const CURRENT: &str = "AWSCURRENT";
 
 /// The secrets of all businesses.
 #[derive(Debug, Clone)]
@@ -39,6 +55,8 @@ pub enum Expected {
 pub enum Found {
     /// The secret.
     Secret(Box<FbeSecret>),
+    /// The secret, while another version (this one) is the current one.
+    NotCurrent(Box<FbeSecret>, String),
     /// None, or another one.
     Absent,
     /// One that is scheduled for deletion.
@@ -48,7 +66,7 @@ pub enum Found {
 impl Found {
     fn secret(self) -> Option<FbeSecret> {
         match self {
-            Self::Secret(secret) => Some(*secret),
+            Self::Secret(secret) | Self::NotCurrent(secret, _) => Some(*secret),
             Self::Absent | Self::Deleted => None,
         }
     }
@@ -75,9 +93,10 @@ impl BusinessSecrets {
         Self { client, settings }
     }
 
-    /// Writes `content` as the business's secret, whatever there was. Its version is [`FbeSecret::version`], and
-    /// writing a version again changes nothing: if another was written in between, that one stays Secrets Manager's
-    /// current one. What is in force is the version that the install names, by which [`Self::find`] reads it.
+    /// Writes `content`, a token of `manager`, as the business's secret, in place of any other value. Its version is
+    /// [`FbeSecret::version`], and writing a version again changes nothing: if another was written in between, that one
+    /// stays Secrets Manager's current one. What is in force is the version that the install names, by which
+    /// [`Self::find`] reads it.
     ///
     /// # Errors
     ///
@@ -86,6 +105,34 @@ impl BusinessSecrets {
         &self,
         business_id: &str,
         content: &FbeSecret,
+        manager: Option<&str>,
+        expected: Expected,
+    ) -> Result<(), SecretError> {
+        let labels = [CURRENT.to_owned(), label(manager)];
+        self.write_labelled(business_id, content, &labels, expected).await
+    }
+
+    /// Writes `content`, the token of a claim, beside the secret's current version.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if Secrets Manager does not take it.
+    pub async fn write_claim(
+        &self,
+        business_id: &str,
+        content: &FbeSecret,
+        manager: Option<&str>,
+    ) -> Result<(), SecretError> {
+        let labels = [label(manager)];
+        self.write_labelled(business_id, content, &labels, Expected::Present)
+            .await
+    }
+
+    async fn write_labelled(
+        &self,
+        business_id: &str,
+        content: &FbeSecret,
+        labels: &[String],
         expected: Expected,
     ) -> Result<(), SecretError> {
         let name = self.name(business_id);
@@ -94,13 +141,20 @@ impl BusinessSecrets {
             Expected::Present => Step::Put,
             Expected::Deleted => Step::Restore,
         };
+        // The first version of a secret is its current one, and a claim's must not be.
+        let is_claim = !labels.iter().any(|label| label == CURRENT);
         for _ in 0..MAX_STEPS {
             let result = match step {
-                Step::Create => self.create(&name, content).await,
-                Step::Put => self.put(&name, content).await,
+                Step::Create if is_claim => self.create(&name, EMPTY_VERSION.to_owned(), EMPTY.into()).await,
+                Step::Create => self.create(&name, content.version(), content.to_json()).await,
+                Step::Put => {
+                    self.put(&name, content.version(), content.to_json(), labels)
+                        .await
+                }
                 Step::Restore => self.bring_back(&name).await,
             };
             step = match (step, result) {
+                (Step::Create, Ok(())) if is_claim => Step::Put,
                 (Step::Create | Step::Put, Ok(())) => return Ok(()),
                 (Step::Restore, Ok(())) | (Step::Create, Err(Refusal::Exists)) => Step::Put,
                 (Step::Create | Step::Put, Err(Refusal::Deleted)) => Step::Restore,
@@ -109,6 +163,73 @@ impl BusinessSecrets {
             };
         }
         Err(unavailable(&name, Refusal::Other("it keeps changing".to_owned())))
+    }
+
+    /// Keeps the version of a token that is about to be the current one no longer: a secret is created without the label of
+    /// its first token's Business Manager. Where a newer token of that manager has the label, nothing is to be done.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if Secrets Manager does not do it.
+    pub async fn keep(&self, business_id: &str, token: &TokenState) -> Result<(), SecretError> {
+        let name = self.name(business_id);
+        let answer = self
+            .client
+            .update_secret_version_stage()
+            .secret_id(&name)
+            .version_stage(label(token.business_manager_id.as_deref()))
+            .move_to_version_id(&token.version)
+            .send()
+            .await;
+        match answer {
+            Err(error) if is_attached_elsewhere(&error) => Ok(()),
+            answer => match answer.map_err(|error| refusal(&error)) {
+                Ok(_) | Err(Refusal::Absent | Refusal::Deleted) => Ok(()),
+                Err(refusal) => Err(unavailable(&name, refusal)),
+            },
+        }
+    }
+
+    /// Drops the token of a claim that was removed at `at`: its label moves to an empty version, and Secrets Manager
+    /// removes versions without one. Where there is no secret, nothing is to be done.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if Secrets Manager does not do it.
+    pub async fn drop_claim(
+        &self,
+        business_id: &str,
+        manager: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), SecretError> {
+        let (name, label) = (self.name(business_id), label(manager));
+        let version = Digest::of_parts(["dropped", &label, &at.to_string()]).to_string();
+        match self.put(&name, version, EMPTY.into(), &[label]).await {
+            Ok(()) | Err(Refusal::Absent | Refusal::Deleted) => Ok(()),
+            Err(refusal) => Err(unavailable(&name, refusal)),
+        }
+    }
+
+    /// Makes the version that the install names the current one, in place of `current`.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if Secrets Manager does not do it.
+    pub async fn make_current(&self, install: &Install, current: &str) -> Result<(), SecretError> {
+        let Some(token) = &install.token else {
+            return Ok(());
+        };
+        let name = self.name(&install.business_id);
+        self.client
+            .update_secret_version_stage()
+            .secret_id(&name)
+            .version_stage(CURRENT)
+            .move_to_version_id(&token.version)
+            .remove_from_version_id(current)
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| unavailable(&name, refusal(&error)))
     }
 
     /// Looks for the secret that holds the install's token. One that is scheduled for deletion belongs to a removal:
@@ -123,10 +244,16 @@ impl BusinessSecrets {
             return Ok(Found::Absent);
         };
         let name = self.name(&install.business_id);
-        match self.read(&name, None).await? {
-            // Two webhooks wrote at once, and the other one's is current.
-            Found::Secret(secret) if !secret.is_of(&token.source) => {
-                self.read(&name, Some(&token.version)).await
+        let (found, current) = self.read(&name, None).await?;
+        match found {
+            Found::Secret(secret) if secret.is_of(&token.source) => Ok(Found::Secret(secret)),
+            // A claim has taken effect, perhaps the secret's first token; or two webhooks wrote at once and the other
+            // one's is current.
+            Found::Secret(_) | Found::Absent if !current.is_empty() => {
+                match self.read(&name, Some(&token.version)).await?.0 {
+                    Found::Secret(secret) => Ok(Found::NotCurrent(secret, current)),
+                    found => Ok(found),
+                }
             }
             found => Ok(found),
         }
@@ -158,7 +285,7 @@ impl BusinessSecrets {
     ///
     /// [`SecretError`] if Secrets Manager does not give it.
     pub async fn current(&self, business_id: &str) -> Result<Option<FbeSecret>, SecretError> {
-        Ok(self.read(&self.name(business_id), None).await?.secret())
+        Ok(self.read(&self.name(business_id), None).await?.0.secret())
     }
 
     /// Schedules the secret for deletion. One that is not there, or already scheduled, is as good.
@@ -185,29 +312,36 @@ impl BusinessSecrets {
         secret::name(&self.settings.prefix, business_id)
     }
 
-    async fn create(&self, name: &str, content: &FbeSecret) -> Result<(), Refusal> {
+    async fn create(&self, name: &str, version: String, value: SecretString) -> Result<(), Refusal> {
         let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
         self.client
             .create_secret()
             .name(name)
             .description("Access tokens of a business that installed the app; written by fbe-install-webhook")
-            .client_request_token(content.version())
+            .client_request_token(version)
             .set_kms_key_id(self.settings.encryption_key.clone())
             .tags(tag("Application", "meta-braze-bridge"))
             .tags(tag("Purpose", "fbe-install"))
-            .secret_string(content.to_json().expose_secret())
+            .secret_string(value.expose_secret())
             .send()
             .await
             .map(drop)
             .map_err(|error| refusal(&error))
     }
 
-    async fn put(&self, name: &str, content: &FbeSecret) -> Result<(), Refusal> {
+    async fn put(
+        &self,
+        name: &str,
+        version: String,
+        value: SecretString,
+        labels: &[String],
+    ) -> Result<(), Refusal> {
         self.client
             .put_secret_value()
             .secret_id(name)
-            .client_request_token(content.version())
-            .secret_string(content.to_json().expose_secret())
+            .client_request_token(version)
+            .secret_string(value.expose_secret())
+            .set_version_stages(Some(labels.to_vec()))
             .send()
             .await
             .map(drop)
@@ -219,7 +353,9 @@ impl BusinessSecrets {
         answer.map(drop).map_err(|error| refusal(&error))
     }
 
-    async fn read(&self, name: &str, version: Option<&str>) -> Result<Found, SecretError> {
+    /// What there is of a version, the current one by default, and the version's id, which is empty if there is no such
+    /// version.
+    async fn read(&self, name: &str, version: Option<&str>) -> Result<(Found, String), SecretError> {
         let answer = self
             .client
             .get_secret_value()
@@ -227,19 +363,34 @@ impl BusinessSecrets {
             .set_version_id(version.map(str::to_owned))
             .send()
             .await;
-        match answer.map_err(|error| refusal(&error)) {
-            // serde_json's own words would quote the value.
-            Ok(answer) => serde_json::from_str(answer.secret_string().unwrap_or_default())
-                .map(Found::Secret)
-                .map_err(|error| SecretError::Malformed {
+        let found = match answer.map_err(|error| refusal(&error)) {
+            Ok(answer) if answer.secret_string() == Some(EMPTY) => {
+                return Ok((Found::Absent, answer.version_id.unwrap_or_default()));
+            }
+            Ok(answer) => {
+                // serde_json's own words would quote the value.
+                let secret = serde_json::from_str(answer.secret_string().unwrap_or_default());
+                let secret = secret.map_err(|error| SecretError::Malformed {
                     id: name.to_owned(),
                     reason: format!("{:?} error at column {}", error.classify(), error.column()),
-                }),
-            Err(Refusal::Absent) => Ok(Found::Absent),
-            Err(Refusal::Deleted) => Ok(Found::Deleted),
-            Err(refusal) => Err(unavailable(name, refusal)),
-        }
+                })?;
+                let version = answer.version_id.unwrap_or_default();
+                return Ok((Found::Secret(secret), version));
+            }
+            Err(Refusal::Absent) => Found::Absent,
+            Err(Refusal::Deleted) => Found::Deleted,
+            Err(refusal) => return Err(unavailable(name, refusal)),
+        };
+        Ok((found, String::new()))
     }
+}
+
+/// The staging label of a Business Manager's token.
+fn label(manager: Option<&str>) -> String {
+    // Ids come from payloads, and a label is shorter than they may be.
+    let digest = manager.map(|manager| Digest::of_parts(["manager", manager]).to_string());
+    let name = digest.as_ref().and_then(|digest| digest.get(..16));
+    format!("manager-{}", name.unwrap_or("unnamed"))
 }
 
 fn unavailable(name: &str, refusal: Refusal) -> SecretError {
@@ -253,6 +404,15 @@ fn unavailable(name: &str, refusal: Refusal) -> SecretError {
         id: name.to_owned(),
         reason,
     }
+}
+
+/// Whether a label was not moved because another version has it. There is no code of its own for that: the code of any
+/// wrong parameter comes with a message that names the parameter that is missing.
+fn is_attached_elsewhere<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    error.as_service_error().is_some_and(|error| {
+        let message = error.message().unwrap_or_default();
+        error.code() == Some("InvalidParameterException") && message.contains("RemoveFromVersionId")
+    })
 }
 
 /// Only the code is kept: what a request held must not come back in an error.

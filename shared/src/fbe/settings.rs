@@ -2,25 +2,54 @@
 
 use crate::config::Env;
 
-/// FBE follow-ups.
+/// Where what follows from an install leads to.
 #[derive(Debug, Clone)]
 pub struct FbeSettings {
-    /// `FBE_SCOPES` for the token exchange, as a comma list.
-    pub scopes: Vec<String>,
     /// `CATALOG_FEED_URL`; may hold `{external_business_id}` and `{catalog_id}`; `None` = no push.
     pub catalog_feed_url: Option<String>,
+    /// `PARTNER_WEBHOOK_URL`: where notices to the partner's platform are posted; `None` = there are none.
+    pub partner_webhook_url: Option<String>,
+}
+
+/// Which of the optional follow-ups there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Configured {
+    /// There is a feed to fill catalogs from.
+    pub catalog_feed: bool,
+    /// Notices are posted to the partner's platform.
+    pub partner_webhook: bool,
+}
+
+impl Configured {
+    /// For commands, which do not know the stack's settings: the dispatcher drops what is not configured.
+    pub const ALL: Self = Self {
+        catalog_feed: true,
+        partner_webhook: true,
+    };
 }
 
 impl FbeSettings {
     /// Reads the group.
     pub fn read(env: &mut Env<'_>) -> Self {
-        let catalog_feed_url = env.optional("CATALOG_FEED_URL");
-        if let Some(url) = &catalog_feed_url {
-            env.check_url("CATALOG_FEED_URL", url);
-        }
+        let mut url = |name: &'static str| {
+            let url = env.optional(name);
+            if let Some(url) = &url {
+                env.check_url(name, url);
+            }
+            url
+        };
         Self {
-            scopes: env.list("FBE_SCOPES", "manage_business_extension"),
-            catalog_feed_url,
+            catalog_feed_url: url("CATALOG_FEED_URL"),
+            partner_webhook_url: url("PARTNER_WEBHOOK_URL"),
+        }
+    }
+
+    /// Which follow-ups there are.
+    #[must_use]
+    pub fn configured(&self) -> Configured {
+        Configured {
+            catalog_feed: self.catalog_feed_url.is_some(),
+            partner_webhook: self.partner_webhook_url.is_some(),
         }
     }
 }

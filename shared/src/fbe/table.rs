@@ -1,18 +1,18 @@
 //! The installs table: what each business granted, and how far its catalog push has come.
 //!
-//! Writers share an item and do not disturb each other: whoever decides about an install writes `facts`
-//! (conditional on `version`), the dispatcher writes `push` under its lease. `pixel_id`, `status` and `expires_at`
+//! Two writers share an item: a decision about an install writes `facts` (conditional on `version`), the dispatcher
+//! writes `push` under its lease. `pixel_id`, `status` and `expires_at`
 //! repeat what `facts` says for the index, the daily scan and DynamoDB's expiry.
 
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use jiff::SignedDuration;
+use serde::Deserialize;
 
-use super::catalog_push::PushProgress;
 use super::install::{Install, Status};
+use super::push::Push;
 use crate::clock::Clock;
 use crate::outbox::{Outbox, OutboxItem};
 use crate::store::table::Table;
@@ -29,18 +29,6 @@ const KEY: &str = "external_business_id";
 pub struct Installs {
     table: Table,
     outbox: Outbox,
-}
-
-/// A catalog push: the last one of its business.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Push {
-    /// Event key of the outbox item that asked for it.
-    pub event_key: String,
-    /// How far it has come.
-    pub progress: PushProgress,
-    /// When it was done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Timestamp>,
 }
 
 /// A business as stored.
@@ -123,7 +111,7 @@ impl Installs {
         self.table.release(lease, update).await
     }
 
-    /// The installs that hold a pixel. It should be one; [`crate::fbe::install::pixel_owner`] settles it.
+    /// The installs that hold a pixel. It should be one business.
     pub async fn by_pixel(&self, pixel_id: &str) -> Result<Vec<Install>, StoreError> {
         let answer = self
             .table
@@ -143,6 +131,27 @@ impl Installs {
             .collect();
         let items = self.table.get_all(&keys).await?;
         Ok(readable(items, KEY, |item| Ok(unpack(item)?.install)))
+    }
+
+    /// The businesses that belong to a Business Manager and have the app installed.
+    pub async fn by_manager(&self, business_manager_id: &str) -> Result<Vec<String>, StoreError> {
+        let items: Vec<Item> = self
+            .table
+            .query()
+            .index_name("by_manager")
+            .key_condition_expression("business_manager_id = :manager")
+            .expression_attribute_values(":manager", string(business_manager_id))
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<_, _>>()
+            .await
+            .map_err(|error| StoreError::sdk("Query", &error))?;
+        let ids = items.into_iter().filter_map(|mut item| match item.remove(KEY) {
+            Some(AttributeValue::S(id)) => Some(id),
+            _ => None,
+        });
+        Ok(ids.collect())
     }
 
     /// One page of all installs, or of those that are in place alone, with a working token or not.
@@ -175,11 +184,14 @@ impl Installs {
         };
         let is_trace = install.is_trace() && install.integrations.is_empty();
         let expires_at = is_trace.then(|| number((self.table.now() + KEEP_TRACE).as_second()));
+        let manager = install.assets.business_manager_id.as_ref();
+        let manager = manager.filter(|_| install.is_installed());
         let update = Update::new(key(&install.business_id))
             .set("facts", attribute(install)?)
             .version(install.version)
             .set("status", string(status))
             .set_or_remove("pixel_id", install.assets.pixel_id.as_ref().map(string))
+            .set_or_remove("business_manager_id", manager.map(string))
             .set_or_remove("expires_at", expires_at);
         Ok(if wake {
             update.set("wake", AttributeValue::Bool(true))

@@ -99,7 +99,13 @@ pub struct UnreadablePayload;
 impl Entry {
     pub(super) fn new(item: &OutboxItem, now: Timestamp) -> Self {
         let lane = item.kind.lane();
-        let due = item.not_before.unwrap_or(now).max(now) + STREAM_GRACE;
+        // What the stream does not bring is the schedule's at once.
+        let grace = if item.kind.is_quick() {
+            STREAM_GRACE
+        } else {
+            SignedDuration::ZERO
+        };
+        let due = item.not_before.unwrap_or(now).max(now) + grace;
         Self {
             subject: item.subject.clone(),
             event_key: item.event_key.clone(),

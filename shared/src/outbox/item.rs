@@ -42,6 +42,10 @@ pub enum Kind {
     FbeReconcile,
     /// Tell the business what changed. Subject: the business.
     FbeNotify,
+    /// Post a notice to the partner's platform. Subject: the business.
+    FbePartnerNotify,
+    /// Compare every install of a Business Manager with Graph. Subject: the record of its integration events.
+    FbeReconcileManager,
     /// Push the catalog. Subject: the business.
     FbeCatalogPush,
     /// Hand messages to the external system. Subject: the conversation.
@@ -60,9 +64,18 @@ impl Kind {
             | Self::FbeExchangeToken
             | Self::FbeReconcile
             | Self::FbeNotify
+            | Self::FbePartnerNotify
+            | Self::FbeReconcileManager
             | Self::FbeCatalogPush => Lane::Sync,
             Self::RelayMessage | Self::RelayReply => Lane::Relay,
         }
+    }
+
+    /// Whether the stream's batch may wait for it. A catalog takes minutes, and the partner's platform may; they are
+    /// left to the schedule.
+    #[must_use]
+    pub fn is_quick(self) -> bool {
+        !matches!(self, Self::FbeCatalogPush | Self::FbePartnerNotify)
     }
 }
 

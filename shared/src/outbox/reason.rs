@@ -10,6 +10,8 @@ pub enum Reason {
     CatalogFeedCutOff,
     /// An id does not fit into the feed's URL.
     CatalogFeedNoUrl,
+    /// The feed gives nothing new within an invocation, twice in a row.
+    CatalogFeedTooSlow,
     /// Not one item of the feed can be read.
     CatalogFeedUnreadable,
     /// The feed cannot be reached.
@@ -18,6 +20,8 @@ pub enum Reason {
     CatalogPushContinues,
     /// Meta is not done with the batches of a push.
     CatalogPushProcessing,
+    /// Meta takes no item of a catalog.
+    CatalogRefused,
     /// An event of a contact that is not stored yet.
     ContactMissing,
     /// The conversation cannot be read by this version.
@@ -40,6 +44,10 @@ pub enum Reason {
     NotABusiness,
     /// An older notice of the business has to leave first.
     OlderNotice,
+    /// The partner secret cannot sign.
+    PartnerSecretUnusable,
+    /// The partner's platform does not answer.
+    PartnerUnreachable,
     /// The payload is not of its kind's shape.
     PayloadUnreadable,
     /// A profile has moved in part; the rest follows in a request of its own.

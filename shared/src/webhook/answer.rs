@@ -30,6 +30,8 @@ pub enum ErrorCode {
     BodyTooLarge,
     /// 404: nobody with this conversation id has written.
     ConversationUnknown,
+    /// 404: no business with this external business id has ever installed the app.
+    InstallUnknown,
     /// 403: the conversation is on a route with credentials of its own, and these are others.
     ConversationForeign,
     /// 409: the 24-hour window is closed, and there is no template campaign.
@@ -53,7 +55,7 @@ impl ErrorCode {
             Self::TokenInvalid => (
                 StatusCode::UNAUTHORIZED,
                 "token_invalid",
-                "send `Authorization: Bearer` with the token of the relay secret, or a valid Standard Webhooks signature",
+                "send `Authorization: Bearer` with the token of this route's secret, or a valid Standard Webhooks signature where the route takes one",
             ),
             Self::VerifyTokenInvalid => (
                 StatusCode::FORBIDDEN,
@@ -70,6 +72,11 @@ impl ErrorCode {
                 StatusCode::NOT_FOUND,
                 "conversation_unknown",
                 "send the conversation_id of a message that was handed to you",
+            ),
+            Self::InstallUnknown => (
+                StatusCode::NOT_FOUND,
+                "install_unknown",
+                "send the external business id, percent-encoded, of a business that has installed the app",
             ),
             Self::ConversationForeign => (
                 StatusCode::FORBIDDEN,

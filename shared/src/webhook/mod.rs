@@ -7,6 +7,7 @@
 //! Only [`signature`] makes a [`Verified`], and Meta's payload parsers take nothing else, so an unsigned
 //! byte cannot reach them: forgetting the check does not compile.
 
+pub mod access;
 pub mod answer;
 pub mod bearer;
 pub mod handshake;

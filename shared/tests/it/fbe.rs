@@ -5,15 +5,13 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use shared::fbe::decide::decide;
+use shared::fbe::decide::{decide, removal};
 use shared::fbe::event::InstallEvent;
 use shared::fbe::install::{Change, Install, Status};
 use shared::fbe::payload::{Parsed, parse, reason};
 use shared::fbe::plan::{Outcome, Plan, SecretChange};
-use shared::fbe::read::{self, Granted};
-use shared::fbe::reconcile::{Cause, Verdict, reconcile};
 use shared::fbe::secret::TokenType;
-use shared::fbe::settings::FbeSettings;
+use shared::fbe::settings::Configured;
 use shared::outbox::Kind;
 use shared::webhook::{Received, signature};
 
@@ -23,12 +21,11 @@ pub(crate) fn now() -> Timestamp {
     "2026-11-21T10:00:00Z".parse().unwrap()
 }
 
-pub(crate) fn settings() -> FbeSettings {
-    FbeSettings {
-        scopes: vec!["manage_business_extension".to_owned()],
-        catalog_feed_url: Some("https://shop.example/feed".to_owned()),
-    }
-}
+/// A feed for catalogs, and no partner's platform.
+pub(crate) const CONFIGURED: Configured = Configured {
+    catalog_feed: true,
+    partner_webhook: false,
+};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events/payloads/fbe")
@@ -60,7 +57,7 @@ impl Business {
     }
 
     pub(crate) fn receive(&mut self, case: &str) -> Plan {
-        let plan = decide(self.install.as_ref(), &event(case), &settings(), now());
+        let plan = decide(self.install.as_ref(), &event(case), CONFIGURED, now());
         if let Some(next) = &plan.install {
             self.install = Some(next.clone());
         }
@@ -101,7 +98,7 @@ fn every_payload_becomes_the_recorded_events_and_plans() {
     assert!(cases.len() >= 26, "{cases:?}");
     for case in cases {
         let parsed = parsed(payload(&case));
-        let shown = view(&parsed, |event| decide(None, event, &settings(), now()));
+        let shown = view(&parsed, |event| decide(None, event, CONFIGURED, now()));
         assert!(
             !shown.to_string().contains("EAAB"),
             "{case} shows a token: {shown}"
@@ -140,8 +137,9 @@ fn a_whole_life() {
     assert_eq!(notice["disabled"], off);
 
     let plan = shop.receive("update_older");
-    assert_eq!((plan.outcome, plan.install), (Outcome::Stale, None));
+    assert_eq!(plan.outcome, Outcome::Stale);
     assert!(plan.outbox.is_empty() && plan.secret == SecretChange::None);
+    assert_eq!(shop.install().gating().enabled, ["ads", "catalog", "fb_shop"]);
 
     let plan = shop.receive("update_changes_catalog");
     assert_eq!(kinds(&plan), AFTER_INSTALL);
@@ -199,8 +197,8 @@ fn a_removal_by_hand_ends_an_install_whatever_the_clocks_say() {
     for at in [now(), Timestamp::UNIX_EPOCH] {
         let mut shop = Business::new();
         shop.receive("install");
-        let removal = InstallEvent::removal(shop.install(), at);
-        let plan = decide(Some(shop.install()), &removal, &settings(), now());
+        let removal = removal(shop.install(), at);
+        let plan = decide(Some(shop.install()), &removal, CONFIGURED, now());
         assert_eq!(
             (plan.outcome, &plan.secret),
             (Outcome::Uninstalled, &SecretChange::ScheduleDelete)
@@ -217,7 +215,7 @@ fn a_redelivery_has_no_second_effect() {
     assert_eq!((again.outcome, again.install), (Outcome::Repeated, None));
     assert!(again.outbox.is_empty() && again.secret == SecretChange::None);
     // After a crash before the commit, the same plan comes out: same keys, same version of the secret.
-    let replayed = decide(None, &event("install"), &settings(), now());
+    let replayed = decide(None, &event("install"), CONFIGURED, now());
     assert_eq!(replayed, first);
 }
 
@@ -300,68 +298,6 @@ fn a_removal_that_overtakes_its_install_still_counts() {
         (Outcome::Repeated, SecretChange::ScheduleDelete)
     );
     assert_eq!(shop.receive("reinstall").outcome, Outcome::Installed);
-}
-
-fn answer(case: &str) -> Option<Granted> {
-    let body: serde_json::Value = serde_json::from_slice(&payload(case)).unwrap();
-    read::installs(body["data"].as_array().unwrap())
-}
-
-#[test]
-fn graphs_answer_wins_and_the_drift_is_counted() {
-    let mut shop = Business::new();
-    shop.receive("install");
-    let graph = answer("installs_answer").unwrap();
-    let found = reconcile(shop.install(), Some(&graph), &settings(), now());
-    assert_eq!(found.verdict, Verdict::Drifted);
-    let fields: Vec<_> = found.drift.iter().map(|drift| drift.field.as_str()).collect();
-    assert_eq!(
-        fields,
-        ["ad_account_id", "instagram_profiles", "profiles", "feature:ads"]
-    );
-    assert!(found.drift.iter().all(|drift| drift.cause == Cause::Unannounced));
-    let plan = found.plan.unwrap();
-    assert_eq!(kinds(&plan), [Kind::FbeNotify]);
-    let next = plan.install.unwrap();
-    assert_eq!((next.drift_count, next.assets.ad_account_id.as_ref()), (4, None));
-    assert_eq!(next.gating().enabled, ["catalog", "fb_shop", "pixel"]);
-
-    let again = reconcile(&next, Some(&graph), &settings(), now());
-    assert_eq!((again.verdict, again.drift.len()), (Verdict::Confirmed, 0));
-    assert!(again.plan.as_ref().unwrap().outbox.is_empty());
-
-    // Graph comes round to what the webhook had said.
-    let caught_up = reconcile(&next, Some(&shop.install().grant()), &settings(), now());
-    assert_eq!(caught_up.drift.len(), 4);
-    assert!(caught_up.drift.iter().all(|drift| drift.cause == Cause::CaughtUp));
-    let mut third = shop.install().grant();
-    third.assets.ad_account_id = Some("3".to_owned());
-    let conflict = reconcile(&next, Some(&third), &settings(), now());
-    assert_eq!(conflict.drift[0].cause, Cause::Conflict);
-}
-
-#[test]
-fn an_empty_answer_uninstalls_only_what_a_webhook_removed() {
-    let mut shop = Business::new();
-    shop.receive("install");
-    let reported = reconcile(shop.install(), None, &settings(), now());
-    assert_eq!(reported.verdict, Verdict::UnknownAtGraph);
-    let plan = reported.plan.unwrap();
-    assert!(plan.outbox.is_empty() && plan.secret == SecretChange::None);
-    let kept = plan.install.unwrap();
-    assert_eq!(
-        (kept.status, kept.unknown_at_graph_since),
-        (Status::Active, Some(now()))
-    );
-
-    // A removal that named another Business Manager is believed once Graph agrees.
-    shop.receive("uninstall_foreign_business_manager");
-    let removed = reconcile(shop.install(), None, &settings(), now());
-    assert_eq!(removed.verdict, Verdict::Uninstalled);
-    let plan = removed.plan.unwrap();
-    assert_eq!(plan.secret, SecretChange::ScheduleDelete);
-    assert_eq!(kinds(&plan), [Kind::FbeNotify]);
-    assert!(!plan.install.unwrap().is_installed());
 }
 
 #[test]

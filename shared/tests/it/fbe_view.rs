@@ -64,7 +64,7 @@ fn planned(plan: &Plan, said: &Map<String, Value>) -> Map<String, Value> {
     lines(object(json!({
         "install": install,
         "outbox": outbox.collect::<Vec<_>>(),
-        "outcome": plan.outcome,
+        "outcome": <&str>::from(plan.outcome),
         "secret": secret,
         "wake": plan.wake,
     })))

@@ -6,9 +6,9 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 use serde_json::json;
-use shared::fbe::catalog_push::PushProgress;
 use shared::fbe::install::Install;
-use shared::fbe::table::{Installs, Push};
+use shared::fbe::push::{Push, PushProgress};
+use shared::fbe::table::Installs;
 use shared::messenger::contact::Contact;
 use shared::messenger::sync::Synced;
 use shared::messenger::table::{Record, Unit};
@@ -195,8 +195,9 @@ impl World {
             Leased::Business => {
                 let push = Push {
                     event_key: "1".to_owned(),
-                    progress: PushProgress::new("catalog", self.now()),
+                    progress: PushProgress::new("catalog", "https://feed.example", self.now()),
                     finished_at: None,
+                    unchanged_at: None,
                 };
                 let kept = self.installs.keep_push(lease, &push, LENGTH).await.unwrap();
                 matches!(kept, Claim::Leased(..))

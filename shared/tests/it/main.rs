@@ -1,15 +1,9 @@
 //! What needs more than one module, or a service: one binary, so that it links once.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "tests fail by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod contacts;
 mod fbe;
 mod fbe_order;
-mod fbe_token;
 mod fbe_view;
 mod graph;
 mod lease;

@@ -146,6 +146,7 @@ fn debug_shows_no_person() {
             system_user_access_token: Some(secret()),
             received_at: now(),
             exchanged_at: None,
+            system_user_expires_at: None,
         },
         &GraphApp {
             id: "1".to_owned(),

@@ -87,6 +87,7 @@ fn fbe_events_and_secrets() {
         system_user_access_token: None,
         received_at: now(),
         exchanged_at: None,
+        system_user_expires_at: None,
     };
     let digests = [
         &parsed.changes[0].stamp.digest,

@@ -39,6 +39,12 @@ pub enum FoundOut {
     InProcessing,
     /// By the whole batch being refused with error 1, "Please reduce the amount of data".
     AsTooMuch,
+    /// By the whole batch being refused with error 100.
+    AsInvalid,
+    /// By nothing of the batch being taken: status 200, without a handle.
+    AsNothingTaken,
+    /// In the answer to the batch, and again in the handle's status; with three errors each time.
+    Everywhere,
 }
 
 /// A catalog as it stands.
@@ -127,9 +133,21 @@ impl Store {
             }
             identified.push((id, request));
         }
-        let is_too_much = |id: &str| matches!(self.bad_items.get(id), Some((_, FoundOut::AsTooMuch)));
-        if identified.iter().any(|(id, _)| is_too_much(id)) {
+        let spoils = |how: FoundOut| {
+            let bad = identified.iter().filter_map(|(id, _)| self.bad_items.get(&**id));
+            bad.filter(|(_, found_out)| *found_out == how)
+                .map(|(message, _)| message.clone())
+                .next()
+        };
+        if spoils(FoundOut::AsTooMuch).is_some() {
             return Err(super::faults::reduce());
+        }
+        if let Some(message) = spoils(FoundOut::AsInvalid) {
+            return Err(GraphError::spoilt(&message));
+        }
+        if let Some(message) = spoils(FoundOut::AsNothingTaken) {
+            let answer = json!({"validation_status": [{"errors": [{"message": message}]}]});
+            return Ok((answer, sent));
         }
         let (mut validation, mut errors) = (Vec::new(), Vec::new());
         for (index, (id, request)) in identified.into_iter().enumerate() {
@@ -137,9 +155,12 @@ impl Store {
                 Some((message, FoundOut::AtOnce)) => validation.push(json!({
                     "retailer_id": id, "errors": [{"message": message}], "warnings": [],
                 })),
-                Some((message, FoundOut::InProcessing | FoundOut::AsTooMuch)) => {
-                    errors.push((index, id.into_owned(), message.clone()));
+                Some((message, FoundOut::Everywhere)) => {
+                    let three = json!([{"message": message}, {"message": message}, {"message": message}]);
+                    validation.push(json!({"retailer_id": id, "errors": three, "warnings": []}));
+                    errors.extend((0..3).map(|_| (index, id.to_string(), message.clone())));
                 }
+                Some((message, _)) => errors.push((index, id.into_owned(), message.clone())),
                 None => {
                     if let Err(message) = self.apply(&id, request, upsert, batching.keep) {
                         errors.push((index, id.into_owned(), message));

@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::fault::Answer;
 
+const SPOILT: &str = "(#100) Invalid parameter: ";
+
 /// An error as Graph reports it. The HTTP status is 400 whatever the code: clients go by code and subcode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphError {
@@ -56,6 +58,16 @@ impl GraphError {
     /// 100: a parameter has a wrong value.
     pub(super) fn invalid(message: &str) -> Self {
         Self::new(100, &format!("(#100) {message}"))
+    }
+
+    /// 100: a batch holds an item that spoils it.
+    pub(super) fn spoilt(message: &str) -> Self {
+        Self::new(100, &format!("{SPOILT}{message}"))
+    }
+
+    /// Whether a test has arranged it by [`super::FakeGraph::refuse_item`].
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.message.starts_with(SPOILT)
     }
 
     /// 100: the proof is missing or was made with another secret or for another token.

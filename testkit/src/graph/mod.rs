@@ -81,6 +81,7 @@ impl FakeGraph {
             calls: History::new(options.history),
             refusals: Refusals::default(),
             tokens_issued: 0,
+            token_life: None,
             options,
         };
         if let Some(token) = &partner {
@@ -118,30 +119,55 @@ impl FakeGraph {
         self.shared.lock().set_install(install);
     }
 
-    /// Changes what the installs API says of a business, behind the webhooks' back; `None` uninstalls. Tokens stay valid.
+    /// Changes what the installs API says of a business, behind the webhooks' back; `None` uninstalls. Tokens stay
+    /// valid. Of several Business Managers the one that installed last is meant.
     pub fn change_install(&self, business: &str, data: Option<Value>) {
-        if let Some(business) = self.shared.lock().businesses.get_mut(business) {
+        if let Some(business) = self.shared.lock().newest(business) {
             business.install = data;
+        }
+    }
+
+    /// The app is removed from a business under this Business Manager.
+    pub fn remove_install(&self, business: &str, manager: &str) {
+        let mut platform = self.shared.lock();
+        let all = platform.businesses.get_mut(business).into_iter().flatten();
+        for one in all.filter(|one| one.manager.as_deref() == Some(manager)) {
+            one.install = None;
         }
     }
 
     /// What the installs API says of a business.
     #[must_use]
     pub fn install(&self, business: &str) -> Option<Value> {
-        self.shared.lock().businesses.get(business)?.install.clone()
+        self.shared.lock().newest(business)?.install.clone()
     }
 
     /// The feature configuration of a business.
     #[must_use]
     pub fn configuration(&self, business: &str) -> Option<Value> {
-        Some(self.shared.lock().businesses.get(business)?.configuration.clone())
+        Some(self.shared.lock().newest(business)?.configuration.clone())
     }
 
     /// Replaces the feature configuration of a business.
     pub fn set_configuration(&self, business: &str, configuration: Value) {
-        if let Some(business) = self.shared.lock().businesses.get_mut(business) {
+        if let Some(business) = self.shared.lock().newest(business) {
             business.configuration = configuration;
         }
+    }
+
+    /// Switches a feature of a business off, as a person does in Meta's settings.
+    pub fn switch_off(&self, business: &str, feature: &str) {
+        if let Some(business) = self.shared.lock().newest(business)
+            && let Some(features) = business.configuration.as_object_mut()
+        {
+            features.insert(feature.to_owned(), serde_json::json!({"enabled": false}));
+            features.remove(&format!("{feature}s"));
+        }
+    }
+
+    /// System-user tokens that are issued from now on end after so many seconds.
+    pub fn limit_tokens(&self, seconds: u64) {
+        self.shared.lock().token_life = Some(seconds);
     }
 
     /// Makes a token known; for `None` it may act for every business.
@@ -170,11 +196,8 @@ impl FakeGraph {
     #[must_use]
     pub fn issued_tokens(&self, business: &str) -> Vec<String> {
         let platform = self.shared.lock();
-        platform
-            .businesses
-            .get(business)
-            .map(|business| business.issued.clone())
-            .unwrap_or_default()
+        let all = platform.businesses.get(business).into_iter().flatten();
+        all.flat_map(|one| one.issued.clone()).collect()
     }
 
     /// Makes a catalog that belongs to no install.

@@ -34,11 +34,15 @@ pub(super) struct Token {
     pub(super) kind: TokenKind,
     /// `None`: every business.
     pub(super) business: Option<String>,
+    /// Business Manager whose install it sees; `None`: the newest of the business.
+    pub(super) manager: Option<String>,
     /// The subcode to answer since the token was made invalid.
     pub(super) invalid: Option<i64>,
 }
 
+/// The app in one Business Manager of a business. The same external business id may be in several.
 pub(super) struct Business {
+    pub(super) manager: Option<String>,
     pub(super) install: Option<Value>,
     pub(super) configuration: Value,
     pub(super) issued: Vec<String>,
@@ -47,7 +51,8 @@ pub(super) struct Business {
 pub(super) struct Platform {
     pub(super) options: Options,
     pub(super) tokens: HashMap<String, Token>,
-    pub(super) businesses: BTreeMap<String, Business>,
+    /// The newest install last.
+    pub(super) businesses: BTreeMap<String, Vec<Business>>,
     pub(super) catalogs: HashMap<String, Store>,
     pub(super) batching: Batching,
     pub(super) usage: (u32, u32),
@@ -56,6 +61,8 @@ pub(super) struct Platform {
     pub(super) calls: History<Call>,
     pub(super) refusals: Refusals,
     pub(super) tokens_issued: usize,
+    /// Seconds that a system user's token lives; `None`: for ever.
+    pub(super) token_life: Option<u64>,
 }
 
 /// Why the model refused, and whether the test had arranged it by changing the model's state.
@@ -66,8 +73,8 @@ struct Refused {
 
 impl From<GraphError> for Refused {
     fn from(error: GraphError) -> Self {
-        // Only a ceiling that the test has set asks for smaller batches.
-        let arranged = error == faults::reduce();
+        // Only a ceiling that the test has set asks for smaller batches, and only an item that it spoilt is refused so.
+        let arranged = error == faults::reduce() || error.is_spoilt();
         Self { error, arranged }
     }
 }
@@ -108,19 +115,38 @@ impl Platform {
         if let Some(catalog) = asset(&install.data, "catalog_id") {
             self.catalogs.entry(catalog.to_owned()).or_default();
         }
+        let manager = asset(&install.data, "business_manager_id").map(str::to_owned);
         let token = Token {
             kind: TokenKind::User,
             business: Some(install.business.clone()),
+            manager: manager.clone(),
             invalid: None,
         };
         self.tokens
             .insert(install.access_token.expose_secret().to_owned(), token);
-        let business = Business {
+        let all = self.businesses.entry(install.business).or_default();
+        all.retain(|one| one.manager != manager);
+        all.push(Business {
+            manager,
             install: Some(install.data),
             configuration,
             issued: Vec::new(),
-        };
-        self.businesses.insert(install.business, business);
+        });
+    }
+
+    /// The newest install of a business.
+    pub(super) fn newest(&mut self, business: &str) -> Option<&mut Business> {
+        self.businesses.get_mut(business)?.last_mut()
+    }
+
+    /// The install of a business that a token sees.
+    fn seen(&mut self, business: &str, token: &str) -> Option<&mut Business> {
+        let manager = self.tokens.get(token).and_then(|token| token.manager.clone());
+        let all = self.businesses.get_mut(business)?;
+        match manager {
+            Some(_) => all.iter_mut().find(|one| one.manager == manager),
+            None => all.last_mut(),
+        }
     }
 
     pub(super) fn receive(&mut self, request: &Incoming) -> Effect {
@@ -251,8 +277,8 @@ impl Platform {
                 "(#200) This token has no permission for this business",
             ));
         }
-        let business = self.businesses.get_mut(&id);
-        match (edge, business) {
+        let pages = self.install_pages;
+        match (edge, self.seen(&id, token)) {
             (Edge::Uninstall, Some(business)) => {
                 business.install = None;
                 Ok(json!({"success": true}))
@@ -263,7 +289,7 @@ impl Platform {
                     .text("after")
                     .map_or(Ok(1), |cursor| cursor.parse())
                     .map_err(|_| GraphError::invalid("Param after is no cursor"))?;
-                if page < self.install_pages {
+                if page < pages {
                     // The address holds the token, so no client should follow it as it stands.
                     let paging = json!({
                         "cursors": {"before": page.to_string(), "after": (page + 1).to_string()},
@@ -310,14 +336,14 @@ impl Platform {
             ));
         }
         let may = self.may_act_for(token, &id);
+        let own = self.tokens.get(token).and_then(|token| token.manager.clone());
+        let is_own = own.is_none_or(|own| own == business_manager);
         let manages = |business: &&mut Business| {
             let install = business.install.as_ref();
             install.and_then(|data| asset(data, "business_manager_id")) == Some(business_manager)
         };
-        let business = self
-            .businesses
-            .get_mut(&id)
-            .filter(|business| may && manages(business));
+        let all = self.businesses.get_mut(&id).into_iter().flatten();
+        let business = all.filter(|_| may && is_own).find(manages);
         let business = business.ok_or_else(|| GraphError::no_object("post", business_manager))?;
         self.tokens_issued += 1;
         let issued = format!("EAAB-system-user-{}", self.tokens_issued);
@@ -325,10 +351,15 @@ impl Platform {
         let token = Token {
             kind: TokenKind::SystemUser,
             business: Some(id),
+            manager: Some(business_manager.to_owned()),
             invalid: None,
         };
         self.tokens.insert(issued.clone(), token);
-        Ok(json!({"access_token": issued}))
+        let mut answer = json!({"access_token": issued, "token_type": "bearer"});
+        if let (Some(seconds), Some(answer)) = (self.token_life, answer.as_object_mut()) {
+            answer.insert("expires_in".to_owned(), seconds.into());
+        }
+        Ok(answer)
     }
 
     fn catalog(
@@ -338,9 +369,10 @@ impl Platform {
         parameters: &Parameters<'_>,
         items: &mut usize,
     ) -> Result<Value, GraphError> {
-        let owner = self.businesses.iter().find(|(_, business)| {
-            let data = business.install.as_ref();
-            data.and_then(|data| asset(data, "catalog_id")) == Some(asked.node)
+        let owner = self.businesses.iter().find(|(_, all)| {
+            let data = all.iter().filter_map(|business| business.install.as_ref());
+            data.filter_map(|data| asset(data, "catalog_id"))
+                .any(|id| id == asked.node)
         });
         let may = owner.is_none_or(|(id, _)| self.may_act_for(token, id));
         let verb = if asked.edge == Edge::ItemsBatch {
@@ -365,6 +397,7 @@ impl Platform {
             Token {
                 kind,
                 business,
+                manager: None,
                 invalid: None,
             },
         );

@@ -1,5 +1,6 @@
 //! The HTTP API: routes requests to functions.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use axum::body::to_bytes;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{StatusCode, header};
+use percent_encoding::percent_decode_str;
 use shared::clock::Clock;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -98,7 +100,9 @@ async fn answer(
 ) -> Response {
     let method = request.method().as_str();
     let path = request.uri().path();
-    let fits = |route: &&GatewayRoute, wanted: &str| route.path == path && route.method == wanted;
+    let fits = |route: &&GatewayRoute, wanted: &str| {
+        route.method == wanted && path_parameters(&route.path, path).is_some()
+    };
     let route = routes.iter().find(|route| fits(route, method));
     let Some(route) = route.or_else(|| routes.iter().find(|route| fits(route, "ANY"))) else {
         return message(StatusCode::NOT_FOUND, "Not Found");
@@ -117,6 +121,7 @@ async fn answer(
             source,
         },
         &format!("{} {}", route.method, route.path),
+        &path_parameters(&route.path, head.uri.path()).unwrap_or_default(),
         clock.now(),
     );
     let invocation = invoke(&route.handler, event, route.timeout);
@@ -130,6 +135,27 @@ async fn answer(
             message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
         }
     }
+}
+
+/// What stands in place of each `{name}` of a route's path; `None` if the path is another route's.
+fn path_parameters(route: &str, path: &str) -> Option<BTreeMap<String, String>> {
+    let (route, path) = (route.split('/'), path.split('/'));
+    if route.clone().count() != path.clone().count() {
+        return None;
+    }
+    let mut parameters = BTreeMap::new();
+    for (wanted, given) in route.zip(path) {
+        match wanted.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            Some(_) if given.is_empty() => return None,
+            Some(name) => {
+                let value = percent_decode_str(given).decode_utf8_lossy().into_owned();
+                parameters.insert(name.to_owned(), value);
+            }
+            None if wanted == given => {}
+            None => return None,
+        }
+    }
+    Some(parameters)
 }
 
 fn message(status: StatusCode, text: &str) -> Response {

@@ -30,9 +30,15 @@ pub struct HttpRequest {
     pub source: SocketAddr,
 }
 
-/// The event that a function is invoked with. `route` is the route's key, such as `POST /messenger/webhook`.
+/// The event that a function is invoked with. `route` is the route's key, such as `POST /messenger/webhook`;
+/// `parameters` are those of its path.
 #[must_use]
-pub fn request_event(request: &HttpRequest, route: &str, now: Timestamp) -> Value {
+pub fn request_event(
+    request: &HttpRequest,
+    route: &str,
+    parameters: &BTreeMap<String, String>,
+    now: Timestamp,
+) -> Value {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in &request.headers {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -87,6 +93,9 @@ pub fn request_event(request: &HttpRequest, route: &str, now: Timestamp) -> Valu
             .filter(|one| !one.is_empty())
             .collect();
         members.insert("cookies".to_owned(), json!(cookies));
+    }
+    if !parameters.is_empty() {
+        members.insert("pathParameters".to_owned(), json!(parameters));
     }
     if !request.query.is_empty() {
         members.insert(
@@ -221,6 +230,7 @@ mod tests {
         request_event(
             request,
             "POST /messenger/webhook",
+            &BTreeMap::new(),
             "2026-03-05T09:08:07.123Z".parse().unwrap(),
         )
     }

@@ -4,7 +4,7 @@
 mod for_each;
 mod grant;
 mod intrinsic;
-mod yaml;
+pub mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 

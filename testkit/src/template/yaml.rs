@@ -4,7 +4,12 @@ use anyhow::{Context as _, bail};
 use saphyr::{LoadableYamlNode as _, ScalarOwned, Tag, YamlOwned};
 use serde_json::{Map, Value, json};
 
-pub(super) fn parse(text: &str) -> anyhow::Result<Value> {
+/// One document as JSON.
+///
+/// # Errors
+///
+/// It is not YAML, or more than one document.
+pub fn parse(text: &str) -> anyhow::Result<Value> {
     let documents = YamlOwned::load_from_str(text).context("the template is not YAML")?;
     match documents.as_slice() {
         [document] => convert(document),

@@ -52,6 +52,22 @@ fn a_deployment_never_writes_over_what_was_filled_in() {
             generated(&json!("{}"), "key", 32),
         ),
         (
+            "PartnerSecret",
+            "partner",
+            Value::Null,
+            generated(
+                &json!({ "Fn::Sub": r#"{"signing_secret":"whsec_{{resolve:secretsmanager:${PartnerSigningSecret}:SecretString:key}}"}"# }),
+                "api_token",
+                48,
+            ),
+        ),
+        (
+            "PartnerSigningSecret",
+            "partner-signing-seed",
+            Value::Null,
+            generated(&json!("{}"), "key", 32),
+        ),
+        (
             "LinkSecret",
             "link",
             Value::Null,

@@ -1,5 +1,6 @@
 //! `bridge fbe`
 
+mod accept;
 mod config_patch;
 mod configuration;
 mod show;
@@ -11,11 +12,10 @@ use anyhow::{Context as _, bail};
 use aws_config::SdkConfig;
 use shared::clock::Clock;
 use shared::fbe::install::Install;
-use shared::fbe::plan::{push_item, reconcile_item};
+use shared::fbe::plan::{exchange_on_demand, push_item, reconcile_item};
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::FbeSecretSettings;
 use shared::fbe::table::{Installs, Stored};
-use shared::fbe::token::exchange_on_demand;
 use shared::outbox::Outbox;
 
 use self::configuration::{Configuration, read_change};
@@ -23,6 +23,9 @@ use self::show::{list, show};
 use self::uninstall::uninstall;
 use crate::output::{self, usage};
 use crate::secrets::{STACK_NAME, stack_outputs, stack_parameter};
+
+/// Another writer of the install is done within a round or two.
+const ROUNDS: usize = 5;
 
 /// Look after businesses that installed the app: what they granted, what is on, their feature configuration
 #[derive(Debug, clap::Args)]
@@ -77,14 +80,25 @@ enum Verb {
 
         business: String,
     },
-    /// Exchange one business's token for a system user's, within a minute
+    /// Ask for a system user's token for one business, also where there is one, within a minute
     Exchange {
         #[command(flatten)]
         place: Place,
 
         business: String,
     },
-    /// End an install here, as if the business had removed the app: features off, secret deleted, business told
+    /// Let another Business Manager's claim take effect, and end the install of the owner here
+    Accept {
+        #[command(flatten)]
+        place: Place,
+
+        business: String,
+
+        /// Which one, if several claim the business [default: the earliest]
+        #[arg(long, value_name = "ID")]
+        manager: Option<String>,
+    },
+    /// End an install here, as if the business had removed the app: features off, secret deleted, business notified
     Uninstall {
         #[command(flatten)]
         place: Place,
@@ -255,6 +269,11 @@ pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
         Verb::Reconcile { place, business } => reconcile(&place.open(clock).await?, &business).await,
         Verb::Push { place, business } => push(&place, clock, &business).await,
         Verb::Exchange { place, business } => exchange(&place.open(clock).await?, &business).await,
+        Verb::Accept {
+            place,
+            business,
+            manager,
+        } => accept::accept(&place.open(clock).await?, &business, manager.as_deref()).await,
         Verb::Uninstall {
             place,
             graph,
@@ -332,7 +351,7 @@ async fn push(place: &Place, clock: &Clock, business: &str) -> anyhow::Result<()
 async fn exchange(parts: &Parts, business: &str) -> anyhow::Result<()> {
     let install = parts.installed(business).await?;
     let Some(item) = exchange_on_demand(&install, parts.clock.now()) else {
-        bail!("{business} has a system user's token, or no Business Manager to ask for one");
+        bail!("{business} has no Business Manager to ask for a token");
     };
     parts.outbox.add(&item).await?;
     output::line("planned; `bridge fbe show` tells what came of it, under `token`");

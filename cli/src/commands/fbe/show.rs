@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use shared::fbe::event::integration_record_id;
-use shared::fbe::install::{Install, pixel_rivals};
+use shared::fbe::install::{Install, Status, pixel_rivals};
+use shared::fbe::manager::ManagerGrant;
 use shared::fbe::table::Stored;
 
 use super::Parts;
@@ -48,6 +49,19 @@ fn row(install: &Install) -> String {
         features.push_str(if features.is_empty() { "" } else { " " });
         features.push_str(&["(", &one.feature, ": ", &one.missing, ")"].concat());
     }
+    for claim in install.claims() {
+        let manager = claim.business_manager_id.as_deref().unwrap_or_default();
+        features.push_str(
+            &[
+                " [claimed by ",
+                manager,
+                " since ",
+                &format!("{:.0}", claim.since()),
+                "]",
+            ]
+            .concat(),
+        );
+    }
     if let Some(since) = install.unknown_at_graph_since {
         features.push_str(&[" [unknown at Graph since ", &format!("{since:.0}"), "]"].concat());
     }
@@ -63,7 +77,11 @@ fn row(install: &Install) -> String {
     )
 }
 
+/// `claimed` stands before `active`: there is something to decide.
 fn status(install: &Install) -> String {
+    if install.status == Status::Active && install.is_claimed() {
+        return "claimed".to_owned();
+    }
     let status = serde_json::to_value(install.status).unwrap_or_default();
     status.as_str().unwrap_or_default().to_owned()
 }
@@ -72,7 +90,9 @@ fn summary(install: &Install) -> Value {
     let gating = install.gating();
     json!({
         "business": install.business_id,
-        "status": install.status,
+        "status": status(install),
+        "owner": install.owner(),
+        "claims": install.claims().iter().map(claim).collect::<Vec<_>>(),
         "installed_at": install.installed_at,
         "reconciled_at": install.reconciled_at,
         "unknown_at_graph_since": install.unknown_at_graph_since,
@@ -80,6 +100,15 @@ fn summary(install: &Install) -> Value {
         "enabled": gating.enabled,
         "disabled": gating.disabled,
         "unknown": gating.unknown,
+    })
+}
+
+fn claim(claim: &ManagerGrant) -> Value {
+    json!({
+        "business_manager_id": claim.business_manager_id,
+        "since": claim.since(),
+        "granted_at": claim.newest.at,
+        "has_token": claim.token.is_some(),
     })
 }
 

@@ -2,16 +2,12 @@
 
 use anyhow::bail;
 use shared::clock::Clock;
-use shared::fbe::decide::decide;
-use shared::fbe::event::InstallEvent;
-use shared::fbe::settings::FbeSettings;
+use shared::fbe::decide::{decide, removal};
+use shared::fbe::settings::Configured;
 
 use super::configuration::Configuration;
-use super::{GraphArgs, Parts, Place};
+use super::{GraphArgs, Parts, Place, ROUNDS};
 use crate::output;
-
-/// Whoever else writes the install is done within a round or two.
-const ROUNDS: usize = 5;
 
 /// Ends the install here and, with `graph`, at Meta before that.
 pub(super) async fn uninstall(
@@ -35,6 +31,10 @@ pub(super) async fn uninstall(
             "none"
         };
         output::line(format_args!("secret: {secret}"));
+        for claim in install.claims() {
+            let manager = claim.business_manager_id.as_deref().unwrap_or_default();
+            output::line(format_args!("dropped: the claim of Business Manager {manager}"));
+        }
         output::line(format_args!("told: {business}, that the app was removed"));
         return Ok(());
     }
@@ -52,20 +52,10 @@ pub(super) async fn uninstall(
 
 /// As an uninstall webhook does.
 async fn remove(parts: &Parts, business: &str) -> anyhow::Result<()> {
-    // A removal pushes no catalog and asks for no token.
-    let settings = FbeSettings {
-        scopes: Vec::new(),
-        catalog_feed_url: None,
-    };
     for _ in 0..ROUNDS {
         let install = parts.business(business).await?.install;
         let now = parts.clock.now();
-        let plan = decide(
-            Some(&install),
-            &InstallEvent::removal(&install, now),
-            &settings,
-            now,
-        );
+        let plan = decide(Some(&install), &removal(&install, now), Configured::ALL, now);
         if let Some(next) = &plan.install
             && !parts.installs.commit(next, &plan.outbox, plan.wake).await?
         {

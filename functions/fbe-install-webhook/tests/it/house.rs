@@ -40,6 +40,9 @@ impl House {
             "app_id": APP_ID, "app_secret": SECRET, "verify_token": "v", "fbe_verify_token": "of-fbe",
         });
         house.write_secret("MetaSecret", &meta).await.unwrap();
+        let partner =
+            json!({"api_token": "reader", "signing_secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"});
+        house.write_secret("PartnerSecret", &partner).await.unwrap();
         let app = app(&house);
         let tables = ["InstallsTable", "OutboxTable"].map(|table| house.table(table).to_owned());
         let (dynamodb, clock) = (house.aws.dynamodb(), house.clock.clone());
@@ -56,6 +59,14 @@ impl House {
             shared: house,
             tables,
         }
+    }
+
+    pub(crate) async fn write_partner(&self, secret: serde_json::Value) {
+        self.write_secret("PartnerSecret", &secret).await.unwrap();
+    }
+
+    pub(crate) fn later(&self, duration: jiff::SignedDuration) {
+        self.clock.set(self.clock.now() + duration);
     }
 
     pub(crate) async fn send(&self, request: Request) -> (u16, String) {
@@ -130,11 +141,12 @@ pub(crate) fn payload(case: &str) -> Vec<u8> {
 }
 
 pub(crate) fn signed(case: &str) -> Request {
+    signed_body(payload(case))
+}
+
+pub(crate) fn signed_body(body: Vec<u8>) -> Request {
     lambda_http::http::Request::post("/fbe/webhook")
-        .header(
-            "X-Hub-Signature-256",
-            sign(&SecretString::from(SECRET), &payload(case)),
-        )
-        .body(Body::Binary(payload(case)))
+        .header("X-Hub-Signature-256", sign(&SecretString::from(SECRET), &body))
+        .body(Body::Binary(body))
         .unwrap()
 }

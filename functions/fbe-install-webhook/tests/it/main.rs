@@ -8,5 +8,6 @@
 
 mod edge;
 mod house;
+mod installs;
 mod order;
 mod secret;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use testkit::aws::Fault;
 
-use super::house::{House, SHOP, payload, signed};
+use super::house::{House, SHOP, payload, signed, signed_body};
 
 #[tokio::test]
 async fn a_secret_is_restored_inside_its_recovery_window() {
@@ -145,4 +145,52 @@ async fn no_token_reaches_a_table_or_a_log() {
             assert!(!row.contains("EAAB"), "{row}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_token_of_an_owner_that_becomes_a_claim_stays_readable() {
+    let house = House::start().await;
+    assert_eq!(house.deliver("install_other_manager").await, 200);
+    let first = house.install(SHOP).await.unwrap().token.unwrap().version;
+    // Whatever keeps its version from getting a label: without one Secrets Manager would remove it.
+    for fault in [Fault::ServiceUnavailable, Fault::Throttle] {
+        house.aws.fail_next("UpdateSecretVersionStage", 9, fault);
+        assert_eq!(house.deliver("install").await, 503, "{fault:?}");
+        house.aws.clear_faults();
+    }
+    assert_eq!(house.deliver("install").await, 200);
+    let versions = house.aws.secrets_manager().describe_secret();
+    let versions = versions.secret_id("local/fbe/shop-42-unique-id").send().await;
+    let labels = versions.unwrap().version_ids_to_stages.unwrap();
+    assert_eq!(labels[&first].len(), 1, "{labels:?}");
+    assert!(labels[&first][0].starts_with("manager-"), "{labels:?}");
+}
+
+#[tokio::test]
+async fn a_newer_token_of_an_owner_that_becomes_a_claim_keeps_the_label() {
+    let house = Arc::new(House::start().await);
+    assert_eq!(house.deliver("install_other_manager").await, 200);
+    let other = House::rival(&house);
+    // Another process takes in a newer one just before the older one is kept.
+    house.aws.before_next("UpdateSecretVersionStage", move |_| {
+        Box::pin(async move {
+            let newer = String::from_utf8(payload("install_other_manager")).unwrap();
+            let newer = newer.replace("1795252000", "1795252001");
+            let newer = newer.replace("EAAB_other_manager_token", "EAAB_newer_token");
+            assert_eq!(other.handle(signed_body(newer.into_bytes())).await.status(), 200);
+        })
+    });
+    assert_eq!(house.deliver("install").await, 200);
+    let claim = house.install(SHOP).await.unwrap().claims()[0].token.clone();
+    let claim = house
+        .aws
+        .secrets_manager()
+        .get_secret_value()
+        .version_id(claim.unwrap().version);
+    let claim = claim
+        .secret_id("local/fbe/shop-42-unique-id")
+        .send()
+        .await
+        .unwrap();
+    assert!(claim.secret_string.unwrap().contains("EAAB_newer_token"));
 }

@@ -7,12 +7,12 @@ use secrecy::{ExposeSecret, SecretString};
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphError};
 use shared::fbe::secret::FbeSecret;
 use shared::fbe::secrets::Found;
-use shared::fbe::token::{token_invalid, token_valid};
 use shared::outbox::Reason;
 use shared::secrets::MetaSecret;
 use shared::store::Rounds;
 use shared::telemetry;
 
+use super::token::{token_invalid, token_valid};
 use super::{CONTENDED, Visit, contended, secrets_unavailable};
 
 /// A refused token is tried again this often: it may come back to life when its person passes a check.
@@ -61,7 +61,7 @@ impl Visit<'_> {
         }
         let meta = match self.worker.meta.refresh().await {
             Ok(Some(meta)) => Ok(meta),
-            // Somebody else has just asked.
+            // It was read again less than a minute ago.
             Ok(None) => self.worker.meta.get().await,
             Err(error) => Err(error),
         };
@@ -82,6 +82,18 @@ impl Visit<'_> {
     pub(super) async fn secret(&mut self) -> Result<Option<FbeSecret>, Outcome> {
         match self.find_secret().await? {
             Found::Secret(secret) => return Ok(Some(*secret)),
+            Found::NotCurrent(secret, current) => {
+                // A claim has taken effect, or two webhooks wrote at once. The next call would find it again.
+                let made = self
+                    .worker
+                    .secrets
+                    .make_current(&self.stored.install, &current)
+                    .await;
+                if let Err(error) = made {
+                    tracing::warn!(%error, "the token in force is not the current version of its secret");
+                }
+                return Ok(Some(*secret));
+            }
             Found::Absent => return Ok(None),
             Found::Deleted => {}
         }
@@ -105,7 +117,7 @@ impl Visit<'_> {
         let restored = self.worker.secrets.restore(self.id()).await;
         restored.map_err(|error| secrets_unavailable(&error))?;
         match self.find_secret().await? {
-            Found::Secret(secret) => Ok(Some(*secret)),
+            Found::Secret(secret) | Found::NotCurrent(secret, _) => Ok(Some(*secret)),
             Found::Absent | Found::Deleted => Ok(None),
         }
     }
@@ -156,7 +168,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Marks the install and tells the business, once; its items wait for the next token.
+    /// Marks the install and notifies the business, once; its items wait for the next token.
     async fn token_was_refused(&mut self) -> Result<Outcome, Outcome> {
         let Some(version) = self
             .stored
@@ -167,9 +179,10 @@ impl Visit<'_> {
         else {
             return Ok(Outcome::retry(Reason::NoToken));
         };
+        let configured = self.worker.settings.fbe.configured();
         let mut rounds = Rounds::new(CONTENDED);
         loop {
-            let Some(plan) = token_invalid(&self.stored.install, &version, self.now()) else {
+            let Some(plan) = token_invalid(&self.stored.install, &version, configured, self.now()) else {
                 let now = self.stored.install.token.as_ref().map(|token| &token.version);
                 if now != Some(&version) {
                     return Ok(token_replaced());
@@ -179,6 +192,11 @@ impl Visit<'_> {
             };
             if self.commit(plan).await? {
                 metrics::counter!(telemetry::CONFIGURATION_FAULTS).increment(1);
+                let token = self.stored.install.token.as_ref();
+                // One that was exchanged is exchanged anew first.
+                if token.is_some_and(|token| token.exchanged_at.is_none()) && self.owner_lost().await? {
+                    return Ok(token_replaced());
+                }
                 self.token_refused = true;
                 return Ok(waiting());
             }
@@ -186,10 +204,14 @@ impl Visit<'_> {
         }
     }
 
-    /// Graph took the token: if it was marked as refused, it no longer is. `false`: the install was written by
-    /// somebody else and read again.
+    /// Graph accepted the token: if it was marked as refused, it no longer is. `false`: another writer was faster, and
+    /// the install was read again.
     pub(super) async fn token_was_taken(&mut self) -> Result<bool, Outcome> {
-        match token_valid(&self.stored.install, self.now()) {
+        match token_valid(
+            &self.stored.install,
+            self.worker.settings.fbe.configured(),
+            self.now(),
+        ) {
             Some(plan) => self.commit(plan).await,
             None => Ok(true),
         }
@@ -226,7 +248,7 @@ pub(super) fn outcome(error: &GraphError) -> Outcome {
             reason,
             wait: Some(TOKEN_WAIT),
         },
-        // Whoever reset the app's secret is about to write it down: with our own, growing waits.
+        // After a reset at Meta the new secret is about to be written: with our own, growing waits.
         ErrorKind::App => Outcome::Misconfigured { reason, wait: None },
         ErrorKind::Permanent { .. } => Outcome::Dead { reason },
     }

@@ -3,16 +3,20 @@
 use crate::settle::Outcome;
 use jiff::Timestamp;
 use secrecy::SecretString;
-use shared::clients::graph::GraphError;
+use shared::clients::graph::{ErrorKind, GraphError};
+use shared::fbe::install::Status;
 use shared::fbe::plan::ExchangeToken;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::fbe::secrets::Expected;
-use shared::fbe::token::exchanged;
 use shared::outbox::Reason;
 use shared::store::Rounds;
 
 use super::access::{self, Access};
+use super::token::{Obtained, exchanged, owner_lost};
 use super::{CONTENDED, Visit, contended, secrets_unavailable};
+
+/// A token, and when it ends.
+type NewToken = (SecretString, Option<Timestamp>);
 
 impl Visit<'_> {
     pub(super) async fn exchange(&mut self, payload: ExchangeToken) -> Result<(), Outcome> {
@@ -20,17 +24,29 @@ impl Visit<'_> {
             // Graph may name one: the comparison plans the exchange anew.
             return Ok(());
         };
-        let source = payload.source.filter(|_| !payload.on_behalf_of);
-        let (content, expected) = match &source {
+        let source = payload
+            .source
+            .as_ref()
+            .filter(|_| payload.again || !payload.on_behalf_of);
+        let (content, expected) = match source {
+            Some(source) if payload.again => (
+                self.again(source, payload.on_behalf_of, &manager).await?,
+                Expected::Present,
+            ),
             Some(source) => (self.own(source, &manager).await?, Expected::Present),
             None => (self.on_behalf(&manager).await?, Expected::Absent),
         };
         let Some(content) = content else {
             return Ok(());
         };
-        let written = self.worker.secrets.write(self.id(), &content, expected).await;
+        let token = self.stored.install.token.as_ref();
+        let named = token.map_or(Some(manager), |token| token.business_manager_id.clone());
+        let secrets = &self.worker.secrets;
+        let written = secrets
+            .write(self.id(), &content, named.as_deref(), expected)
+            .await;
         written.map_err(|error| secrets_unavailable(&error))?;
-        self.take_over(source.as_deref(), &content.version()).await
+        self.take_over(source.map(String::as_str), &content).await
     }
 
     /// The secret with the system user's token in place of the business's own; `None` if there is nothing to
@@ -49,12 +65,75 @@ impl Visit<'_> {
             return Ok(Some(secret));
         }
         match self.ask_for_token(&mut access, manager).await {
-            Ok(token) => Ok(Some(secret.exchanged(token, self.now()))),
+            Ok((token, expires_at)) => Ok(Some(secret.exchanged(token, self.now(), expires_at))),
             Err(error) => Err(self.graph_failed(error).await),
         }
     }
 
-    async fn ask_for_token(&self, access: &mut Access, manager: &str) -> Result<SecretString, GraphError> {
+    /// The secret with another system user's token, by the way that made the first: the person's token, or the
+    /// partner's. `None` if another token has arrived, or if no way is left.
+    async fn again(
+        &mut self,
+        source: &str,
+        on_behalf_of: bool,
+        manager: &str,
+    ) -> Result<Option<FbeSecret>, Outcome> {
+        let current = self.stored.install.token.as_ref();
+        let Some(exchanged_at) = current
+            .filter(|token| token.source == source)
+            .map(|token| token.exchanged_at)
+        else {
+            return Ok(None);
+        };
+        let Some(secret) = self.secret().await? else {
+            return Err(Outcome::retry(Reason::NoToken));
+        };
+        // Exchanged before a crash: only the commit is missing.
+        if secret.exchanged_at > exchanged_at {
+            return Ok(Some(secret));
+        }
+        let meta = self.meta().await?;
+        let own = secret.access_token.as_ref().filter(|_| !on_behalf_of);
+        let mut refused = None;
+        for token in own.into_iter().chain(&meta.partner_system_user_token) {
+            let mut access = Access::of(&meta, token);
+            match self.ask_for_token(&mut access, manager).await {
+                Ok((token, expires_at)) => {
+                    return Ok(Some(secret.exchanged(token, self.now(), expires_at)));
+                }
+                Err(error) if matches!(error.kind, ErrorKind::TokenInvalid { .. }) => refused = Some(error),
+                Err(error) => return Err(access::outcome(&error)),
+            }
+        }
+        tracing::warn!(
+            fbe.business = self.pseudonym(),
+            error = refused.map(|error| error.to_string()),
+            "no other token of a system user can be had: the business has to log in again"
+        );
+        self.owner_lost().await?;
+        Ok(None)
+    }
+
+    /// A refused token that nothing replaces ends the owner's install, if another Business Manager claims the business.
+    pub(super) async fn owner_lost(&mut self) -> Result<bool, Outcome> {
+        let mut rounds = Rounds::new(CONTENDED);
+        loop {
+            let install = &self.stored.install;
+            if install.status != Status::TokenInvalid {
+                return Ok(false);
+            }
+            let Some(plan) = owner_lost(install, self.worker.settings.fbe.configured(), self.now()) else {
+                return Ok(false);
+            };
+            if self.commit(plan).await? {
+                self.owner_changed();
+                return Ok(true);
+            }
+            rounds.next().await.map_err(|error| contended(&error))?;
+        }
+    }
+
+    async fn ask_for_token(&self, access: &mut Access, manager: &str) -> Result<NewToken, GraphError> {
         let (graph, scopes) = (&self.worker.graph, &self.worker.settings.scopes);
         let mut answer = graph
             .create_access_token(access.credentials(), manager, self.id(), scopes)
@@ -66,7 +145,11 @@ impl Visit<'_> {
                 .create_access_token(access.credentials(), manager, self.id(), scopes)
                 .await;
         }
-        answer.map(|answer| answer.value)
+        let created = answer?.value;
+        let expires_at = created
+            .expires_in
+            .and_then(|left| self.now().checked_add(left).ok());
+        Ok((created.token, expires_at))
     }
 
     /// A secret with a token that the partner's own system user asked for.
@@ -91,18 +174,19 @@ impl Visit<'_> {
         }
         let mut access = Access::of(&meta, partner);
         match self.ask_for_token(&mut access, manager).await {
-            Ok(token) => {
+            Ok((token, expires_at)) => {
                 let secret = FbeSecret {
                     access_token: None,
                     token_type: TokenType::SystemUser,
                     system_user_access_token: None,
                     received_at: granted_at,
                     exchanged_at: None,
+                    system_user_expires_at: None,
                 };
-                Ok(Some(secret.exchanged(token, self.now())))
+                Ok(Some(secret.exchanged(token, self.now(), expires_at)))
             }
             Err(error) => {
-                // The partner's token, not the business's: somebody has to mend the meta secret.
+                // The partner's token, not the business's: the meta secret has to be mended.
                 tracing::warn!(%error, fbe.business = self.pseudonym(), "no token was given on behalf of a business");
                 Err(access::outcome(&error))
             }
@@ -116,12 +200,17 @@ impl Visit<'_> {
     }
 
     /// Names the new version in the install, unless the business left or another token arrived.
-    async fn take_over(&mut self, source: Option<&str>, version: &str) -> Result<(), Outcome> {
+    async fn take_over(&mut self, source: Option<&str>, content: &FbeSecret) -> Result<(), Outcome> {
+        let obtained = Obtained {
+            source,
+            version: &content.version(),
+            expires_at: content.system_user_expires_at,
+        };
         let mut rounds = Rounds::new(CONTENDED);
         loop {
-            let (install, settings) = (&self.stored.install, &self.worker.settings);
-            let Some(plan) = exchanged(install, source, version, settings, self.now()) else {
-                if self.stored.install.token.is_none() {
+            let (install, configured) = (&self.stored.install, self.worker.settings.fbe.configured());
+            let Some(plan) = exchanged(install, &obtained, configured, self.now()) else {
+                if self.stored.install.keeps_no_token() {
                     self.delete_secret().await?;
                 }
                 return Ok(());

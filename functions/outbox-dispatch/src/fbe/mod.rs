@@ -1,15 +1,20 @@
-//! What follows from an install: exchange the token, compare with Graph, tell the business, push its catalog.
+//! What follows from an install: exchange the token, compare with Graph, notify the business, push its catalog.
 //!
 //! The items of one business are settled one after the other, in the order of their event keys and under a lease
 //! on the business; each stands alone, so one that fails does not hold up the next. A crash anywhere leaves the
 //! item pending, and every step can be done again: what it had finished already is found and not repeated.
 
 mod access;
+mod catalog;
+pub mod compare;
+mod configuration;
 mod daily;
+pub(crate) mod effect;
 mod exchange;
 mod notify;
-mod push;
+pub(crate) mod partner;
 mod reconcile;
+pub mod token;
 
 use std::time::Duration;
 
@@ -23,7 +28,7 @@ use shared::clients::graph::GraphSettings;
 use shared::clients::http;
 use shared::clock::Clock;
 use shared::config::Env;
-use shared::fbe::plan::{CatalogPush, ExchangeToken, Notice, Plan, business_of};
+use shared::fbe::plan::{Plan, business_of};
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::{Installs, Stored};
@@ -33,7 +38,10 @@ use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
 use tokio::sync::Semaphore;
 
-/// The function is stopped after two minutes; a minute later somebody else may go on.
+use self::effect::FbeEffect;
+use self::partner::PartnerWorker;
+
+/// The function is stopped after two minutes; a minute later another one may go on.
 const LEASE: Duration = Duration::from_mins(3);
 
 /// Businesses that are worked for at once. Graph counts calls an hour, so more would only meet limits sooner.
@@ -59,7 +67,19 @@ pub(crate) struct FollowUpSettings {
     installs_table: String,
     secrets: FbeSecretSettings,
     graph: GraphSettings,
+    partner_secret_id: String,
+    effects: EffectSettings,
+}
+
+/// What the follow-ups do.
+#[derive(Debug)]
+struct EffectSettings {
+    /// Where they lead to.
     fbe: FbeSettings,
+    /// `FBE_SCOPES` for the token exchange, as a comma list.
+    scopes: Vec<String>,
+    /// `CATALOG_REFRESH_HOURS`: how often a catalog is pushed anew if its feed has changed; `None` = never.
+    refresh: Option<SignedDuration>,
 }
 
 impl FollowUpSettings {
@@ -69,20 +89,31 @@ impl FollowUpSettings {
             installs_table: env.required("INSTALLS_TABLE"),
             secrets: FbeSecretSettings::read(env),
             graph: GraphSettings::read(env),
-            fbe: FbeSettings::read(env),
+            partner_secret_id: env.required("PARTNER_SECRET_ID"),
+            effects: EffectSettings {
+                fbe: FbeSettings::read(env),
+                scopes: env.list("FBE_SCOPES", "manage_business_extension"),
+                refresh: refresh_period(env),
+            },
         }
     }
 }
 
-/// What is to be done for a business.
-pub(crate) enum FbeEffect {
-    ExchangeToken(ExchangeToken),
-    Reconcile,
-    Notify(Notice),
-    PushCatalog(CatalogPush),
+impl FollowUpSettings {
+    /// The worker that notifies the partner's platform.
+    pub(crate) fn partner(
+        &self,
+        secrets: &aws_sdk_secretsmanager::Client,
+        outbox: Outbox,
+        clock: Clock,
+    ) -> PartnerWorker {
+        let url = self.effects.fbe.partner_webhook_url.clone();
+        let secret = Secret::new(secrets.clone(), &self.partner_secret_id, clock.clone());
+        PartnerWorker::new(url, secret, outbox, clock)
+    }
 }
 
-/// Settles the four kinds of follow-ups.
+/// Settles what follows from an install, but for notices to the partner's platform.
 pub(crate) struct FbeWorker {
     installs: Installs,
     outbox: Outbox,
@@ -92,8 +123,21 @@ pub(crate) struct FbeWorker {
     feeds: reqwest::Client,
     batches: Semaphore,
     braze: Braze,
-    settings: FbeSettings,
+    settings: EffectSettings,
     clock: Clock,
+}
+
+/// More is no refresh.
+const LONGEST_REFRESH_HOURS: u32 = 720;
+
+fn refresh_period(env: &mut Env<'_>) -> Option<SignedDuration> {
+    let hours: u32 = env.parsed("CATALOG_REFRESH_HOURS", 24, "a number of hours");
+    if hours > LONGEST_REFRESH_HOURS {
+        env.problem(format!(
+            "CATALOG_REFRESH_HOURS is {hours}, but expects at most {LONGEST_REFRESH_HOURS}"
+        ));
+    }
+    (hours > 0).then(|| SignedDuration::from_hours(hours.into()))
 }
 
 impl FbeWorker {
@@ -119,7 +163,7 @@ impl FbeWorker {
             batches: Semaphore::new(BATCHES),
             outbox,
             braze,
-            settings: settings.fbe,
+            settings: settings.effects,
             clock,
         }
     }
@@ -199,8 +243,9 @@ impl Visit<'_> {
         let result = match effect {
             FbeEffect::ExchangeToken(exchange) => self.exchange(exchange).await,
             FbeEffect::Reconcile => self.reconcile().await,
+            FbeEffect::ReconcileManager => self.reconcile_manager(entry).await,
             FbeEffect::Notify(notice) => self.notify(entry, &notice).await,
-            FbeEffect::PushCatalog(push) => self.push(entry, &push.catalog_id).await,
+            FbeEffect::PushCatalog(push) => self.push(entry, push).await,
         };
         result.map_or_else(|outcome| outcome, |()| Outcome::Done)
     }
@@ -222,7 +267,7 @@ impl Visit<'_> {
         self.now() + MARGIN > self.until
     }
 
-    /// Commits what was decided. `false`: somebody else wrote the install, which was read again.
+    /// Commits what was decided. `false`: another writer was faster, and the install was read again.
     async fn commit(&mut self, plan: Plan) -> Result<bool, Outcome> {
         let Some(next) = plan.install else {
             return Ok(true);

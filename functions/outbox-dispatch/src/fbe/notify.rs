@@ -1,12 +1,11 @@
-//! Tells the business what is on and off now, and why: a custom event on its Braze profile.
+//! Notifies the business of what is on and off now, and why: a custom event on its Braze profile.
 
 use crate::braze::Objects;
 use crate::settle::Outcome;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::fbe::plan::Notice;
-use shared::outbox::Kind;
-use shared::outbox::{Entry, Reason};
+use shared::outbox::{Entry, Outbox, Reason};
 use shared::store::Claim;
 
 use super::{LEASE, Visit};
@@ -19,8 +18,8 @@ const EVENT: &str = "fbe_install_updated";
 
 impl Visit<'_> {
     pub(super) async fn notify(&mut self, entry: &Entry, notice: &Notice) -> Result<(), Outcome> {
-        self.wait_for_older(entry).await?;
-        // Events are not idempotent: somebody may have sent this one since we read it.
+        wait_for_older(&self.worker.outbox, entry, &self.told, self.now()).await?;
+        // Events are not idempotent: another run may have sent this one since we read it.
         let outbox = &self.worker.outbox;
         let claimed = outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
         if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
@@ -41,26 +40,29 @@ impl Visit<'_> {
             Err(error) => Err(Outcome::from(&error)),
         }
     }
+}
 
-    /// Notices leave in the order of what they tell: one that failed holds up those after it.
-    async fn wait_for_older(&self, entry: &Entry) -> Result<(), Outcome> {
-        let pending = self.worker.outbox.pending_all(&entry.subject).await;
-        let pending = pending.map_err(Outcome::from)?;
-        let older = pending.iter().filter(|other| {
-            other.kind == Kind::FbeNotify
-                && other.event_key < entry.event_key
-                // What this visit has sent is marked as done only at its end.
-                && !self.told.contains(&other.event_key)
-        });
-        let Some(due) = older.map(|older| older.due().unwrap_or_default()).max() else {
-            return Ok(());
-        };
-        let wait = due.duration_since(self.now()).max(SHORTEST_WAIT);
-        Err(Outcome::Waiting {
-            reason: Reason::OlderNotice.into(),
-            wait: wait.try_into().unwrap_or_default(),
-        })
-    }
+/// Notices of one kind leave in the order of the changes: one that failed holds up those after it. `sent` are those
+/// that were sent just now, and are marked as done only afterwards.
+pub(super) async fn wait_for_older(
+    outbox: &Outbox,
+    entry: &Entry,
+    sent: &[String],
+    now: Timestamp,
+) -> Result<(), Outcome> {
+    let pending = outbox.pending_all(&entry.subject).await;
+    let pending = pending.map_err(Outcome::from)?;
+    let older = pending.iter().filter(|other| {
+        other.kind == entry.kind && other.event_key < entry.event_key && !sent.contains(&other.event_key)
+    });
+    let Some(due) = older.map(|older| older.due().unwrap_or_default()).max() else {
+        return Ok(());
+    };
+    let wait = due.duration_since(now).max(SHORTEST_WAIT);
+    Err(Outcome::Waiting {
+        reason: Reason::OlderNotice.into(),
+        wait: wait.try_into().unwrap_or_default(),
+    })
 }
 
 fn event(business_id: &str, notice: &Notice) -> Value {

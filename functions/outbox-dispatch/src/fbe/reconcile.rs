@@ -1,14 +1,22 @@
 //! The webhook was a hint, Graph's answer is the truth.
 
+use std::collections::BTreeSet;
+
 use crate::settle::Outcome;
+use shared::clients::graph::ErrorKind;
+use shared::fbe::event::business_manager_of;
 use shared::fbe::install::pixel_rivals;
-use shared::fbe::read;
-use shared::fbe::reconcile::{Verdict, reconcile};
-use shared::fbe::token::exchange_again;
+use shared::fbe::plan::reconcile_item;
+use shared::fbe::read::{self, Granted};
+use shared::outbox::Entry;
 use shared::outbox::Kind;
 use shared::store::Rounds;
 use shared::telemetry;
 
+use super::access::Access;
+use super::compare::{AtGraph, Verdict, compare};
+use super::configuration::switched_off;
+use super::token::exchange_due;
 use super::{CONTENDED, Visit, contended};
 
 impl Visit<'_> {
@@ -19,7 +27,7 @@ impl Visit<'_> {
                 // The deletion may have been cut off after the commit.
                 return self.delete_secret().await;
             }
-            let is_on_its_way = self.exchange_again().await?;
+            let is_on_its_way = self.exchange_due().await?;
             if self.stored.install.token.is_none() && !is_on_its_way {
                 // There is nothing to ask Graph with, and waiting changes nothing.
                 self.has_no_token();
@@ -43,12 +51,16 @@ impl Visit<'_> {
                 continue;
             }
             let granted = read::installs(&answer.value);
-            let found = reconcile(
-                &self.stored.install,
-                granted.as_ref(),
-                &self.worker.settings,
-                self.now(),
-            );
+            let switched_off = match &granted {
+                Some(granted) => self.switched_off(granted, &mut access).await?,
+                None => None,
+            };
+            let graph = AtGraph {
+                granted: granted.as_ref(),
+                switched_off,
+            };
+            let configured = self.worker.settings.fbe.configured();
+            let found = compare(&self.stored.install, graph, configured, self.now());
             if let Some(plan) = found.plan
                 && !self.commit(plan).await?
             {
@@ -63,11 +75,51 @@ impl Visit<'_> {
         }
     }
 
-    /// Plans the exchange of the token anew if it was given up, or could not be made. Gives whether one is on its
-    /// way.
-    async fn exchange_again(&self) -> Result<bool, Outcome> {
+    /// The features that Meta's configuration says are off; `None` if it may not be read.
+    async fn switched_off(
+        &mut self,
+        granted: &Granted,
+        access: &mut Access,
+    ) -> Result<Option<BTreeSet<String>>, Outcome> {
+        let graph = &self.worker.graph;
+        match graph.fbe_business(access.credentials(), self.id()).await {
+            Ok(answer) => Ok(answer
+                .value
+                .as_object()
+                .map(|all| switched_off(&granted.features, all))),
+            // What is installed was read, and must not wait for this.
+            Err(error) if matches!(error.kind, ErrorKind::Permission | ErrorKind::Permanent { .. }) => {
+                tracing::warn!(%error, fbe.business = self.pseudonym(), "the configuration of a business cannot be read");
+                Ok(None)
+            }
+            Err(error) => Err(self.graph_failed(error).await),
+        }
+    }
+
+    /// Compares every business of a Business Manager, of which an integration event has come.
+    pub(super) async fn reconcile_manager(&self, entry: &Entry) -> Result<(), Outcome> {
+        let Some(manager) = business_manager_of(self.id()) else {
+            return Ok(());
+        };
+        let installs = self.worker.installs.by_manager(manager).await;
+        let installs = installs.map_err(Outcome::from)?;
+        for business in &installs {
+            // The key of the event: done again, it adds nothing.
+            let item = reconcile_item(business, &entry.event_key, entry.created(), None);
+            let added = self.worker.outbox.add(&item).await;
+            added.map_err(Outcome::from)?;
+        }
+        tracing::info!(
+            businesses = installs.len(),
+            "an integration event has every business of its manager compared"
+        );
+        Ok(())
+    }
+
+    /// Plans the exchange of the token that is due. Gives whether one is on its way.
+    async fn exchange_due(&self) -> Result<bool, Outcome> {
         let has_partner = self.meta().await?.partner_system_user_token.is_some();
-        let Some(item) = exchange_again(&self.stored.install, has_partner, self.now()) else {
+        let Some(item) = exchange_due(&self.stored.install, has_partner, self.now()) else {
             return Ok(false);
         };
         let outbox = &self.worker.outbox;
@@ -100,8 +152,17 @@ impl Visit<'_> {
             Verdict::Uninstalled => {
                 tracing::info!(fbe.business = business, "Graph confirms a removal");
             }
+            Verdict::OwnerChanged => self.owner_changed(),
             Verdict::Confirmed | Verdict::NotInstalled => {}
         }
+    }
+
+    pub(super) fn owner_changed(&self) {
+        metrics::counter!(telemetry::FBE_MANAGER_CHANGES).increment(1);
+        tracing::warn!(
+            fbe.business = self.pseudonym(),
+            "Graph does not know the owner's install any more: the claim of another Business Manager is in effect"
+        );
     }
 
     /// A pixel belongs to one business.
@@ -118,7 +179,7 @@ impl Visit<'_> {
                 fbe.business = self.pseudonym(),
                 fbe.pixel = pixel,
                 rivals = rivals.len(),
-                "more than one business claims a pixel; it counts for the one that was granted it last"
+                "more than one business has a pixel; it counts for the one that was granted it last"
             );
         }
         Ok(())

@@ -3,8 +3,7 @@
 use serde_json::Value;
 
 use super::{Answer, GraphError};
-use crate::fbe::catalog_push::ItemError;
-use crate::fbe::read;
+use crate::fbe::push::ItemError;
 use crate::json::{self, Scalar};
 
 /// A batch that Meta took in. Whether its items are good shows later, under the handles.
@@ -72,11 +71,13 @@ pub(super) fn batch_accepted(value: &Value) -> BatchAccepted {
         handles: texts(value.get("handles")),
         errors: list(value.get("validation_status"))
             .iter()
-            .flat_map(|item| {
-                let id = item.get("retailer_id").and_then(read::id).unwrap_or_default();
-                list(item.get("errors"))
-                    .iter()
-                    .map(move |error| item_error(error, &id))
+            .filter_map(|item| {
+                let id = json::member(item, "retailer_id").any().unwrap_or_default();
+                // One entry an item, with its first error.
+                list(item.get("errors")).first().map(|error| ItemError {
+                    item: id.clone(),
+                    ..item_error(error, &id)
+                })
             })
             .collect(),
     }

@@ -144,3 +144,68 @@ async fn few_batches_are_in_flight_whatever_is_to_be_pushed() {
         assert!(apart.as_millis() >= 290, "{apart:?}: a third was under way");
     }
 }
+
+#[tokio::test]
+async fn failures_are_counted_by_item() {
+    let (house, _server) = house(vec![Feed::Lines(10)]).await;
+    house
+        .graph
+        .refuse_item(CATALOG, "p1", "no image", FoundOut::Everywhere);
+    house
+        .graph
+        .refuse_item(CATALOG, "p2", "no price", FoundOut::InProcessing);
+    house.drain().await;
+    let progress = house.push().await.progress;
+    assert_eq!((progress.failed, progress.accepted), (2, 9));
+    let named: Vec<_> = progress.errors.iter().map(|error| error.item.as_str()).collect();
+    assert_eq!(named, ["p1", "p2"]);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_for_one_item_is_halved_until_it_is_alone() {
+    for how in [FoundOut::AsInvalid, FoundOut::AsNothingTaken] {
+        let (house, _server) = house(vec![Feed::Lines(12_000)]).await;
+        for bad in ["p0", "p7777", "p11999"] {
+            house.graph.refuse_item(CATALOG, bad, "wrong", how);
+        }
+        house.drain().await;
+        assert_eq!(house.graph.item_count(CATALOG), 11_997, "{how:?}");
+        let progress = house.push().await.progress;
+        assert_eq!((progress.failed, progress.accepted), (3, 11_997), "{how:?}");
+        let calls = house.graph.calls_of(Edge::ItemsBatch).len();
+        assert!(calls < 90, "{calls}: 26 for each");
+        assert_eq!(
+            progress.batch_limit, 5_000,
+            "the next batches are as large as before"
+        );
+        assert_eq!(house.rows("dead").await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_that_refuses_everything_costs_few_calls() {
+    let (house, _server) = house(vec![Feed::Lines(5_000)]).await;
+    let refused = testkit::graph::GraphError::new(100, "(#100) Invalid parameter");
+    house.graph.begin_outage(faults::error(&refused));
+    let item = push_item(SHOP, CATALOG, house.clock.now());
+    house.outbox.add(&item).await.unwrap();
+    house.drain().await;
+    house.graph.end_outage();
+    assert!(house.graph.calls_of(Edge::ItemsBatch).len() <= 102);
+    let dead = house.reasons().await;
+    assert!(
+        dead.iter()
+            .all(|(_, status, reason)| status == "dead" && reason == "graph_100"),
+        "{dead:?}"
+    );
+}
+
+#[tokio::test]
+async fn doubles_of_one_item_are_joined_and_the_last_one_counts() {
+    let feed = "{\"id\":\"Belt\",\"n\":1}\n{\"id\":\"shoe\"}\n{\"id\":\" belt\u{200b}\",\"n\":2}\n{\"id\":\"Belt\",\"n\":3}\n";
+    let (house, _server) = house(vec![Feed::Bytes(feed)]).await;
+    house.drain().await;
+    let items = house.graph.catalog(CATALOG).unwrap().items;
+    assert_eq!(items.len(), 2);
+    assert_eq!(items["Belt"]["n"], 3);
+}

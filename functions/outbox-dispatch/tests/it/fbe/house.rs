@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Env;
 use shared::fbe::install::Install;
+use shared::fbe::push::Push;
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::FbeSecretSettings;
-use shared::fbe::table::{Installs, Push};
-use shared::outbox::Outbox;
+use shared::fbe::table::Installs;
+use shared::outbox::{Lane, Outbox};
 use shared::webhook::signature::sign;
 use testkit::aws::EmbeddedAws;
 use testkit::braze::FakeBraze;
@@ -21,6 +22,7 @@ pub(crate) use testkit::house::{APP_SECRET, PARTNER_TOKEN as PARTNER};
 
 pub(crate) const SHOP: &str = "shop-42-unique-id";
 pub(crate) const CATALOG: &str = "726635365295186";
+pub(crate) const SIGNING_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 pub(crate) struct House {
     pub(crate) aws: EmbeddedAws,
@@ -42,6 +44,8 @@ impl House {
 
     pub(crate) async fn with(settings: &[(&str, &str)], partner: Option<&str>) -> Self {
         let house = testkit::house::House::with(settings).await.unwrap();
+        let reader = json!({"api_token": "reader", "signing_secret": SIGNING_SECRET});
+        house.write_secret("PartnerSecret", &reader).await.unwrap();
         house
             .write_secret("MetaSecret", &meta(APP_SECRET, partner))
             .await
@@ -77,10 +81,14 @@ impl House {
 
     /// Meta installs or changes the app, says so at Graph, and delivers the webhook.
     pub(crate) async fn happen(&self, case: &str) {
-        if let Some(install) = graph::Install::from_webhook(&value(case)) {
-            self.graph.set_install(install);
-        } else {
-            self.graph.change_install(SHOP, None);
+        let value = value(case);
+        match (
+            graph::Install::from_webhook(&value),
+            value["business_manager_id"].as_str(),
+        ) {
+            (Some(install), _) => self.graph.set_install(install),
+            (None, Some(manager)) => self.graph.remove_install(SHOP, manager),
+            (None, None) => self.graph.change_install(SHOP, None),
         }
         assert_eq!(self.deliver(case).await, 200, "{case}");
     }
@@ -183,6 +191,13 @@ impl House {
     async fn scan(&self) -> Vec<std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>> {
         let scan = self.aws.dynamodb().scan().table_name(&self.outbox_table).send();
         scan.await.unwrap().items.unwrap_or_default()
+    }
+
+    /// Makes everything that was given up pending again.
+    pub(crate) async fn redrive(&self) {
+        for entry in self.outbox.list_dead(Lane::Sync, 100).await.unwrap() {
+            assert!(self.outbox.redrive(&entry).await.unwrap());
+        }
     }
 
     pub(crate) async fn rows(&self, status: &str) -> usize {

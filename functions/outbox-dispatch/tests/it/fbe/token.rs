@@ -52,6 +52,7 @@ async fn a_refused_token_is_told_once_and_its_items_wait_for_the_next() {
     house.happen("install").await;
     house.drain().await;
     house.graph.invalidate_token("EAAB-system-user-1", 460);
+    house.graph.invalidate_token("EAAB_install_token", 460);
     house.graph.forget_calls();
     for name in ["a", "b"] {
         let item = reconcile_item(SHOP, name, house.clock.now(), None);
@@ -59,7 +60,11 @@ async fn a_refused_token_is_told_once_and_its_items_wait_for_the_next() {
     }
     house.tick().await;
     assert_eq!(house.install().await.status, Status::TokenInvalid);
-    assert_eq!(house.graph.calls().len(), 1, "the second item does not try again");
+    assert_eq!(
+        house.graph.calls_of(Edge::Installs).len(),
+        1,
+        "the second item does not try again"
+    );
     house.tick().await;
     assert_eq!(house.changes(), ["installed", "token_invalid"]);
     let (_, enabled, disabled) = house.notices().pop().unwrap();
@@ -78,8 +83,13 @@ async fn a_refused_token_is_told_once_and_its_items_wait_for_the_next() {
         house.later(SignedDuration::from_mins(30));
         house.tick().await;
     }
-    let tries = house.graph.calls().len();
+    let tries = house.graph.calls_of(Edge::Installs).len();
     assert!((25..=30).contains(&tries), "{tries} in 30 hours");
+    let exchanges = house.graph.calls_of(Edge::AccessToken).len();
+    assert!(
+        (1..=3).contains(&exchanges),
+        "{exchanges}: the person's token is tried once a day"
+    );
     assert_eq!((house.rows("pending").await, house.rows("dead").await), (2, 0));
     assert_eq!(house.changes(), ["installed", "token_invalid"], "told once");
 
@@ -116,15 +126,19 @@ async fn a_token_that_comes_back_to_life_is_told_too() {
     house.plan_the_day().await;
     house.later(SignedDuration::from_hours(24));
     house.tick().await;
-    house.tick().await;
     assert_eq!(house.install().await.status, Status::TokenInvalid);
-    assert_eq!(
-        house.changes(),
-        ["installed", "token_invalid", "updated", "token_invalid"]
-    );
     house.later(SignedDuration::from_hours(1));
     house.drain().await;
-    assert_eq!(house.changes().len(), 5);
+    assert_eq!(
+        house.changes(),
+        [
+            "installed",
+            "token_invalid",
+            "updated",
+            "token_invalid",
+            "updated"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -313,5 +327,93 @@ async fn graph_without_the_token_kinds_it_knows_stays_within_its_business() {
         .iter()
         .map(|call| secrecy::ExposeSecret::expose_secret(&call.access_token).to_owned())
         .collect();
-    assert_eq!(used, ["EAAB_install_token", "EAAB-system-user-1"]);
+    assert_eq!(
+        used,
+        ["EAAB_install_token", "EAAB-system-user-1", "EAAB-system-user-1"]
+    );
+}
+
+#[tokio::test]
+async fn the_same_token_in_several_webhooks_is_kept_and_exchanged_once() {
+    let house = House::start().await;
+    house.happen("install").await;
+    for second in 1..6 {
+        let body = String::from_utf8(super::house::payload("install")).unwrap();
+        let body = body.replace("1795251600", &(1_795_251_600 + second).to_string());
+        assert_eq!(house.deliver_body(body.into_bytes()).await, 200);
+    }
+    house.drain().await;
+    let calls = house.aws.secrets_manager_calls();
+    assert_eq!((calls.of("CreateSecret"), calls.of("PutSecretValue")), (1, 1));
+    assert_eq!(house.graph.calls_of(Edge::AccessToken).len(), 1);
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
+}
+
+#[tokio::test]
+async fn a_system_users_token_that_dies_is_exchanged_anew() {
+    for subcode in [463, 460, 458] {
+        let house = House::start().await;
+        house.happen("install").await;
+        house.drain().await;
+        house.graph.invalidate_token("EAAB-system-user-1", subcode);
+        house.plan_the_day().await;
+        house.later(SignedDuration::from_hours(24));
+        house.drain().await;
+        assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-2"));
+        assert_eq!(house.install().await.status, Status::Active);
+        assert_eq!(house.changes(), ["installed", "token_invalid", "updated"]);
+        assert_eq!(house.rows("dead").await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_system_users_token_is_exchanged_anew_ahead_of_its_end() {
+    let house = House::start().await;
+    house.graph.limit_tokens(60 * 24 * 3600);
+    house.happen("install").await;
+    house.drain().await;
+    let ends = house.install().await.token.unwrap().expires_at.unwrap();
+    let secret = house.secrets.current(SHOP).await.unwrap().unwrap();
+    assert_eq!(secret.system_user_expires_at, Some(ends));
+    let mut tokens = 1;
+    for day in 1..=55 {
+        house.plan_the_day().await;
+        house.later(SignedDuration::from_hours(24));
+        house.drain().await;
+        let issued = house.graph.issued_tokens(SHOP).len();
+        if issued > tokens {
+            assert!((48..=52).contains(&day), "{day}");
+            tokens = issued;
+        }
+    }
+    assert_eq!(tokens, 2);
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-2"));
+    assert_eq!(house.changes(), ["installed"], "nothing changes for the business");
+}
+
+#[tokio::test]
+async fn a_token_that_the_partner_obtained_is_renewed_by_the_partner() {
+    let house = House::with(&[], Some(PARTNER)).await;
+    let mut install = value("install_without_token");
+    install["access_token"] = json!("EAAB-never-sent");
+    house.graph.set_install(Install::from_webhook(&install).unwrap());
+    house.deliver("install_without_token").await;
+    house.drain().await;
+    house.graph.invalidate_token("EAAB-system-user-1", 463);
+    house.plan_the_day().await;
+    house.later(SignedDuration::from_hours(24));
+    house.drain().await;
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-2"));
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_asked_for_is_made_whatever_there_is() {
+    let house = House::start().await;
+    house.happen("install").await;
+    house.drain().await;
+    let install = house.install().await;
+    let item = shared::fbe::plan::exchange_on_demand(&install, house.clock.now()).unwrap();
+    house.outbox.add(&item).await.unwrap();
+    house.drain().await;
+    assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-2"));
 }

@@ -3,39 +3,12 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
-use super::decide::exchange;
-use super::features::Feature;
-use super::install::{Change, Install};
-use super::plan::{FollowUps, Outcome, Plan, SecretChange, tell};
-use super::read::Granted;
-use crate::fbe::settings::FbeSettings;
-
-/// Which of the three sides a difference comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// Webhook and store agree, Graph does not: a webhook was missed or wrong.
-    Unannounced,
-    /// Graph has come round to what the webhook said.
-    CaughtUp,
-    /// All three differ.
-    Conflict,
-}
-
-/// One difference between what is stored and what Graph says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drift {
-    /// Asset, or `feature:<type>`.
-    pub field: String,
-    /// What was stored: ids, or instances of the feature.
-    pub stored: BTreeSet<String>,
-    /// What Graph says.
-    pub graph: BTreeSet<String>,
-    /// Where it comes from.
-    pub cause: Cause,
-}
+use shared::fbe::drift::{Cause, Drift};
+use shared::fbe::features::Feature;
+use shared::fbe::install::{Change, Install};
+use shared::fbe::plan::{FollowUps, Outcome, Plan, SecretChange, exchange, owner_changed, tell};
+use shared::fbe::read::Granted;
+use shared::fbe::settings::Configured;
 
 /// What a reconcile came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +21,8 @@ pub enum Verdict {
     Uninstalled,
     /// Graph knows no install, but no webhook announced a removal: kept, to be reported.
     UnknownAtGraph,
+    /// Graph does not know the install under its owner, and another Business Manager claimed the business.
+    OwnerChanged,
     /// The business is not installed here, so there was nothing to compare.
     NotInstalled,
 }
@@ -63,15 +38,18 @@ pub struct Reconciled {
     pub plan: Option<Plan>,
 }
 
-/// Compares an install with Graph's answer to `fbe_installs` (`None` = it listed no install; see
-/// [`super::read::installs`]) and takes over the answer.
+/// What Graph says of an install.
+#[derive(Debug, Clone)]
+pub struct AtGraph<'a> {
+    /// Its answer to `fbe_installs`; `None` = it listed no install ([`shared::fbe::read::installs`]).
+    pub granted: Option<&'a Granted>,
+    /// The features that its configuration says are off; `None` = it could not be read, and what was known stays.
+    pub switched_off: Option<BTreeSet<String>>,
+}
+
+/// Compares an install with what Graph says, and takes it over.
 #[must_use]
-pub fn reconcile(
-    stored: &Install,
-    graph: Option<&Granted>,
-    settings: &FbeSettings,
-    now: Timestamp,
-) -> Reconciled {
+pub fn compare(stored: &Install, graph: AtGraph<'_>, configured: Configured, now: Timestamp) -> Reconciled {
     if !stored.is_installed() {
         return Reconciled {
             verdict: Verdict::NotInstalled,
@@ -79,29 +57,39 @@ pub fn reconcile(
             plan: None,
         };
     }
-    let mut next = stored.clone();
-    next.version += 1;
-    next.reconciled_at = Some(now);
     // The version makes the key: a retry that finds the same version plans the same effects.
     let key = format!("{:014}-v{:08}", now.as_millisecond().max(0), stored.version);
-    let mut follow_ups = FollowUps::new(&stored.business_id, key).with(settings);
+    let mut next = stored.clone().with_owner();
+    if is_lost(&next, graph.granted) && next.end_owner(now) {
+        next.reconciled_at = Some(now);
+        return Reconciled {
+            verdict: Verdict::OwnerChanged,
+            drift: Vec::new(),
+            plan: Some(owner_changed(stored, next, key, configured, now)),
+        };
+    }
+    next.version += 1;
+    next.reconciled_at = Some(now);
+    let mut follow_ups = FollowUps::new(&stored.business_id, key, configured);
     let mut drift = Vec::new();
     let mut secret = SecretChange::None;
-    let verdict = if let Some(graph) = graph {
+    let verdict = if let Some(granted) = graph.granted {
         next.unknown_at_graph_since = None;
         // Graph names a Business Manager only at times.
-        let mut graph = graph.clone();
-        if graph.assets.business_manager_id.is_none() {
-            graph
-                .assets
-                .business_manager_id
-                .clone_from(&stored.assets.business_manager_id);
+        let mut granted = granted.clone();
+        if granted.assets.business_manager_id.is_none() {
+            let known = &stored.assets.business_manager_id;
+            granted.assets.business_manager_id.clone_from(known);
         }
-        drift = differences(stored, &graph);
+        drift = differences(stored, &granted);
         let said = stored.said.clone().unwrap_or_else(|| Box::new(stored.grant()));
-        next.said = (*said != graph).then_some(said);
-        next.set_grant(graph);
-        // Without a Business Manager there was nobody to exchange the token with.
+        next.said = (*said != granted).then_some(said);
+        next.name_owner(granted.assets.business_manager_id.as_deref());
+        next.set_grant(granted);
+        if let Some(switched_off) = graph.switched_off {
+            next.switched_off = switched_off;
+        }
+        // Without a Business Manager there was none to exchange the token with.
         if stored.assets.business_manager_id.is_none() {
             let source = stored.token.as_ref().map(|token| token.source.as_str());
             if let Some(exchange) = exchange(&next, source) {
@@ -109,13 +97,12 @@ pub fn reconcile(
             }
         }
         next.drift_count += drift.len() as u64;
+        // Details may still differ, such as a shop's status; they are worth a notice, not an alarm.
+        tell(stored, &mut next, Change::Updated, (now, now), &mut follow_ups);
         if drift.is_empty() {
-            // Details may still differ, such as a shop's status; they are worth a notice, not an alarm.
-            tell(stored, &mut next, Change::Updated, (now, now), &mut follow_ups);
             Verdict::Confirmed
         } else {
             next.drift.clone_from(&drift);
-            tell(stored, &mut next, Change::Updated, (now, now), &mut follow_ups);
             Verdict::Drifted
         }
     } else if announced(stored) {
@@ -149,6 +136,17 @@ pub fn reconcile(
             outcome,
         }),
     }
+}
+
+/// Whether Graph does not know the install under its owner: not at all, or under one that claims the business.
+fn is_lost(stored: &Install, granted: Option<&Granted>) -> bool {
+    let Some(granted) = granted else { return true };
+    let manager = &granted.assets.business_manager_id;
+    manager.is_some()
+        && stored
+            .claims()
+            .iter()
+            .any(|claim| claim.business_manager_id == *manager)
 }
 
 /// Whether a removal was announced at or after the newest grant. One that named another Business Manager was

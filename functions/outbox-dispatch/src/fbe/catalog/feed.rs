@@ -7,45 +7,42 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
-use serde::ser::SerializeStruct;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::json::{self, Scalar};
+use shared::fbe::push::Form;
+use shared::json::{self, Scalar};
 
 /// An item of more bytes is skipped.
-pub const MAX_ITEM_BYTES: usize = 512 * 1024;
-/// Meta takes this many items a call.
-pub const MAX_BATCH_ITEMS: usize = 5_000;
-/// A batch is closed before it gets larger. Every push under way holds one in memory.
-pub const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// What `items_batch` adds to an item, with its comma.
-const REQUEST_BYTES: usize = r#"{"method":"UPDATE","data":},"#.len();
+pub(crate) const MAX_ITEM_BYTES: usize = 512 * 1024;
 
 /// One product.
 #[derive(Debug, Clone)]
-pub struct FeedItem {
+pub(crate) struct FeedItem {
     /// Position in the feed, from 0; broken items are counted too.
-    pub index: u64,
+    pub(crate) index: u64,
+    /// Bytes of the feed up to the next item.
+    pub(crate) end: u64,
+    /// Digest of the items up to this one; empty until the push adds it.
+    pub(crate) content: String,
     /// `id`: the retailer's own.
-    pub id: String,
+    pub(crate) id: String,
     /// The item as it stands in the feed.
-    pub data: Box<RawValue>,
+    pub(crate) data: Box<RawValue>,
 }
 
 /// An item that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokenItem {
+pub(crate) struct BrokenItem {
     /// Position in the feed, from 0.
-    pub index: u64,
+    pub(crate) index: u64,
     /// What is wrong with it.
-    pub problem: &'static str,
+    pub(crate) problem: &'static str,
 }
 
 /// The feed as a whole cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FeedError {
+pub(crate) enum FeedError {
     /// It starts with something else than an object or an array: an error page, most likely.
     #[error("the feed is neither JSON Lines nor a JSON array of items")]
     NotAFeed,
@@ -57,19 +54,12 @@ pub enum FeedError {
     CutOff,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Unknown,
-    Lines,
-    Array,
-    /// After the closing bracket of the array.
-    Ended,
-}
-
 /// Takes the feed's bytes in chunks of any size, gives its items.
 #[derive(Debug)]
-pub struct FeedReader {
+pub(crate) struct FeedReader {
     form: Form,
+    /// Bytes of the feed before those that are being read.
+    offset: u64,
     /// The start of an item whose end has not arrived.
     pending: Vec<u8>,
     is_too_large: bool,
@@ -87,17 +77,27 @@ impl Default for FeedReader {
 
 impl FeedReader {
     /// A reader at the start of a feed.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::resumed(Form::Unknown, 0, 0)
+    }
+
+    /// A reader in the middle of a feed of this form: at the item `index`, which begins `offset` bytes in.
+    pub(crate) fn resumed(form: Form, index: u64, offset: u64) -> Self {
         Self {
-            form: Form::Unknown,
+            form,
+            offset,
             pending: Vec::new(),
             is_too_large: false,
             depth: 0,
             in_string: false,
             is_escaped: false,
-            next_index: 0,
+            next_index: index,
         }
+    }
+
+    /// How the feed is written, as far as that is known.
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 
     /// Takes the next bytes, and adds the items that they complete to `items`.
@@ -105,7 +105,7 @@ impl FeedReader {
     /// # Errors
     ///
     /// A [`FeedError`]: nothing can be read from here on.
-    pub fn push(
+    pub(crate) fn push(
         &mut self,
         chunk: &[u8],
         items: &mut Vec<Result<FeedItem, BrokenItem>>,
@@ -115,6 +115,7 @@ impl FeedReader {
             // A byte order mark may lead.
             let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0xEF | 0xBB | 0xBF);
             let Some(start) = chunk.iter().position(|byte| !blank(byte)) else {
+                self.offset += chunk.len() as u64;
                 return Ok(());
             };
             at = start;
@@ -127,15 +128,18 @@ impl FeedReader {
                 _ => return Err(FeedError::NotAFeed),
             };
         }
+        self.offset += at as u64;
         let rest = chunk.get(at..).unwrap_or_default();
-        match self.form {
+        let read = match self.form {
             Form::Lines => {
                 self.lines(rest, items);
                 Ok(())
             }
             Form::Array => self.array(rest, items),
             Form::Ended | Form::Unknown => only_blanks(rest),
-        }
+        };
+        self.offset += rest.len() as u64;
+        read
     }
 
     /// The feed has ended: adds the last item of JSON Lines without a line end.
@@ -143,10 +147,10 @@ impl FeedReader {
     /// # Errors
     ///
     /// [`FeedError::CutOff`] inside an array.
-    pub fn finish(mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) -> Result<(), FeedError> {
+    pub(crate) fn finish(mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) -> Result<(), FeedError> {
         match self.form {
             Form::Lines => {
-                self.complete(items);
+                self.complete(0, items);
                 Ok(())
             }
             Form::Array => Err(FeedError::CutOff),
@@ -155,11 +159,12 @@ impl FeedReader {
     }
 
     fn lines(&mut self, chunk: &[u8], items: &mut Vec<Result<FeedItem, BrokenItem>>) {
-        let mut lines = chunk.split(|byte| *byte == b'\n').peekable();
-        while let Some(line) = lines.next() {
-            self.keep(line);
-            if lines.peek().is_some() {
-                self.complete(items);
+        let mut read = 0;
+        for line in chunk.split_inclusive(|byte| *byte == b'\n') {
+            read += line.len();
+            self.keep(line.strip_suffix(b"\n").unwrap_or(line));
+            if line.ends_with(b"\n") {
+                self.complete(read, items);
             }
         }
     }
@@ -186,12 +191,13 @@ impl FeedReader {
                 b'{' | b'[' => self.depth += 1,
                 b',' if self.depth == 0 => {
                     self.keep(slice(start..at));
-                    self.complete(items);
+                    self.complete(at + 1, items);
                     start = at + 1;
                 }
                 b']' if self.depth == 0 => {
                     self.keep(slice(start..at));
-                    self.complete(items);
+                    // From here on only the bracket is left.
+                    self.complete(at, items);
                     self.form = Form::Ended;
                     return only_blanks(slice(at + 1..chunk.len()));
                 }
@@ -212,8 +218,8 @@ impl FeedReader {
         }
     }
 
-    /// The pending bytes are a whole item; blanks are none.
-    fn complete(&mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) {
+    /// The pending bytes are a whole item; blanks are none. It ends `read` bytes into those that are being read.
+    fn complete(&mut self, read: usize, items: &mut Vec<Result<FeedItem, BrokenItem>>) {
         let bytes = self.pending.trim_ascii();
         if bytes.is_empty() && !self.is_too_large {
             self.pending.clear();
@@ -223,7 +229,10 @@ impl FeedReader {
         let item = if self.is_too_large {
             Err("larger than 512 KiB")
         } else {
-            item(index, bytes)
+            item(index, bytes).map(|item| FeedItem {
+                end: self.offset + read as u64,
+                ..item
+            })
         };
         items.push(item.map_err(|problem| BrokenItem { index, problem }));
         self.next_index += 1;
@@ -240,7 +249,7 @@ fn only_blanks(bytes: &[u8]) -> Result<(), FeedError> {
     }
 }
 
-fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
+pub(super) fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
     #[derive(serde::Deserialize)]
     struct Head<'a> {
         #[serde(default, borrow)]
@@ -256,7 +265,7 @@ fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
         // A retailer may well call a product "0". Under an id that lost a character it would be another's.
         Scalar::Text(id) if !id.trim().is_empty() && !id.contains(char::REPLACEMENT_CHARACTER) => {
             let id = id.into_owned();
-            Ok(FeedItem { index, id, data })
+            Ok(FeedItem::new(index, id, data))
         }
         Scalar::Number(number) => {
             // Meta takes ids as text only.
@@ -265,109 +274,21 @@ fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
             let id = number.to_string();
             item.insert("id".to_owned(), Value::from(id.as_str()));
             let data = serde_json::value::to_raw_value(&item).map_err(|_| "not valid JSON")?;
-            Ok(FeedItem { index, id, data })
+            Ok(FeedItem::new(index, id, data))
         }
         _ => Err("without an `id`"),
     }
 }
 
-/// Items that go to Meta in one call.
-#[derive(Debug, Clone, Default)]
-pub struct Batch {
-    items: Vec<FeedItem>,
-    bytes: usize,
-}
-
-impl Batch {
-    /// The items, in the feed's order.
-    #[must_use]
-    pub fn items(&self) -> &[FeedItem] {
-        &self.items
-    }
-
-    /// Position in the feed behind the last item.
-    #[must_use]
-    pub fn next_index(&self) -> u64 {
-        self.items.last().map_or(0, |item| item.index + 1)
-    }
-
-    /// How many bytes it takes in the body of a call.
-    #[must_use]
-    pub fn body_bytes(&self) -> usize {
-        self.bytes + self.items.len() * REQUEST_BYTES
-    }
-
-    /// The two halves; the second is `None` if there is only one item.
-    #[must_use]
-    pub fn halves(mut self) -> (Self, Option<Self>) {
-        if self.items.len() < 2 {
-            return (self, None);
-        }
-        let second = self.items.split_off(self.items.len().div_ceil(2));
-        let of = |items: Vec<FeedItem>| Self {
-            bytes: items.iter().map(|item| item.data.get().len()).sum(),
-            items,
-        };
-        (of(self.items), Some(of(second)))
-    }
-}
-
-/// `requests` of `items_batch`: every item as an `UPDATE`, which creates it too where upserts are allowed.
-impl Serialize for Batch {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Request<'a>(&'a FeedItem);
-        impl Serialize for Request<'_> {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut request = serializer.serialize_struct("Request", 2)?;
-                request.serialize_field("method", "UPDATE")?;
-                request.serialize_field("data", &self.0.data)?;
-                request.end()
-            }
-        }
-        serializer.collect_seq(self.items.iter().map(Request))
-    }
-}
-
-/// Gathers items into batches.
-#[derive(Debug)]
-pub struct Batcher {
-    limit: usize,
-    batch: Batch,
-}
-
-impl Batcher {
-    /// Batches of at most `limit` items: never more than [`MAX_BATCH_ITEMS`], nor fewer than one.
-    #[must_use]
-    pub fn new(limit: usize) -> Self {
+impl FeedItem {
+    fn new(index: u64, id: String, data: Box<RawValue>) -> Self {
         Self {
-            limit: limit.clamp(1, MAX_BATCH_ITEMS),
-            batch: Batch::default(),
+            index,
+            end: 0,
+            content: String::new(),
+            id,
+            data,
         }
-    }
-
-    /// Makes the batches that follow larger or smaller, within the same bounds.
-    pub fn set_limit(&mut self, limit: usize) {
-        self.limit = limit.clamp(1, MAX_BATCH_ITEMS);
-    }
-
-    /// Adds an item; gives the batch that it did not fit into any more, or that it filled.
-    pub fn push(&mut self, item: FeedItem) -> Option<Batch> {
-        let bytes = item.data.get().len();
-        if !self.batch.items.is_empty() && self.batch.bytes + bytes > MAX_BATCH_BYTES {
-            let full = std::mem::take(&mut self.batch);
-            self.batch.bytes = bytes;
-            self.batch.items.push(item);
-            return Some(full);
-        }
-        self.batch.bytes += bytes;
-        self.batch.items.push(item);
-        (self.batch.items.len() >= self.limit).then(|| std::mem::take(&mut self.batch))
-    }
-
-    /// What is left at the end.
-    #[must_use]
-    pub fn finish(self) -> Option<Batch> {
-        Some(self.batch).filter(|batch| !batch.items.is_empty())
     }
 }
 
@@ -438,70 +359,6 @@ mod tests {
         }
     }
 
-    fn product(index: u64) -> FeedItem {
-        item(
-            index,
-            format!("{{\"id\":\"p{index}\",\"price\":\"1 USD\"}}").as_bytes(),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn a_hundred_thousand_items_are_twenty_filled() {
-        let (mut reader, mut batcher, mut filled) = (FeedReader::new(), Batcher::new(usize::MAX), Vec::new());
-        let mut items = Vec::new();
-        reader.push(b"[", &mut items).unwrap();
-        for index in 0..100_000 {
-            let comma = if index == 0 { "" } else { "," };
-            let text = format!("{comma}{{\"id\":\"p{index}\",\"title\":\"Belt\"}}");
-            reader.push(text.as_bytes(), &mut items).unwrap();
-            filled.extend(
-                items
-                    .drain(..)
-                    .filter_map(|item| batcher.push(item.unwrap()))
-                    .map(|batch| batch.next_index()),
-            );
-        }
-        reader.push(b"]", &mut items).unwrap();
-        reader.finish(&mut items).unwrap();
-        filled.extend(
-            items
-                .drain(..)
-                .filter_map(|item| batcher.push(item.unwrap()))
-                .map(|batch| batch.next_index()),
-        );
-        assert!(batcher.finish().is_none());
-        let expected: Vec<u64> = (1..=20).map(|batch| batch * 5_000).collect();
-        assert_eq!(filled, expected);
-    }
-
-    #[test]
-    fn a_batch_is_closed_before_it_gets_too_large() {
-        let mut batcher = Batcher::new(MAX_BATCH_ITEMS);
-        let text = format!("{{\"id\":\"a\",\"description\":\"{}\"}}", "x".repeat(400_000));
-        let full: Vec<_> = (0..100)
-            .filter_map(|index| batcher.push(item(index, text.as_bytes()).unwrap()))
-            .collect();
-        assert_eq!(
-            full.iter().map(|batch| batch.items().len()).collect::<Vec<_>>(),
-            [20, 20, 20, 20]
-        );
-        assert_eq!(batcher.finish().unwrap().items().len(), 20);
-    }
-
-    #[test]
-    fn halves_keep_every_item_in_order() {
-        let mut batcher = Batcher::new(5);
-        let batch = (0..5).find_map(|index| batcher.push(product(index))).unwrap();
-        let (first, second) = batch.halves();
-        assert_eq!(
-            (first.next_index(), second.as_ref().unwrap().next_index()),
-            (3, 5)
-        );
-        let (one, none) = second.unwrap().halves().1.unwrap().halves();
-        assert_eq!((one.items().len(), none.is_none()), (1, true));
-    }
-
     #[test]
     fn a_numeric_id_becomes_text() {
         let item = item(0, br#"{"id":7,"price":"1 USD"}"#).unwrap();
@@ -531,16 +388,6 @@ mod tests {
         assert_eq!(item(0, b"{\"id\":\"a\",\"title\":\"\xE9\"}").unwrap().id, "a");
         // Two products whose ids lost a character would be one.
         assert_eq!(item(0, br#"{"id":"\ud83d"}"#).unwrap_err(), "without an `id`");
-    }
-
-    #[test]
-    fn requests_are_updates_with_the_item_as_it_stood_in_the_feed() {
-        let mut batcher = Batcher::new(1);
-        let batch = batcher.push(product(0)).unwrap();
-        assert_eq!(
-            serde_json::to_string(&batch).unwrap(),
-            r#"[{"method":"UPDATE","data":{"id":"p0","price":"1 USD"}}]"#
-        );
     }
 
     proptest::proptest! {

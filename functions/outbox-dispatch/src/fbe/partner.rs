@@ -1,0 +1,168 @@
+//! Notifies the partner's platform of what the business is notified of: a signed POST to `PARTNER_WEBHOOK_URL`.
+//!
+//! A worker of its own: the platform may take its time, and nothing else of a business waits for it. Its notices leave
+//! in the order of the changes, business by business.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::CONTENT_TYPE;
+use serde::Serialize;
+use shared::clients::graph::usage;
+use shared::clients::http;
+use shared::clock::Clock;
+use shared::digest::Digest;
+use shared::fbe::plan::PartnerNotice;
+use shared::fbe::view::InstallView;
+use shared::outbox::{Entry, Outbox, Reason};
+use shared::secrets::{PartnerSecret, Secret};
+use shared::store::Claim;
+use shared::webhook::standard;
+
+use super::notify::wait_for_older;
+use super::secrets_unavailable;
+use crate::effect::{Group, Task};
+use crate::settle::Outcome;
+
+/// How long the platform has for its answer.
+const TIMEOUT: Duration = Duration::from_secs(25);
+/// A claim outlasts the call.
+const LEASE: Duration = Duration::from_mins(1);
+/// No call is begun with less than this left.
+const MARGIN: SignedDuration = SignedDuration::from_secs(28);
+/// Businesses whose notices are sent at once.
+const CONCURRENCY: usize = 8;
+/// After so many failures in a row the platform is left alone until the next run.
+const MAX_FAILURES: usize = CONCURRENCY;
+
+/// Sends notices to the partner's platform.
+pub(crate) struct PartnerWorker {
+    url: Option<String>,
+    secret: Secret<PartnerSecret>,
+    client: reqwest::Client,
+    outbox: Outbox,
+    clock: Clock,
+}
+
+/// The body that is posted.
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'static str,
+    timestamp: Timestamp,
+    data: &'a InstallView,
+}
+
+impl PartnerWorker {
+    /// `url` is where the platform listens; `None`: there is none, and what was planned for it is dropped.
+    pub(crate) fn new(
+        url: Option<String>,
+        secret: Secret<PartnerSecret>,
+        outbox: Outbox,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            url,
+            secret,
+            client: http::client(TIMEOUT),
+            outbox,
+            clock,
+        }
+    }
+
+    /// Sends notices, and says of each what became of it.
+    pub(crate) async fn work(
+        &self,
+        groups: Vec<Group<PartnerNotice>>,
+        until: Timestamp,
+    ) -> Vec<(Entry, Outcome)> {
+        let failures = &AtomicUsize::new(0);
+        let businesses = stream::iter(groups)
+            .map(|group| self.business(group, failures, until))
+            .buffer_unordered(CONCURRENCY);
+        businesses.collect::<Vec<_>>().await.concat()
+    }
+
+    /// The notices of one business, oldest first. One that does not arrive holds up those after it.
+    async fn business(
+        &self,
+        group: Group<PartnerNotice>,
+        failures: &AtomicUsize,
+        until: Timestamp,
+    ) -> Vec<(Entry, Outcome)> {
+        let (mut outcomes, mut sent) = (Vec::with_capacity(group.tasks.len()), Vec::new());
+        for Task { entry, effect } in group.tasks {
+            let is_late = self.clock.now() + MARGIN > until;
+            let outcome = if is_late || failures.load(Ordering::Relaxed) >= MAX_FAILURES {
+                Outcome::Busy
+            } else {
+                let result = self.notice(&entry, &effect, &sent).await;
+                match result.as_ref().err() {
+                    None => failures.store(0, Ordering::Relaxed),
+                    Some(Outcome::Retry { .. } | Outcome::Misconfigured { .. }) => {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Some(_) => {}
+                }
+                result.map_or_else(|outcome| outcome, |()| Outcome::Done)
+            };
+            sent.extend((outcome == Outcome::Done).then(|| entry.event_key.clone()));
+            outcomes.push((entry, outcome));
+        }
+        outcomes
+    }
+
+    async fn notice(&self, entry: &Entry, notice: &PartnerNotice, sent: &[String]) -> Result<(), Outcome> {
+        let Some(url) = &self.url else { return Ok(()) };
+        wait_for_older(&self.outbox, entry, sent, self.clock.now()).await?;
+        // Another run may have sent it since we read it.
+        let claimed = self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
+        if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
+            return Err(Outcome::Busy);
+        }
+        self.post(url, entry, notice).await
+    }
+
+    async fn post(&self, url: &str, entry: &Entry, notice: &PartnerNotice) -> Result<(), Outcome> {
+        let secret = self.secret.get().await;
+        let secret = secret.map_err(|error| secrets_unavailable(&error))?;
+        let body = Body {
+            r#type: "fbe.install.updated",
+            timestamp: notice.at,
+            data: &notice.data,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        // A repetition carries the same id.
+        let id = format!(
+            "msg_{}",
+            Digest::of_parts(["partner", &entry.subject, &entry.event_key]).short()
+        );
+        let signed = standard::sign(&secret.signing_secret, &id, self.clock.now(), &body);
+        let headers = signed.map_err(|error| {
+            tracing::error!(%error, "the partner secret cannot sign");
+            Outcome::Misconfigured {
+                reason: Reason::PartnerSecretUnusable.into(),
+                wait: None,
+            }
+        })?;
+        let mut request = self.client.post(url).header(CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        // No error is shown: it would quote the URL, which may hold a credential.
+        let response = request.body(body).send().await;
+        let response = response.map_err(|_| Outcome::retry(Reason::PartnerUnreachable))?;
+        let status = response.status().as_u16();
+        let reason = format!("partner_status_{status}");
+        match status {
+            200..=299 => Ok(()),
+            408 | 429 | 500..=599 => Err(Outcome::Retry {
+                reason,
+                wait: usage::wait(response.headers()),
+            }),
+            // A redirect is not followed: the new address belongs into the setting.
+            _ => Err(Outcome::Misconfigured { reason, wait: None }),
+        }
+    }
+}
