@@ -1,5 +1,5 @@
 //! The whole life of a business: it installs the app, takes its pixel away, drifts at Graph, has a feature switched off
-//! at Meta, is claimed by another Business Manager, and leaves. The partner's platform is told what the business is told.
+//! at Meta, is claimed by another Business Manager, and leaves. The partner's platform is notified like the business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -116,7 +116,7 @@ const UNINSTALLED: Expected = Expected {
 /// # Errors
 ///
 /// When the stack does not answer, cannot be looked into, or has no fakes. What only went otherwise than it
-/// should is told in the steps.
+/// should stands in the steps.
 pub(crate) async fn play(stack: &LocalStack, client: &reqwest::Client) -> anyhow::Result<Vec<Step>> {
     let scene = Scene::of(stack, client)?;
     let mut steps = Vec::new();
@@ -245,7 +245,7 @@ impl<'a> Scene<'a> {
         profile.map(|profile| profile.events).unwrap_or_default()
     }
 
-    /// The changes that the partner's platform was told of this business.
+    /// The changes of this business that the partner's platform was notified of.
     fn told_partner(&self) -> Vec<String> {
         let notices = self.partner.notices().into_iter();
         let text = |body: &Value, name: &str| {
@@ -451,7 +451,7 @@ impl Step {
         if install.status != status {
             self.is_off(format_args!("it is {:?} instead of {status:?}", install.status));
         }
-        // A removed business has no features that could be off; the notice tells what went.
+        // A removed business has no features that could be off; the notice says what went.
         let wanted_off = if expected.installed { expected.off } else { &[] };
         if on != set(expected.on) || off != map(wanted_off) {
             self.is_off(format_args!(
@@ -514,7 +514,7 @@ impl Step {
 }
 
 impl Step {
-    /// The partner's platform is told what the business is told.
+    /// The partner's platform is notified like the business.
     fn partner(&mut self, new: &[String], expected: &Expected) {
         for change in new {
             self.line(format_args!(

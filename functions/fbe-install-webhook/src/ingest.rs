@@ -1,5 +1,5 @@
 //! From events to what is stored. For each business: read what is known, decide, write the token to its secret,
-//! commit; and start over if somebody else committed in between.
+//! commit; and start over after a conflict.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ pub(crate) struct Ingest {
 }
 
 impl Ingest {
-    /// Makes everything durable. All businesses are tried, whatever one of them fails with; the failure is given
+    /// Makes everything durable. All businesses are tried, also after a failure, which is returned
     /// afterwards, and Meta's redelivery finds the others done.
     pub(crate) async fn all(
         &self,

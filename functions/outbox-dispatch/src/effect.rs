@@ -4,7 +4,7 @@ use shared::fbe::plan::PartnerNotice;
 use shared::messenger::send::Message;
 use shared::outbox::{Entry, Kind, Reason, UnreadablePayload};
 
-use crate::fbe::FbeEffect;
+use crate::fbe::effect::FbeEffect;
 use crate::messenger::MessengerEffect;
 use crate::settle::Outcome;
 

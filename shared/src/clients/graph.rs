@@ -27,7 +27,6 @@ pub use error::{ErrorKind, GraphError};
 pub use settings::{DEFAULT_VERSION, GraphSettings};
 pub use usage::Usage;
 
-use crate::fbe::catalog::Batch;
 use crate::json;
 
 /// A full batch takes Meta longer than any other call.
@@ -248,27 +247,28 @@ impl GraphClient {
         self.request(request.json(body)).await
     }
 
-    /// Creates or updates the items of a batch.
+    /// Creates or updates the items of a batch. `requests` is the list of them, which takes `bytes` as JSON.
     pub async fn items_batch(
         &self,
         credentials: Credentials<'_>,
         catalog_id: &str,
-        batch: &Batch,
+        requests: &impl Serialize,
+        bytes: usize,
     ) -> Result<Answer<BatchAccepted>, GraphError> {
         #[derive(Serialize)]
-        struct Body<'a> {
+        struct Body<'a, Requests> {
             allow_upsert: bool,
             item_type: &'static str,
-            requests: &'a Batch,
+            requests: &'a Requests,
         }
         // Written into one piece of memory of the right size: a buffer that grows would take up to three times as much.
-        let mut body = Vec::with_capacity(batch.body_bytes() + 128);
+        let mut body = Vec::with_capacity(bytes + 128);
         let written = serde_json::to_writer(
             &mut body,
             &Body {
                 allow_upsert: true,
                 item_type: "PRODUCT_ITEM",
-                requests: batch,
+                requests,
             },
         );
         written.map_err(|_| GraphError::unsendable("a batch that is not JSON"))?;
@@ -415,7 +415,7 @@ mod tests {
             token: &token,
         };
         let error = client().fbe_installs(credentials, "b").await.unwrap_err();
-        assert!(error.is_retryable());
+        assert_eq!(error.kind, ErrorKind::Retryable { wait: None });
         let shown = format!("{error} {error:?}");
         for hidden in ["EAAB", "9acf", "127.0.0.1"] {
             assert!(!shown.contains(hidden), "{shown}");

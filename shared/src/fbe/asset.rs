@@ -29,7 +29,7 @@ pub enum Asset {
 }
 
 impl Asset {
-    /// The key in `connected_assets`, and the name that a business is told.
+    /// The key in `connected_assets`, and the name in notices.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -79,7 +79,7 @@ pub fn decide(
             tell(&before, &mut next, change, times, &mut follow_ups);
         }
         Outcome::Uninstalled => {
-            // By then, whatever was writing or restoring the secret meanwhile has ended.
+            // By then, a writer that was at the secret meanwhile has ended.
             follow_ups.sweep(now + SWEEP_AFTER);
             tell(&before, &mut next, Change::Uninstalled, times, &mut follow_ups);
         }
@@ -212,7 +212,7 @@ fn claims(install: &Install, content: &FbeSecret) -> bool {
 }
 
 /// An install without a token needs no secret, and yet there may be one: of an attempt that died between the
-/// secret and the commit, or between the commit and the deletion. So whatever brings or takes a token asks for the
+/// secret and the commit, or between the commit and the deletion. So an event that brings or takes a token asks for the
 /// deletion again.
 fn left_over(install: &Install, event: &InstallEvent) -> SecretChange {
     let about_a_token = match &event.change {

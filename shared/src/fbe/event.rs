@@ -1,4 +1,4 @@
-//! What Meta told us, in our own words.
+//! What Meta reports, in our own types.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The start of the event keys of whatever follows from this event: sorts by time, never repeats.
+    /// Prefix of the event keys of what follows from this event: sorts by time, never repeats.
     #[must_use]
     pub fn key(&self) -> String {
         let millisecond = self.at.as_millisecond().max(0);

@@ -38,7 +38,7 @@ pub enum Status {
     TokenInvalid,
 }
 
-/// What happened to a business, as it is told to it.
+/// What happened to a business, as its notice says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]

@@ -9,11 +9,10 @@
 //! * [`install`]: what is stored of a business. Never a token: those are in [`secret`].
 //! * [`manager`], [`ownership`]: what each Business Manager granted, and whose the business therefore is.
 //! * [`decide`]: what an event changes, and what follows from it. Pure.
-//! * [`view`]: what the partner's platform is told and may read.
+//! * [`push`]: a catalog push, as far as it has come.
+//! * [`view`]: what the partner's platform is sent and may read.
 
 pub mod asset;
-pub mod catalog;
-pub mod catalog_push;
 pub mod decide;
 pub mod drift;
 pub mod event;
@@ -23,6 +22,7 @@ pub mod manager;
 pub mod ownership;
 pub mod payload;
 pub mod plan;
+pub mod push;
 pub mod read;
 pub mod redact;
 pub mod secret;

@@ -114,7 +114,7 @@ impl Install {
     }
 
     /// The end of the owner's install as known from elsewhere than its webhook, so that the next claim takes effect.
-    /// `false` if nobody else claims the business.
+    /// `false` if there is no claim.
     pub fn end_owner(&mut self, now: Timestamp) -> bool {
         let Some(claim) = self
             .claims()
@@ -227,7 +227,7 @@ impl Install {
         self.drop_surplus();
     }
 
-    /// Everything off. The Business Manager stays: it tells whose removal this was.
+    /// Everything off. The Business Manager stays: it says whose removal this was.
     pub fn remove(&mut self) {
         let business_manager_id = self.assets.business_manager_id.take();
         self.set_grant(Granted::default());

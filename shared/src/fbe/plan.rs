@@ -108,7 +108,7 @@ pub struct Notice {
 pub struct PartnerNotice {
     /// When it happened.
     pub at: Timestamp,
-    /// What the partner's platform is told.
+    /// What the partner's platform is sent.
     pub data: InstallView,
 }
 

@@ -33,7 +33,7 @@ pub fn value(value: &Value) -> Value {
 }
 
 /// Replaces what looks like a Meta access token in text that need not be JSON: runs that start with `EAA`
-/// or `IGA`, and whatever follows a name that ends in `token`.
+/// or `IGA`, and what follows a name that ends in `token`.
 #[must_use]
 pub fn text(content: &str) -> String {
     let mut kept = String::with_capacity(content.len());

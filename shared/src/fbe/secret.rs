@@ -11,7 +11,7 @@ use crate::digest::Digest;
 /// Secrets Manager allows names of 512 characters; the rest is for the stack's prefix.
 const MAX_NAME: usize = 400;
 
-/// What a token may do, by whom it was made.
+/// Type of a token: by its type it dies with a password, or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum TokenType {
@@ -112,7 +112,7 @@ impl FbeSecret {
         self
     }
 
-    /// Digest of the token as it arrived, whenever that was and whatever was made of it since. Empty if the token was
+    /// Digest of the token as it arrived, the same before and after its exchange. Empty if the token was
     /// obtained on behalf of the business.
     #[must_use]
     pub fn source(&self) -> String {

@@ -93,7 +93,7 @@ impl BusinessSecrets {
         Self { client, settings }
     }
 
-    /// Writes `content`, a token of `manager`, as the business's secret, whatever there was. Its version is
+    /// Writes `content`, a token of `manager`, as the business's secret, in place of any other value. Its version is
     /// [`FbeSecret::version`], and writing a version again changes nothing: if another was written in between, that one
     /// stays Secrets Manager's current one. What is in force is the version that the install names, by which
     /// [`Self::find`] reads it.

@@ -7,7 +7,7 @@ use crate::config::Env;
 pub struct FbeSettings {
     /// `CATALOG_FEED_URL`; may hold `{external_business_id}` and `{catalog_id}`; `None` = no push.
     pub catalog_feed_url: Option<String>,
-    /// `PARTNER_WEBHOOK_URL`: where the partner's platform is told; `None` = it is not.
+    /// `PARTNER_WEBHOOK_URL`: where notices to the partner's platform are posted; `None` = there are none.
     pub partner_webhook_url: Option<String>,
 }
 
@@ -16,7 +16,7 @@ pub struct FbeSettings {
 pub struct Configured {
     /// There is a feed to fill catalogs from.
     pub catalog_feed: bool,
-    /// There is a partner's platform to tell.
+    /// Notices are posted to the partner's platform.
     pub partner_webhook: bool,
 }
 

@@ -1,18 +1,18 @@
 //! The installs table: what each business granted, and how far its catalog push has come.
 //!
-//! Writers share an item and do not disturb each other: whoever decides about an install writes `facts`
-//! (conditional on `version`), the dispatcher writes `push` under its lease. `pixel_id`, `status` and `expires_at`
+//! Two writers share an item: a decision about an install writes `facts` (conditional on `version`), the dispatcher
+//! writes `push` under its lease. `pixel_id`, `status` and `expires_at`
 //! repeat what `facts` says for the index, the daily scan and DynamoDB's expiry.
 
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use jiff::SignedDuration;
+use serde::Deserialize;
 
-use super::catalog_push::PushProgress;
 use super::install::{Install, Status};
+use super::push::Push;
 use crate::clock::Clock;
 use crate::outbox::{Outbox, OutboxItem};
 use crate::store::table::Table;
@@ -29,21 +29,6 @@ const KEY: &str = "external_business_id";
 pub struct Installs {
     table: Table,
     outbox: Outbox,
-}
-
-/// A catalog push: the last one of its business.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Push {
-    /// Event key of the outbox item that asked for it.
-    pub event_key: String,
-    /// How far it has come.
-    pub progress: PushProgress,
-    /// When it was done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Timestamp>,
-    /// When its feed was last looked at since, and had not changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unchanged_at: Option<Timestamp>,
 }
 
 /// A business as stored.
@@ -126,7 +111,7 @@ impl Installs {
         self.table.release(lease, update).await
     }
 
-    /// The installs that hold a pixel. It should be one; [`crate::fbe::install::pixel_owner`] settles it.
+    /// The installs that hold a pixel. It should be one business.
     pub async fn by_pixel(&self, pixel_id: &str) -> Result<Vec<Install>, StoreError> {
         let answer = self
             .table

@@ -29,7 +29,7 @@ pub struct InstallView {
     pub pixel_id: Option<String>,
     /// Whether the app is installed.
     pub status: InstallStatus,
-    /// What only the read route tells.
+    /// What only the read route answers.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Detail>,
 }
@@ -44,7 +44,7 @@ pub enum InstallStatus {
     Uninstalled,
 }
 
-/// What the read route tells beside the notice.
+/// What the read route answers beyond the notice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Detail {
     /// Every instance of an installed feature.

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use shared::clients::graph::GraphSettings;
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphClient};
 use shared::clients::http;
-use shared::fbe::catalog::{Batch, Batcher, FeedReader};
 use shared::fbe::read;
 use testkit::graph::{Edge, FakeGraph, FoundOut, Install, Options, faults};
 
@@ -56,16 +55,11 @@ async fn start() -> (FakeGraph, Caller) {
     (graph, caller)
 }
 
-fn batch(items: usize) -> Batch {
-    let (mut reader, mut found, mut batcher) = (FeedReader::new(), Vec::new(), Batcher::new(items));
-    for index in 0..items {
-        let line = format!("{{\"id\":\"p{index}\",\"title\":\"Belt\"}}\n");
-        reader.push(line.as_bytes(), &mut found).unwrap();
-    }
-    found
-        .into_iter()
-        .find_map(|item| batcher.push(item.unwrap()))
-        .unwrap()
+/// The requests of a batch.
+fn batch(items: usize) -> Vec<Value> {
+    let data = (0..items).map(|index| json!({"id": format!("p{index}"), "title": "Belt"}));
+    data.map(|data| json!({"method": "UPDATE", "data": data}))
+        .collect()
 }
 
 #[tokio::test]
@@ -147,7 +141,7 @@ async fn every_page_of_installs_is_read() {
         .fbe_installs(caller.credentials(), BUSINESS)
         .await
         .unwrap_err();
-    assert!(error.is_retryable());
+    assert!(matches!(error.kind, ErrorKind::Retryable { .. }));
 }
 
 #[tokio::test]
@@ -158,7 +152,7 @@ async fn a_batch_is_pushed_and_its_errors_are_found() {
     graph.finish_batches_after(1);
     let (client, credentials) = (&caller.client, caller.credentials());
     let accepted = client
-        .items_batch(credentials, CATALOG, &batch(5))
+        .items_batch(credentials, CATALOG, &batch(5), 0)
         .await
         .unwrap()
         .value;
@@ -221,7 +215,7 @@ async fn errors_say_what_to_do() {
         graph.script(Edge::ItemsBatch, fault);
         let error = caller
             .client
-            .items_batch(caller.credentials(), CATALOG, &batch(1))
+            .items_batch(caller.credentials(), CATALOG, &batch(1), 0)
             .await
             .unwrap_err();
         assert_eq!(error.kind, expected, "{shown}");
@@ -231,7 +225,7 @@ async fn errors_say_what_to_do() {
     let credentials = caller.credentials();
     let error = caller
         .client
-        .items_batch(credentials, CATALOG, &batch(3))
+        .items_batch(credentials, CATALOG, &batch(3), 0)
         .await
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::ReduceData);

@@ -98,7 +98,7 @@ enum Verb {
         #[arg(long, value_name = "ID")]
         manager: Option<String>,
     },
-    /// End an install here, as if the business had removed the app: features off, secret deleted, business told
+    /// End an install here, as if the business had removed the app: features off, secret deleted, business notified
     Uninstall {
         #[command(flatten)]
         place: Place,

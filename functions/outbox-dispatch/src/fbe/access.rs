@@ -61,7 +61,7 @@ impl Visit<'_> {
         }
         let meta = match self.worker.meta.refresh().await {
             Ok(Some(meta)) => Ok(meta),
-            // Somebody else has just asked.
+            // It was read again less than a minute ago.
             Ok(None) => self.worker.meta.get().await,
             Err(error) => Err(error),
         };
@@ -168,7 +168,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Marks the install and tells the business, once; its items wait for the next token.
+    /// Marks the install and notifies the business, once; its items wait for the next token.
     async fn token_was_refused(&mut self) -> Result<Outcome, Outcome> {
         let Some(version) = self
             .stored
@@ -204,8 +204,8 @@ impl Visit<'_> {
         }
     }
 
-    /// Graph took the token: if it was marked as refused, it no longer is. `false`: the install was written by
-    /// somebody else and read again.
+    /// Graph accepted the token: if it was marked as refused, it no longer is. `false`: another writer was faster, and
+    /// the install was read again.
     pub(super) async fn token_was_taken(&mut self) -> Result<bool, Outcome> {
         match token_valid(
             &self.stored.install,
@@ -248,7 +248,7 @@ pub(super) fn outcome(error: &GraphError) -> Outcome {
             reason,
             wait: Some(TOKEN_WAIT),
         },
-        // Whoever reset the app's secret is about to write it down: with our own, growing waits.
+        // After a reset at Meta the new secret is about to be written: with our own, growing waits.
         ErrorKind::App => Outcome::Misconfigured { reason, wait: None },
         ErrorKind::Permanent { .. } => Outcome::Dead { reason },
     }

@@ -1,17 +1,18 @@
-//! What follows from an install: exchange the token, compare with Graph, tell the business, push its catalog.
+//! What follows from an install: exchange the token, compare with Graph, notify the business, push its catalog.
 //!
 //! The items of one business are settled one after the other, in the order of their event keys and under a lease
 //! on the business; each stands alone, so one that fails does not hold up the next. A crash anywhere leaves the
 //! item pending, and every step can be done again: what it had finished already is found and not repeated.
 
 mod access;
+mod catalog;
 pub mod compare;
 mod configuration;
 mod daily;
+pub(crate) mod effect;
 mod exchange;
 mod notify;
 pub(crate) mod partner;
-mod push;
 mod reconcile;
 pub mod token;
 
@@ -27,7 +28,7 @@ use shared::clients::graph::GraphSettings;
 use shared::clients::http;
 use shared::clock::Clock;
 use shared::config::Env;
-use shared::fbe::plan::{CatalogPush, ExchangeToken, Notice, Plan, business_of};
+use shared::fbe::plan::{Plan, business_of};
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::{Installs, Stored};
@@ -37,9 +38,10 @@ use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
 use tokio::sync::Semaphore;
 
+use self::effect::FbeEffect;
 use self::partner::PartnerWorker;
 
-/// The function is stopped after two minutes; a minute later somebody else may go on.
+/// The function is stopped after two minutes; a minute later another one may go on.
 const LEASE: Duration = Duration::from_mins(3);
 
 /// Businesses that are worked for at once. Graph counts calls an hour, so more would only meet limits sooner.
@@ -98,7 +100,7 @@ impl FollowUpSettings {
 }
 
 impl FollowUpSettings {
-    /// The worker that tells the partner's platform.
+    /// The worker that notifies the partner's platform.
     pub(crate) fn partner(
         &self,
         secrets: &aws_sdk_secretsmanager::Client,
@@ -109,15 +111,6 @@ impl FollowUpSettings {
         let secret = Secret::new(secrets.clone(), &self.partner_secret_id, clock.clone());
         PartnerWorker::new(url, secret, outbox, clock)
     }
-}
-
-/// What is to be done for a business.
-pub(crate) enum FbeEffect {
-    ExchangeToken(ExchangeToken),
-    Reconcile,
-    ReconcileManager,
-    Notify(Notice),
-    PushCatalog(CatalogPush),
 }
 
 /// Settles what follows from an install, but for notices to the partner's platform.
@@ -274,7 +267,7 @@ impl Visit<'_> {
         self.now() + MARGIN > self.until
     }
 
-    /// Commits what was decided. `false`: somebody else wrote the install, which was read again.
+    /// Commits what was decided. `false`: another writer was faster, and the install was read again.
     async fn commit(&mut self, plan: Plan) -> Result<bool, Outcome> {
         let Some(next) = plan.install else {
             return Ok(true);

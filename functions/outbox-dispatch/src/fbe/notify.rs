@@ -1,4 +1,4 @@
-//! Tells the business what is on and off now, and why: a custom event on its Braze profile.
+//! Notifies the business of what is on and off now, and why: a custom event on its Braze profile.
 
 use crate::braze::Objects;
 use crate::settle::Outcome;
@@ -42,7 +42,7 @@ impl Visit<'_> {
     }
 }
 
-/// Notices of one kind leave in the order of what they tell: one that failed holds up those after it. `sent` are those
+/// Notices of one kind leave in the order of the changes: one that failed holds up those after it. `sent` are those
 /// that were sent just now, and are marked as done only afterwards.
 pub(super) async fn wait_for_older(
     outbox: &Outbox,

@@ -1,7 +1,7 @@
-//! Tells the partner's platform what it tells the business: a signed POST to `PARTNER_WEBHOOK_URL`.
+//! Notifies the partner's platform of what the business is notified of: a signed POST to `PARTNER_WEBHOOK_URL`.
 //!
 //! A worker of its own: the platform may take its time, and nothing else of a business waits for it. Its notices leave
-//! in the order of what they tell, business by business.
+//! in the order of the changes, business by business.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -161,7 +161,7 @@ impl PartnerWorker {
                 reason,
                 wait: usage::wait(response.headers()),
             }),
-            // A redirect is not followed: whoever moved the platform has to say where to.
+            // A redirect is not followed: the new address belongs into the setting.
             _ => Err(Outcome::Misconfigured { reason, wait: None }),
         }
     }

@@ -18,7 +18,7 @@ const DAY: i64 = 24 * 3600;
 /// A system user's token that ends within this time is exchanged anew.
 const ENDS_SOON: SignedDuration = SignedDuration::from_hours(10 * 24);
 
-/// Graph refused the token of version `version` (190): the install is marked and the business told, once.
+/// Graph refused the token of version `version` (190): the install is marked and the business notified, once.
 /// `None` if there is nothing to say: it is known already, or another token has arrived since.
 #[must_use]
 pub fn token_invalid(

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Answer, GraphError};
-use crate::fbe::catalog_push::ItemError;
+use crate::fbe::push::ItemError;
 use crate::json::{self, Scalar};
 
 /// A batch that Meta took in. Whether its items are good shows later, under the handles.

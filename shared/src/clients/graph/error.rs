@@ -170,12 +170,6 @@ impl GraphError {
             detail: shorten(message),
         }
     }
-
-    /// Whether it is worth trying again later.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Retryable { .. })
-    }
 }
 
 fn classify(
@@ -324,8 +318,9 @@ mod tests {
     #[test]
     fn without_a_code_the_status_decides() {
         let of = |status: u16, body: &str| {
-            GraphError::from_answer(StatusCode::from_u16(status).unwrap(), body.as_bytes(), None)
-                .is_retryable()
+            let status = StatusCode::from_u16(status).unwrap();
+            let error = GraphError::from_answer(status, body.as_bytes(), None);
+            matches!(error.kind, ErrorKind::Retryable { .. })
         };
         assert!(of(502, "<html>"));
         assert!(of(429, ""));

@@ -5,52 +5,44 @@
 //! wrong, an array that is cut off or out of balance ends the feed with an error.
 //! (<https://developers.facebook.com/docs/marketing-api/catalog-batch>)
 
-use std::collections::HashSet;
 use std::ops::Range;
 
-use serde::ser::SerializeStruct;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::json::{self, Scalar};
+use shared::fbe::push::Form;
+use shared::json::{self, Scalar};
 
 /// An item of more bytes is skipped.
-pub const MAX_ITEM_BYTES: usize = 512 * 1024;
-/// Meta takes this many items a call.
-pub const MAX_BATCH_ITEMS: usize = 5_000;
-/// A batch is closed before it gets larger. Every push under way holds one in memory.
-pub const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// What `items_batch` adds to an item, with its comma.
-const REQUEST_BYTES: usize = r#"{"method":"UPDATE","data":},"#.len();
+pub(crate) const MAX_ITEM_BYTES: usize = 512 * 1024;
 
 /// One product.
 #[derive(Debug, Clone)]
-pub struct FeedItem {
+pub(crate) struct FeedItem {
     /// Position in the feed, from 0; broken items are counted too.
-    pub index: u64,
+    pub(crate) index: u64,
     /// Bytes of the feed up to the next item.
-    pub end: u64,
-    /// Digest of the items up to this one, if whoever reads the feed makes one.
-    pub content: String,
+    pub(crate) end: u64,
+    /// Digest of the items up to this one; empty until the push adds it.
+    pub(crate) content: String,
     /// `id`: the retailer's own.
-    pub id: String,
+    pub(crate) id: String,
     /// The item as it stands in the feed.
-    pub data: Box<RawValue>,
+    pub(crate) data: Box<RawValue>,
 }
 
 /// An item that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokenItem {
+pub(crate) struct BrokenItem {
     /// Position in the feed, from 0.
-    pub index: u64,
+    pub(crate) index: u64,
     /// What is wrong with it.
-    pub problem: &'static str,
+    pub(crate) problem: &'static str,
 }
 
 /// The feed as a whole cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FeedError {
+pub(crate) enum FeedError {
     /// It starts with something else than an object or an array: an error page, most likely.
     #[error("the feed is neither JSON Lines nor a JSON array of items")]
     NotAFeed,
@@ -62,23 +54,9 @@ pub enum FeedError {
     CutOff,
 }
 
-/// How a feed is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// Nothing was read yet.
-    Unknown,
-    /// JSON Lines.
-    Lines,
-    /// One JSON array.
-    Array,
-    /// After the closing bracket of the array.
-    Ended,
-}
-
 /// Takes the feed's bytes in chunks of any size, gives its items.
 #[derive(Debug)]
-pub struct FeedReader {
+pub(crate) struct FeedReader {
     form: Form,
     /// Bytes of the feed before those that are being read.
     offset: u64,
@@ -99,14 +77,12 @@ impl Default for FeedReader {
 
 impl FeedReader {
     /// A reader at the start of a feed.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::resumed(Form::Unknown, 0, 0)
     }
 
     /// A reader in the middle of a feed of this form: at the item `index`, which begins `offset` bytes in.
-    #[must_use]
-    pub fn resumed(form: Form, index: u64, offset: u64) -> Self {
+    pub(crate) fn resumed(form: Form, index: u64, offset: u64) -> Self {
         Self {
             form,
             offset,
@@ -120,8 +96,7 @@ impl FeedReader {
     }
 
     /// How the feed is written, as far as that is known.
-    #[must_use]
-    pub fn form(&self) -> Form {
+    pub(crate) fn form(&self) -> Form {
         self.form
     }
 
@@ -130,7 +105,7 @@ impl FeedReader {
     /// # Errors
     ///
     /// A [`FeedError`]: nothing can be read from here on.
-    pub fn push(
+    pub(crate) fn push(
         &mut self,
         chunk: &[u8],
         items: &mut Vec<Result<FeedItem, BrokenItem>>,
@@ -172,7 +147,7 @@ impl FeedReader {
     /// # Errors
     ///
     /// [`FeedError::CutOff`] inside an array.
-    pub fn finish(mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) -> Result<(), FeedError> {
+    pub(crate) fn finish(mut self, items: &mut Vec<Result<FeedItem, BrokenItem>>) -> Result<(), FeedError> {
         match self.form {
             Form::Lines => {
                 self.complete(0, items);
@@ -274,7 +249,7 @@ fn only_blanks(bytes: &[u8]) -> Result<(), FeedError> {
     }
 }
 
-fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
+pub(super) fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
     #[derive(serde::Deserialize)]
     struct Head<'a> {
         #[serde(default, borrow)]
@@ -314,136 +289,6 @@ impl FeedItem {
             id,
             data,
         }
-    }
-
-    /// Meta takes ids for the same that differ in case, blanks or characters without a width.
-    fn key(&self) -> String {
-        let visible = self.id.chars().filter(|c| {
-            !c.is_whitespace() && !matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
-        });
-        visible.flat_map(char::to_lowercase).collect()
-    }
-}
-
-/// Items that go to Meta in one call.
-#[derive(Debug, Clone, Default)]
-pub struct Batch {
-    items: Vec<FeedItem>,
-    bytes: usize,
-}
-
-impl Batch {
-    /// The items, in the feed's order.
-    #[must_use]
-    pub fn items(&self) -> &[FeedItem] {
-        &self.items
-    }
-
-    /// Position in the feed behind the last item.
-    #[must_use]
-    pub fn next_index(&self) -> u64 {
-        self.items.last().map_or(0, |item| item.index + 1)
-    }
-
-    /// The last item.
-    #[must_use]
-    pub fn last(&self) -> Option<&FeedItem> {
-        self.items.last()
-    }
-
-    /// Leaves out all but the last of several items with one id: Meta refuses the second in the same call.
-    fn without_doubles(mut self) -> Self {
-        let mut seen = HashSet::with_capacity(self.items.len());
-        let mut keep: Vec<bool> = self
-            .items
-            .iter()
-            .rev()
-            .map(|item| seen.insert(item.key()))
-            .collect();
-        if seen.len() < self.items.len() {
-            self.items.retain(|_| keep.pop().unwrap_or(true));
-            self.bytes = self.items.iter().map(|item| item.data.get().len()).sum();
-        }
-        self
-    }
-
-    /// How many bytes it takes in the body of a call.
-    #[must_use]
-    pub fn body_bytes(&self) -> usize {
-        self.bytes + self.items.len() * REQUEST_BYTES
-    }
-
-    /// The two halves; the second is `None` if there is only one item.
-    #[must_use]
-    pub fn halves(mut self) -> (Self, Option<Self>) {
-        if self.items.len() < 2 {
-            return (self, None);
-        }
-        let second = self.items.split_off(self.items.len().div_ceil(2));
-        let of = |items: Vec<FeedItem>| Self {
-            bytes: items.iter().map(|item| item.data.get().len()).sum(),
-            items,
-        };
-        (of(self.items), Some(of(second)))
-    }
-}
-
-/// `requests` of `items_batch`: every item as an `UPDATE`, which creates it too where upserts are allowed.
-impl Serialize for Batch {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Request<'a>(&'a FeedItem);
-        impl Serialize for Request<'_> {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut request = serializer.serialize_struct("Request", 2)?;
-                request.serialize_field("method", "UPDATE")?;
-                request.serialize_field("data", &self.0.data)?;
-                request.end()
-            }
-        }
-        serializer.collect_seq(self.items.iter().map(Request))
-    }
-}
-
-/// Gathers items into batches.
-#[derive(Debug)]
-pub struct Batcher {
-    limit: usize,
-    batch: Batch,
-}
-
-impl Batcher {
-    /// Batches of at most `limit` items: never more than [`MAX_BATCH_ITEMS`], nor fewer than one.
-    #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self {
-            limit: limit.clamp(1, MAX_BATCH_ITEMS),
-            batch: Batch::default(),
-        }
-    }
-
-    /// Makes the batches that follow larger or smaller, within the same bounds.
-    pub fn set_limit(&mut self, limit: usize) {
-        self.limit = limit.clamp(1, MAX_BATCH_ITEMS);
-    }
-
-    /// Adds an item; gives the batch that it did not fit into any more, or that it filled.
-    pub fn push(&mut self, item: FeedItem) -> Option<Batch> {
-        let bytes = item.data.get().len();
-        if !self.batch.items.is_empty() && self.batch.bytes + bytes > MAX_BATCH_BYTES {
-            let full = std::mem::take(&mut self.batch);
-            self.batch.bytes = bytes;
-            self.batch.items.push(item);
-            return Some(full.without_doubles());
-        }
-        self.batch.bytes += bytes;
-        self.batch.items.push(item);
-        (self.batch.items.len() >= self.limit).then(|| std::mem::take(&mut self.batch).without_doubles())
-    }
-
-    /// What is left at the end.
-    #[must_use]
-    pub fn finish(self) -> Option<Batch> {
-        Some(self.batch.without_doubles()).filter(|batch| !batch.items.is_empty())
     }
 }
 
@@ -514,72 +359,6 @@ mod tests {
         }
     }
 
-    fn product(index: u64) -> FeedItem {
-        item(
-            index,
-            format!("{{\"id\":\"p{index}\",\"price\":\"1 USD\"}}").as_bytes(),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn a_hundred_thousand_items_are_twenty_filled() {
-        let (mut reader, mut batcher, mut filled) = (FeedReader::new(), Batcher::new(usize::MAX), Vec::new());
-        let mut items = Vec::new();
-        reader.push(b"[", &mut items).unwrap();
-        for index in 0..100_000 {
-            let comma = if index == 0 { "" } else { "," };
-            let text = format!("{comma}{{\"id\":\"p{index}\",\"title\":\"Belt\"}}");
-            reader.push(text.as_bytes(), &mut items).unwrap();
-            filled.extend(
-                items
-                    .drain(..)
-                    .filter_map(|item| batcher.push(item.unwrap()))
-                    .map(|batch| batch.next_index()),
-            );
-        }
-        reader.push(b"]", &mut items).unwrap();
-        reader.finish(&mut items).unwrap();
-        filled.extend(
-            items
-                .drain(..)
-                .filter_map(|item| batcher.push(item.unwrap()))
-                .map(|batch| batch.next_index()),
-        );
-        assert!(batcher.finish().is_none());
-        let expected: Vec<u64> = (1..=20).map(|batch| batch * 5_000).collect();
-        assert_eq!(filled, expected);
-    }
-
-    #[test]
-    fn a_batch_is_closed_before_it_gets_too_large() {
-        let mut batcher = Batcher::new(MAX_BATCH_ITEMS);
-        let description = "x".repeat(400_000);
-        let full: Vec<_> = (100..200)
-            .map(|id| format!("{{\"id\":\"{id}\",\"description\":\"{description}\"}}"))
-            .zip(0..)
-            .filter_map(|(text, index)| batcher.push(item(index, text.as_bytes()).unwrap()))
-            .collect();
-        assert_eq!(
-            full.iter().map(|batch| batch.items().len()).collect::<Vec<_>>(),
-            [20, 20, 20, 20]
-        );
-        assert_eq!(batcher.finish().unwrap().items().len(), 20);
-    }
-
-    #[test]
-    fn halves_keep_every_item_in_order() {
-        let mut batcher = Batcher::new(5);
-        let batch = (0..5).find_map(|index| batcher.push(product(index))).unwrap();
-        let (first, second) = batch.halves();
-        assert_eq!(
-            (first.next_index(), second.as_ref().unwrap().next_index()),
-            (3, 5)
-        );
-        let (one, none) = second.unwrap().halves().1.unwrap().halves();
-        assert_eq!((one.items().len(), none.is_none()), (1, true));
-    }
-
     #[test]
     fn a_numeric_id_becomes_text() {
         let item = item(0, br#"{"id":7,"price":"1 USD"}"#).unwrap();
@@ -609,16 +388,6 @@ mod tests {
         assert_eq!(item(0, b"{\"id\":\"a\",\"title\":\"\xE9\"}").unwrap().id, "a");
         // Two products whose ids lost a character would be one.
         assert_eq!(item(0, br#"{"id":"\ud83d"}"#).unwrap_err(), "without an `id`");
-    }
-
-    #[test]
-    fn requests_are_updates_with_the_item_as_it_stood_in_the_feed() {
-        let mut batcher = Batcher::new(1);
-        let batch = batcher.push(product(0)).unwrap();
-        assert_eq!(
-            serde_json::to_string(&batch).unwrap(),
-            r#"[{"method":"UPDATE","data":{"id":"p0","price":"1 USD"}}]"#
-        );
     }
 
     proptest::proptest! {

@@ -1,0 +1,154 @@
+//! Hands batches over to Meta, and asks what became of them.
+
+use shared::clients::graph::{Answer, BatchAccepted, BatchStatus, ErrorKind, GraphError};
+use shared::outbox::Reason;
+
+use super::batch::Batch;
+use super::progress::BatchResult;
+use super::{Run, Stop, continues, processing};
+use crate::fbe::Visit;
+use crate::settle::Outcome;
+
+impl Visit<'_> {
+    /// Hands over one batch, in halves if Meta asks for less.
+    pub(super) async fn send(&mut self, run: &mut Run, batch: Batch) -> Result<(), Stop> {
+        let mut open = vec![batch];
+        while let Some(batch) = open.pop() {
+            if self.is_late() {
+                return Err(Stop::TimeUp);
+            }
+            if batch.items().len() > run.push.progress.batch_limit.max(1) {
+                let (first, second) = batch.halves();
+                open.extend(second);
+                open.push(first);
+                continue;
+            }
+            let left = self.until.duration_since(self.now());
+            // A batch that is cut off is sent again: upserts change nothing the second time. It is Meta that was slow
+            // then, and not the feed.
+            let answer = tokio::time::timeout(left.try_into().unwrap_or_default(), self.call(run, &batch))
+                .await
+                .map_err(|_| continues())?;
+            match answer {
+                Ok(answer) if answer.value.handles.is_empty() => {
+                    self.token_was_taken().await?;
+                    // Nothing was taken, whatever the status says.
+                    let first = answer.value.errors.first();
+                    let message = first.map_or("not taken", |error| error.message.as_str());
+                    run.alone(batch, message, &mut open)
+                        .ok_or_else(|| Outcome::Dead {
+                            reason: Reason::CatalogRefused.into(),
+                        })?;
+                }
+                Ok(answer) => {
+                    self.token_was_taken().await?;
+                    run.refusals = 0;
+                    let form = run.form;
+                    let BatchAccepted { handles, errors } = answer.value;
+                    run.progress().accepted(&batch, &handles, &errors, form);
+                }
+                Err(error) => match error.kind {
+                    ErrorKind::SentAnyway => {
+                        let form = run.form;
+                        run.progress().accepted(&batch, &[], &[], form);
+                    }
+                    ErrorKind::ReduceData => {
+                        let form = run.form;
+                        if run.progress().reduce(&batch, form) {
+                            open.push(batch);
+                        }
+                    }
+                    ErrorKind::Permanent { .. } if is_about_items(&error) => {
+                        if run.alone(batch, &error.detail, &mut open).is_none() {
+                            return Err(self.graph_failed(error).await.into());
+                        }
+                    }
+                    _ => return Err(self.graph_failed(error).await.into()),
+                },
+            }
+            self.keep(run).await?;
+            self.make_room(run).await?;
+        }
+        Ok(())
+    }
+
+    /// One call with a batch, together with few others.
+    async fn call(&self, run: &mut Run, batch: &Batch) -> Result<Answer<BatchAccepted>, GraphError> {
+        // It is never closed.
+        let _turn = self.worker.batches.acquire().await;
+        let (graph, catalog) = (&self.worker.graph, &run.push.progress.catalog_id);
+        let answer = graph
+            .items_batch(run.access.credentials(), catalog, batch, batch.body_bytes())
+            .await;
+        if let Err(error) = &answer
+            && self.app_changed(&mut run.access, error).await
+        {
+            return graph
+                .items_batch(run.access.credentials(), catalog, batch, batch.body_bytes())
+                .await;
+        }
+        answer
+    }
+
+    /// Before more handles are kept than the record has room for, Meta is asked for some.
+    pub(super) async fn make_room(&mut self, run: &mut Run) -> Result<(), Outcome> {
+        if run.push.progress.is_full() {
+            self.ask(run).await?;
+            if run.push.progress.is_full() {
+                return Err(processing());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks what became of the batches.
+    pub(super) async fn ask(&mut self, run: &mut Run) -> Result<(), Outcome> {
+        let catalog = run.push.progress.catalog_id.clone();
+        for outstanding in run.push.progress.outstanding.clone() {
+            if self.is_late() {
+                return Err(continues());
+            }
+            let (graph, handle) = (&self.worker.graph, &outstanding.handle);
+            let mut answer = graph
+                .check_batch_request_status(run.access.credentials(), &catalog, handle)
+                .await;
+            if let Err(error) = &answer
+                && self.app_changed(&mut run.access, error).await
+            {
+                answer = graph
+                    .check_batch_request_status(run.access.credentials(), &catalog, handle)
+                    .await;
+            }
+            match answer {
+                Ok(answer) if answer.value.is_finished => {
+                    let BatchStatus {
+                        errors,
+                        errors_total,
+                        invalid,
+                        ..
+                    } = &answer.value;
+                    let result = BatchResult {
+                        errors,
+                        errors_total: *errors_total,
+                        invalid,
+                    };
+                    run.progress().finished(&outstanding.handle, &result);
+                }
+                Ok(_) => continue,
+                // Meta forgets handles after a while; the batch was accepted all the same.
+                Err(error) if matches!(error.kind, ErrorKind::Permanent { .. }) => {
+                    tracing::warn!(%error, fbe.business = self.pseudonym(), "what became of a catalog batch is not known");
+                    run.progress().settled(&outstanding.handle);
+                }
+                Err(error) => return Err(self.graph_failed(error).await),
+            }
+            self.keep(run).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether Graph refused the content of a call, and not the catalog or the app.
+fn is_about_items(error: &GraphError) -> bool {
+    error.status == Some(400) && matches!(error.code, None | Some(100)) && error.subcode != Some(33)
+}
