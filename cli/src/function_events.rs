@@ -345,7 +345,7 @@ impl Events {
 fn named(name: &str) -> anyhow::Result<Payload> {
     let sender = Sender::ALL
         .into_iter()
-        .find(|sender| name.starts_with(sender.name()));
+        .find(|sender| name.split('/').next() == Some(sender.name()));
     sender
         .into_iter()
         .flat_map(payloads::recorded)

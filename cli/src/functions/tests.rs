@@ -462,8 +462,8 @@ async fn sends(stack: &Stack) {
         json!({"psid": "7007", "text": "hello", "dispatch_id": "d"}),
     ] {
         assert_eq!(send(body).await, Some(202));
-        stack.settle().await;
     }
+    stack.settle().await;
     let again = json!({"psid": "7007", "text": "hello", "dispatch_id": "e"});
     assert_eq!(send(again).await, Some(409));
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::contact::Contact;
 use super::custom_event::{LONGEST_PROPERTY, cut};
 use super::key::ContactKey;
+use super::settings::SEND_FAILED;
 use crate::digest::Digest;
 use crate::outbox::{Kind, OutboxItem};
 use crate::personal::Personal;
@@ -23,9 +24,6 @@ pub use request::SendRequest;
 /// How long a human agent, and the feedback template, may answer after the person's last act.
 /// (<https://developers.facebook.com/docs/messenger-platform/send-messages/message-tags>)
 const TAGGED: SignedDuration = SignedDuration::from_hours(7 * 24);
-
-/// The kind in `MESSENGER_EVENTS` that reports messages that were not sent.
-pub const SEND_FAILED: &str = "send_failed";
 
 /// What Meta is told of the reason why a message may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

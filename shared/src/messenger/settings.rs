@@ -4,7 +4,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::event::event_names;
-use super::send::SEND_FAILED;
 use crate::config::Env;
 
 /// What is sent of people who are not linked to a user.
@@ -76,6 +75,9 @@ impl MessengerSettings {
         }
     }
 }
+
+/// The kind in `MESSENGER_EVENTS` that reports messages which were not sent.
+pub const SEND_FAILED: &str = "send_failed";
 
 /// Reads `MESSENGER_EVENTS`.
 pub fn events(env: &mut Env<'_>) -> Vec<String> {
