@@ -10,10 +10,22 @@
 //! * [`webhook`]: the HTTP edge. Signatures, the `hub.challenge` handshake, bearer tokens, answers.
 //! * [`messenger`], [`fbe`], [`whatsapp`]: one module a job. Payload → events → a pure decision.
 //! * [`store`]: what DynamoDB holds, and the commits that keep it consistent.
-//! * [`outbox`]: effects that are still to leave, and the dispatcher that sends them.
-//! * [`clients`]: Braze, Meta's Graph API, the external system.
+//! * [`outbox`]: pending effects and their table; the function `outbox-dispatch` sends them.
+//! * [`clients`]: HTTP, AWS and Meta's Graph API.
 //! * [`json`]: one lenient reader for JSON from outside. [`personal`]: what no log shows. [`digest`]: ids and keys.
 //! * [`secrets`], [`config`], [`telemetry`]: what every function needs at start.
+//!
+//! # Words
+//!
+//! * **Contact**: a person on one page or Instagram account; **user**: the brand's, by Braze's external id.
+//! * **Subject**: what an outbox item is about: a contact, a business or a conversation. Items of one subject are settled
+//!   one after the other.
+//! * **Effect**: a call to Braze, Meta or an external system that follows from a webhook; an **item** is one in the outbox.
+//! * **Lane**: which deployment of `outbox-dispatch` settles an item. **Tick**: a run that the schedule starts.
+//! * **To settle**: to try an item and store its outcome: done, retried, waiting or dead.
+//! * **Synced**, or **told**: the state of a contact that Braze has accepted.
+//! * **Turn**: one message of a conversation, with its answers. **Guard**: a record that recognises a duplicate.
+//! * **Holder**: the contact that a link token has linked.
 
 pub mod clients;
 pub mod clock;
@@ -24,6 +36,7 @@ pub mod json;
 pub mod messenger;
 pub mod outbox;
 pub mod personal;
+pub mod sdk_error;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
@@ -20,7 +19,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
-use crate::json;
+use crate::{json, sdk_error};
 
 /// How long a value is used without asking again.
 const TIME_TO_LIVE: Duration = Duration::from_mins(5);
@@ -204,7 +203,7 @@ impl<T: DeserializeOwned> Secret<T> {
             .await
             .map_err(|error| SecretError::Unavailable {
                 id: id(),
-                reason: DisplayErrorContext(&error).to_string(),
+                reason: sdk_error::reason(&error),
             })?;
         let text = answer.secret_string().unwrap_or_default();
         json::read(text.as_bytes())
@@ -244,7 +243,7 @@ pub struct MetaSecret {
     pub partner_system_user_token: Option<SecretString>,
 }
 
-/// Of a field that webhooks can do without nothing may stop them: whatever is no token is left out.
+/// The field is optional: malformed entries are ignored rather than the secret refused.
 fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, SecretString>, D::Error> {
     let tokens = match Value::deserialize(deserializer)? {
         Value::Object(tokens) => tokens,
@@ -260,7 +259,8 @@ fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, 
 /// An app beside the one that receives Messenger's webhooks.
 #[derive(Debug, Deserialize)]
 pub struct MetaApp {
-    /// The app.
+    /// The app; signatures do without it.
+    #[serde(default)]
     pub app_id: String,
     /// Signs webhooks and `appsecret_proof`.
     pub app_secret: SecretString,

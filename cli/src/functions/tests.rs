@@ -462,6 +462,11 @@ async fn drive(stack: &Stack) {
         stack.deliver("messenger", &body).await;
         stack.settle().await;
     }
+    stack.clock.set(stack.clock.now() + SignedDuration::from_mins(70));
+    stack
+        .deliver("messenger", &message("7004", stack.clock.now()))
+        .await;
+    stack.settle().await;
     // The external system answers late.
     let token = ("authorization", "Bearer development-external-system-token");
     let late = json!({"conversation_id": "user:42", "replies": [{"text": "a late answer"}]}).to_string();

@@ -1,4 +1,4 @@
-//! Writes down what became of an item.
+//! Stores the outcome of an item.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use shared::telemetry;
 
 use crate::backoff::Backoff;
 
-/// What became of one attempt.
+/// The outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The effect is in place, or is not needed any more.
     Done,
     /// The worker has written down itself what became of the item.
     Settled(Settled),
-    /// Another worker is at it, or time ran out; it stays as it is.
+    /// Another worker has the lease, or time ran out; it stays as it is.
     Busy,
     /// It failed and may succeed later.
     Retry {
@@ -26,15 +26,14 @@ pub enum Outcome {
         /// What the other side asks for.
         wait: Option<Duration>,
     },
-    /// It cannot succeed before a setting or a secret is mended. Tried again all the same, at least every hour, with
-    /// an alarm and however long that takes.
+    /// A setting or a secret has to be corrected. Retried at least every hour, without a time limit, with an alarm.
     Misconfigured {
         /// Short code.
         reason: String,
         /// Not before this much later; an hour at most.
         wait: Option<Duration>,
     },
-    /// It cannot succeed before something arrives from outside, however long that takes: never given up.
+    /// Something has to arrive from outside. Retried without a time limit.
     Waiting {
         /// Short code; [`Outbox::wake`] finds the item by it.
         reason: String,

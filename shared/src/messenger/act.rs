@@ -88,7 +88,7 @@ impl Event {
 /// What an act means for a contact. Each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// The page's doing, or a receipt: no contact comes from it.
+    /// An act of the page, or a receipt: it makes no contact.
     Nothing,
     /// There is such a person, though it was not their doing.
     Contact,
@@ -122,8 +122,10 @@ impl Act {
                 Some(name) if name.eq_ignore_ascii_case("notification_messages") => Self::MarketingOptin,
                 Some(name) if name.eq_ignore_ascii_case("one_time_notif_req") => Self::OneTimeOptin,
                 Some(_) => Self::OtherOptin,
-                // What it brings says more than what is missing.
-                None if optin.topic.token.is_some() => Self::MarketingOptin,
+                // Without a type, what it brings says what it is.
+                None if optin.topic.token.is_some() || optin.notification_status.is_some() => {
+                    Self::MarketingOptin
+                }
                 None if optin.has_one_time_token => Self::OneTimeOptin,
                 None => Self::PluginOptin,
             },

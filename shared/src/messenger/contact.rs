@@ -17,7 +17,7 @@ use super::topic::Topics;
 use super::window::{self, Quiet};
 use crate::personal::Personal;
 
-/// By which road the proof came.
+/// Where the proof came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkedVia {
@@ -163,7 +163,7 @@ impl Contact {
         self.first_seen = self.first_seen.min(other.first_seen);
         self.last_interaction = self.last_interaction.max(other.last_interaction);
         self.opened_at = self.opened_at.max(other.opened_at);
-        // Whoever knows better knows none.
+        // A record of this version has none, and replaces it.
         self.legacy_window = self.legacy_window.zip(other.legacy_window).map(|(a, b)| a.max(b));
         self.topics.merge(&other.topics);
         if let Some(opted_out) = other.opted_out.clone() {

@@ -228,14 +228,22 @@ fn is_about_marketing(optout_type: Option<&str>) -> bool {
 fn quiet(contact: &Contact, synced: Option<&Synced>, held: bool, settings: &MessengerSettings) -> Quiet {
     let told = synced.and_then(|synced| sync::told_window(contact, synced, settings));
     let told = match told.max(contact.window_queued) {
-        _ if held || (contact.user_id().is_none() && synced.is_some_and(|synced| synced.held)) => {
-            Told::Nothing
-        }
+        _ if held || is_silent(contact, synced, settings) => Told::Nothing,
         Some(told) if contact.window_closes_at().is_some() => Told::Window(told),
         _ => Told::NoWindow,
     };
     let last = contact.last_interaction.unwrap_or(contact.first_seen);
     Quiet::of(last.max(contact.first_seen), told, settings)
+}
+
+/// Whether no act of the person, however late, makes a difference to what Braze knows.
+fn is_silent(contact: &Contact, synced: Option<&Synced>, settings: &MessengerSettings) -> bool {
+    let nobody = Synced::default();
+    let is_unsent = contact.user_id().is_none()
+        && (settings.unlinked_contacts == UnlinkedContacts::Hold || synced.is_some_and(|synced| synced.held));
+    let without_window = settings.window_attribute.is_none();
+    (is_unsent || without_window)
+        && sync::plan(contact, synced.unwrap_or(&nobody), &Others::default(), settings).is_empty()
 }
 
 /// When a person acted, if `events` are all of that person and tell nothing but that: the window is opened, and no

@@ -34,7 +34,7 @@ pub struct Event {
     pub person: Person,
     /// When, to the millisecond: the item's own time, else its entry's, else the time of receipt.
     pub at: Timestamp,
-    /// Our app is not the owner of the thread; it only looks on.
+    /// Another app owns the thread; ours only observes.
     pub standby: bool,
     /// What happened.
     pub kind: EventKind,
@@ -89,13 +89,18 @@ impl Event {
     /// Where the conversation came from, if the event says so.
     #[must_use]
     pub fn referral(&self) -> Option<&ReferralSource> {
+        self.referrals().next()
+    }
+
+    /// What the kind says of where the conversation came from, then what stands beside it.
+    pub fn referrals(&self) -> impl Iterator<Item = &ReferralSource> {
         let of_kind = match &self.kind {
             EventKind::Message(message) => message.referral.as_ref(),
             EventKind::Postback(postback) => postback.referral.as_ref(),
             EventKind::Referral(referral) => Some(referral),
             _ => None,
         };
-        of_kind.or(self.referral.as_ref())
+        of_kind.into_iter().chain(&self.referral)
     }
 }
 
@@ -295,15 +300,15 @@ pub enum EventKind {
 /// Every name that `MESSENGER_EVENTS` may list: the kinds that a person may stand behind, and what Meta's own fields are
 /// called.
 pub fn event_names() -> impl Iterator<Item = &'static str> {
-    const NOBODYS: [&str; 3] = ["app_roles", "policy_enforcement", "unknown"];
+    const WITHOUT_PERSON: [&str; 3] = ["app_roles", "policy_enforcement", "unknown"];
     EventKind::VARIANTS
         .iter()
         .copied()
-        .filter(|name| !NOBODYS.contains(name))
+        .filter(|name| !WITHOUT_PERSON.contains(name))
 }
 
 impl EventKind {
-    /// The kind's name: in `MESSENGER_EVENTS`, in custom events (`messenger_<name>`) and in metrics.
+    /// The kind's name: in `MESSENGER_EVENTS`, in custom events (`messenger_<name>`) and in dedup keys.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.into()

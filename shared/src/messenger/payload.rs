@@ -16,14 +16,14 @@ use serde_json::value::RawValue;
 
 use super::event::{Event, EventKind};
 use super::key::{Channel, is_id};
-use crate::json::{self, List, Object, Scalar};
+use crate::json::{self, List, Members, Object, Scalar};
 use crate::outbox::Quarantined;
 use crate::webhook::Verified;
 use wire::{Flat, Item};
 
-/// Times further ahead of the receipt than this are taken for a mistake. Facts keep the latest time, so one
-/// date in a far future would otherwise hold a contact's window and link for good.
-const FUTURE: SignedDuration = SignedDuration::from_hours(24);
+/// How far clocks may be apart. Times further ahead of the receipt are taken for a mistake: facts keep the latest time,
+/// so one in the future would hold a contact's window and link until then.
+const FUTURE: SignedDuration = SignedDuration::from_mins(5);
 
 const MESSAGING: &str = "messaging";
 const STANDBY: &str = "standby";
@@ -247,6 +247,15 @@ impl Context<'_> {
             return;
         };
         let field = change.field.text().unwrap_or_default();
+        if NOT_MESSAGING.contains(&field) {
+            parsed.ignored += 1;
+            return;
+        }
+        // Of a field without a sample the Test button sends the name alone.
+        if !field.is_empty() && change.value.is_none() && is_name_alone(raw) {
+            parsed.dashboard_tests += 1;
+            return;
+        }
         if let Some(kind) = EventKind::of_field(field) {
             // Without a value the fields stand in the change itself.
             let flat = change.value.unwrap_or(raw);
@@ -254,14 +263,16 @@ impl Context<'_> {
                 Ok(Object::<Flat<'_>>::Is(value)) => item::read_flat(kind, &value, flat.get(), self),
                 _ => Err(reason::MALFORMED_ITEM),
             };
-            self.take(read, kept, parsed);
+            if read == Err(reason::NO_ACCOUNT) {
+                // A sample: each real one names its page.
+                parsed.dashboard_tests += 1;
+            } else {
+                self.take(read, kept, parsed);
+            }
             return;
         }
         match change.value {
             Some(value) if is_messaging_field(field) => self.read_item(value, field == STANDBY, kept, parsed),
-            _ if NOT_MESSAGING.contains(&field) => parsed.ignored += 1,
-            // Of a field without a sample the Test button sends the name alone.
-            None if is_messaging_field(field) && self.account_id.is_none() => parsed.dashboard_tests += 1,
             _ => self.take(Err(reason::UNKNOWN_FIELD), kept, parsed),
         }
     }
@@ -295,6 +306,16 @@ impl Context<'_> {
             .find(|time| *time <= latest)
             .unwrap_or(self.received_at)
     }
+}
+
+/// Whether a change holds nothing but its field's name.
+fn is_name_alone(change: &RawValue) -> bool {
+    let members = json::parse::<Members>(change.get());
+    members.is_ok_and(|Members(members)| {
+        members
+            .iter()
+            .all(|(name, value)| name == "field" || value.is_null())
+    })
 }
 
 /// The parties of every sample that the app dashboard sends.

@@ -230,9 +230,11 @@ fn tokens(events: &[Event]) -> impl Iterator<Item = (&str, Timestamp)> {
         .filter(|(text, _)| has_the_form_of_a_token(text.trim()))
 }
 
-/// Where an event may carry a link token: what its kind is about, then a referral beside it.
+/// Where an event may carry a link token: what its kind is about, then referrals of it and beside it.
 fn tokens_of(event: &Event) -> impl Iterator<Item = (&str, LinkedVia)> {
-    let referral = event.referral().and_then(|referral| referral.reference.as_ref());
+    let referrals = event
+        .referrals()
+        .filter_map(|referral| referral.reference.as_ref());
     let by_referral = match &event.kind {
         EventKind::Postback(_) => LinkedVia::Postback,
         EventKind::Message(_) => LinkedVia::Message,
@@ -246,6 +248,6 @@ fn tokens_of(event: &Event) -> impl Iterator<Item = (&str, LinkedVia)> {
         _ => None,
     };
     own.into_iter()
-        .chain(referral.map(|text| (text, by_referral)))
+        .chain(referrals.map(move |text| (text, by_referral)))
         .map(|(text, via)| (text.as_str(), via))
 }

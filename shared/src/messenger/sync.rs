@@ -1,4 +1,4 @@
-//! The difference between a contact and what Braze was last told of it.
+//! The difference between a contact and the state that Braze last accepted ([`Synced`]).
 //!
 //! Braze bills every attribute that is written, so only differences leave. What it was told is a record of
 //! the dispatcher ([`Synced`]), because it is true only once Braze has accepted it.
@@ -78,7 +78,7 @@ pub struct Synced {
 }
 
 impl Synced {
-    /// What can be said after an attempt of which nothing is known: somebody claimed `contact` and never came back.
+    /// The state after an attempt with an unknown outcome: the lease on `contact` expired unreleased.
     #[must_use]
     pub fn interrupted(&self, contact: &Contact, settings: &MessengerSettings) -> Self {
         let first = self.profile == Profile::None && !self.held && self.tried.is_empty();
@@ -140,8 +140,8 @@ pub struct SyncPlan {
     /// Then these: objects for `/users/track`'s `attributes`, in one request. They are about different profiles,
     /// so that their order does not matter.
     pub attributes: Personal<Vec<Value>>,
-    /// What is true as long as nobody knows what came of it. To be stored before anything is sent if
-    /// [`SyncPlan::enters`] a user, and when it has failed.
+    /// The state while the outcome is unknown. To be stored before anything is sent if [`SyncPlan::enters`] a user, and
+    /// when it has failed.
     pub before: Synced,
     /// What to store when all of it was accepted.
     pub after: Synced,
@@ -154,8 +154,8 @@ impl SyncPlan {
         self.identify.is_none() && self.attributes.is_empty()
     }
 
-    /// Whether it writes to a user of whom `synced`, which it was made from, does not say so. If the attempt were cut
-    /// off, nobody would know of it any more.
+    /// Whether it writes to a profile that `synced`, which it was made from, does not name. Then `before` has to be stored
+    /// first, or an attempt that is cut off leaves no trace.
     #[must_use]
     pub fn enters(&self, synced: &Synced) -> bool {
         self.before.tried != synced.tried
@@ -209,6 +209,33 @@ pub fn plan(contact: &Contact, synced: &Synced, others: &Others, settings: &Mess
             synced.profile = Profile::Alias;
             on_profile(on_alias, contact, &synced, settings)
         }
+    }
+}
+
+/// The user on whose profile `contact` stands, as far as is known.
+#[must_use]
+pub fn stands_on<'a>(contact: &'a Contact, synced: &Synced) -> Option<&'a str> {
+    contact.user_id().filter(|_| synced.is_on(contact.user_id()))
+}
+
+/// [`plan`] for a contact that [`stands_on`] a user's profile with others. All that it says is written together: its
+/// window and its consent must not stand beside the id of another.
+#[must_use]
+pub fn plan_whole(contact: &Contact, synced: &Synced, settings: &MessengerSettings) -> SyncPlan {
+    let wanted = wanted(contact, settings);
+    let names = wanted.keys().cloned().chain(unwanted(contact, settings));
+    let before = synced.with_unknown(names);
+    let mut object = contact.user_id().map(user_fields).unwrap_or_default();
+    object.extend(wanted.clone());
+    object.extend(unwanted(contact, settings).map(|name| (name, Value::Null)));
+    SyncPlan {
+        identify: None,
+        attributes: vec![Value::Object(object)].into(),
+        before,
+        after: Synced {
+            attributes: wanted.into(),
+            ..synced.clone()
+        },
     }
 }
 

@@ -69,7 +69,7 @@ pub enum Acted {
     Noted,
     /// It has to be decided on, given what is known of the contact.
     Undecided(Known),
-    /// It has to be decided on, and the contact has to be read: a transaction is under way at it.
+    /// The update met a running transaction: read the contact, then decide.
     Busy,
 }
 
@@ -289,9 +289,8 @@ impl Contacts {
     /// Claims a user for `length`, and notes `entering` as a contact that may be on the user's profile from now on.
     /// Gives the contacts that may ever have been there.
     ///
-    /// Two contacts of one user would write and take back the same attributes of one profile, and Braze keeps no order
-    /// between requests: so whoever moves one there or away claims the user first. The record is kept for good, since
-    /// an alias that a user once got stays with them.
+    /// Two contacts of one user write and take back the same attributes of one profile, and Braze keeps no order between
+    /// requests: so a move claims the user first. The record is kept for good, since an alias stays with its user.
     pub async fn claim_user(
         &self,
         user_id: &str,
@@ -303,17 +302,20 @@ impl Contacts {
             update = update.add("contacts", vec![contact.to_string()]);
         }
         let read = |item: Item| {
-            let keys = item.get("contacts").and_then(|keys| keys.as_ss().ok());
-            let keys = keys.into_iter().flatten().filter_map(|key| key.parse().ok());
-            let mut contacts: Vec<ContactKey> = keys.collect();
+            let mut contacts = on_profile(&item);
             contacts.extend(entering.filter(|key| !contacts.contains(key)).cloned());
             Ok(contacts)
         };
         self.table.claim(update, length, read).await
     }
 
-    /// Writes what is true from now on, whatever becomes of what follows. `false` if the lease had expired and another
-    /// worker has claimed the contact since: then nothing is written.
+    /// The contacts that may ever have been on a user's profile.
+    pub async fn on_user(&self, user_id: &str) -> Result<Vec<ContactKey>, StoreError> {
+        let item = self.table.get(key(format!("user#{user_id}"))).await?;
+        Ok(item.as_ref().map(on_profile).unwrap_or_default())
+    }
+
+    /// Stores the state before a request is sent. `false` if the lease was lost: then nothing is written.
     pub async fn note(&self, lease: &Lease, synced: &Synced) -> Result<bool, StoreError> {
         let update = lease.update().set("synced", attribute(synced)?);
         self.table.update(update).await
@@ -333,6 +335,15 @@ impl Contacts {
     pub fn now(&self) -> Timestamp {
         self.table.now()
     }
+}
+
+/// The contacts that a user's record names.
+fn on_profile(user: &Item) -> Vec<ContactKey> {
+    let keys = user.get("contacts").and_then(|keys| keys.as_ss().ok());
+    keys.into_iter()
+        .flatten()
+        .filter_map(|key| key.parse().ok())
+        .collect()
 }
 
 /// What items of the table say.

@@ -19,6 +19,9 @@ const MOST_TOPICS: usize = 50;
 /// The name of what is said of every topic.
 const EVERY: &str = "*";
 
+/// What begins the name of a topic that has a title.
+const TITLE: &str = "title#";
+
 /// What is known of a topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Topic {
@@ -47,7 +50,7 @@ impl Topics {
     /// Notes what was said at a time of the topic with this title.
     pub fn say(&mut self, title: Option<&str>, said: Stamped<Topic>) {
         let name = match (title, &said.value.token) {
-            (Some(title), _) => format!("title#{title}"),
+            (Some(title), _) => format!("{TITLE}{title}"),
             (None, Some(token)) => format!("token#{}", Digest::of(token.as_str())),
             (None, None) => EVERY.to_owned(),
         };
@@ -100,17 +103,29 @@ impl Topics {
         with_token.max().map(|(_, token)| token.as_str())
     }
 
-    /// What was subscribed to and not stopped since, be it by title, by token or for every topic.
+    /// What was subscribed to and not stopped since, be it by title, by token or for every topic. A stop whose topic
+    /// cannot be told stops all that it may be about.
     fn subscribed(&self) -> impl Iterator<Item = &Stamped<Topic>> {
-        let stops = |said: &Stamped<Topic>| {
-            let token = said.value.token.as_ref();
-            self.0.iter().any(|(name, other)| {
-                let same = name == EVERY || (token.is_some() && other.value.token.as_ref() == token);
-                same && !other.value.subscribed && other.at >= said.at
-            })
+        let known: Vec<_> = self.0.iter().filter(|(_, said)| said.value.subscribed).collect();
+        let stops: Vec<_> = self.0.iter().filter(|(_, said)| !said.value.subscribed).collect();
+        let has_token = |token: &Personal<String>| {
+            known
+                .iter()
+                .any(|(_, said)| said.value.token.as_ref() == Some(token))
         };
-        self.0
-            .values()
-            .filter(move |said| said.value.subscribed && !stops(said))
+        let is_about = |(name, stop): &(&String, &Stamped<Topic>), topic: &str, said: &Topic| {
+            match &stop.value.token {
+                _ if *name == EVERY => true,
+                Some(token) if has_token(token) => said.token.as_ref() == Some(token),
+                // Its token has been replaced since.
+                Some(_) => !name.starts_with(TITLE),
+                None => !topic.starts_with(TITLE),
+            }
+        };
+        let subscribed = known.iter().filter(|(topic, said)| {
+            let mut stops = stops.iter();
+            !stops.any(|stop| stop.1.at >= said.at && is_about(stop, topic, &said.value))
+        });
+        subscribed.map(|(_, said)| *said).collect::<Vec<_>>().into_iter()
     }
 }

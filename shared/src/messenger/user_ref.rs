@@ -41,7 +41,7 @@ pub struct UserRefLink {
     /// The token, and the key of the `user_ref`: the contact takes it over.
     pub token: Option<Token>,
     /// The key of the `user_ref`.
-    pub user_ref: String,
+    pub user_ref: Personal<String>,
 }
 
 /// What the events say about one `user_ref`: the record if it must be written, the link if both sides are
@@ -139,7 +139,7 @@ fn derive(record: &UserRef, key: &UserRefKey, channel: Channel, account_id: &str
         contact: contact_key(channel, account_id, &scoped_id.value),
         link: record.link.clone()?,
         token: record.token.as_ref().map(|token| token.value.clone()),
-        user_ref: key.to_string(),
+        user_ref: key.to_string().into(),
     })
 }
 

@@ -13,7 +13,7 @@ pub fn closes_at(opened_at: Timestamp) -> Timestamp {
     opened_at.saturating_add(LENGTH).unwrap_or(Timestamp::MAX)
 }
 
-/// Whether a window that was last told as `told` is worth telling again: it moved far enough, or was told too late.
+/// Whether a window that was last synced as `told` is worth another sync: it moved by `WINDOW_SYNC_MINUTES`, or back.
 pub(super) fn moved_enough(told: Timestamp, now: Timestamp, settings: &MessengerSettings) -> bool {
     now < told || now.duration_since(told) >= step(settings)
 }
@@ -22,8 +22,8 @@ fn step(settings: &MessengerSettings) -> SignedDuration {
     SignedDuration::try_from(settings.window_sync).unwrap_or(SignedDuration::MAX)
 }
 
-/// The acts that open the window and change nothing that Braze would have to be told: they are noted by one write,
-/// without a decision. In milliseconds since 1970, both included.
+/// The times of acts that open the window and need no sync: they are noted by one conditional update, without a
+/// decision. In milliseconds since 1970, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quiet {
     /// Nothing that is known is later.
@@ -33,9 +33,8 @@ pub struct Quiet {
 }
 
 impl Quiet {
-    /// Of a contact that last acted at `from`, and whose window was told, or is about to be told, as `told`. Without a
-    /// window Braze has to be told of the next act. Of a contact of which Braze is told nothing, `told` is none and it
-    /// is looked at again after a step.
+    /// From the last act, `from`, and the window that was synced or is queued for it. Without a window the next act needs
+    /// a sync. A contact that is never synced is decided on again after a step.
     pub(super) fn of(from: Timestamp, told: Told, settings: &MessengerSettings) -> Self {
         let step = step(settings);
         let until = match told {
@@ -51,7 +50,7 @@ impl Quiet {
     }
 }
 
-/// What Braze was told, or is about to be told, of a window.
+/// The window that was synced, or is queued for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Told {
     /// Nothing is told of this contact, whatever it does.

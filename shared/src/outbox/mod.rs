@@ -2,7 +2,7 @@
 //! afterwards.
 //!
 //! A webhook function never calls Braze, Meta or the external system before it answers. It commits
-//! [`OutboxItem`]s; the [`dispatch::Dispatcher`] is woken by the table's stream and by a schedule, and settles
+//! [`OutboxItem`]s; the function `outbox-dispatch` is woken by the table's stream and by a schedule, and settles
 //! them one by one. So a dead third party costs delay, not data.
 
 mod due;

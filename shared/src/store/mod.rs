@@ -16,11 +16,11 @@ pub(crate) mod update;
 
 use std::fmt;
 
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::Serialize;
 
-use crate::telemetry;
+use crate::{sdk_error, telemetry};
 
 pub use lease::{Claim, Lease, Released};
 pub use rounds::Rounds;
@@ -74,15 +74,12 @@ impl StoreError {
 
     pub(crate) fn sdk<E, R>(operation: &'static str, error: &SdkError<E, R>) -> Self
     where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-        R: fmt::Debug,
+        E: ProvideErrorMetadata,
     {
-        // The service's message can quote an item's key; its code cannot.
-        let reason = match error.as_service_error().and_then(ProvideErrorMetadata::code) {
-            Some(code) => code.to_owned(),
-            None => DisplayErrorContext(error).to_string(),
-        };
-        Self { operation, reason }
+        Self {
+            operation,
+            reason: sdk_error::reason(error),
+        }
     }
 }
 

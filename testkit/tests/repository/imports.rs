@@ -17,7 +17,7 @@ const CRATES: [&str; 8] = [
 static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read(&CRATES));
 
 /// What is below all rooms: values and settings.
-const GROUND: [&str; 5] = ["clock", "config", "digest", "json", "personal"];
+const GROUND: [&str; 6] = ["clock", "config", "digest", "json", "personal", "sdk_error"];
 
 /// The rooms of `shared` above that, and what each of them may use.
 const ROOMS: [(&str, &[&str]); 9] = [

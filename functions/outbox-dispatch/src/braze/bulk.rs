@@ -1,8 +1,8 @@
-//! Many users' objects in as few requests as an endpoint's limits allow, each object with its own fate.
+//! Many users' objects in as few requests as an endpoint's limits allow, with a result for each object.
 //!
-//! An answer that names objects is mapped back to them. A request that is refused as a whole is halved until the
-//! object at fault stands alone, so one bad object costs its neighbours nothing; unless the refusal is about the
-//! caller, see [`refusals`](super::refusals).
+//! An answer that names objects is mapped back to them. A request that is refused as a whole is bisected until the bad
+//! object is isolated, so that the others are taken; unless the refusal is about the caller, see
+//! [`refusals`](super::refusals).
 //!
 //! Once Braze throttles, is out of reach, refuses the key or refuses everything, requests that have not started are not
 //! sent, and their objects get the same error. After `last_start` it is [`BrazeError::OutOfTime`].
@@ -156,6 +156,7 @@ impl Run<'_> {
             }
             if let Err(error) = self.part(&mut part, &mut open).await {
                 self.gate.failed(&error);
+                self.refusals.failed(&error, self.braze.now());
                 self.settle(&part.objects, &error);
                 behind.extend(part.objects.iter().map(|object| (object.user, error.clone())));
             }
@@ -201,7 +202,7 @@ impl Run<'_> {
             }
             // Nothing of the request was taken: leave those out that Braze named, try the rest.
             Err(BrazeError::Rejected { errors, .. })
-                if errors.iter().any(|error| self.position(request, error).is_some()) =>
+                if errors.iter().any(|error| self.is_named(request, error)) =>
             {
                 open.parts.push_front(Part {
                     objects: self.reject(request, &errors),
@@ -241,8 +242,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Of a request that was taken but for objects that Braze does not name. Attributes can be written again, to
-    /// find those at fault; an event would count twice, so these are given up for an operator to look at.
+    /// Partial success without indices: attributes are sent again in smaller requests, since they are idempotent; events
+    /// are not, and are given up for an operator to look at.
     fn unnamed(&self, part: &Part, rest: Vec<Object>, error: &BrazeError, open: &mut Open) {
         let (attributes, events): (Vec<Object>, Vec<Object>) = rest
             .into_iter()
@@ -313,6 +314,11 @@ impl Run<'_> {
         position(self.endpoint, request, error)
     }
 
+    /// Whether Braze says which object it means. What stands in its place says of one object alone no more than of many.
+    fn is_named(&self, request: &[Object], error: &ObjectError) -> bool {
+        error.code.is_some() || named(self.endpoint, request, error).is_some()
+    }
+
     fn rejected(&self, errors: &[ObjectError]) -> BrazeError {
         let what = self.endpoint.rejected();
         BrazeError::Rejected {
@@ -326,9 +332,14 @@ impl Run<'_> {
 
 /// The object that Braze means. Of a request with one object it is that one, whatever it says.
 fn position(endpoint: Endpoint, request: &[Object], error: &ObjectError) -> Option<Object> {
-    if let [object] = request {
-        return Some(*object);
+    match request {
+        [object] => Some(*object),
+        _ => named(endpoint, request, error),
     }
+}
+
+/// The object that Braze names.
+fn named(endpoint: Endpoint, request: &[Object], error: &ObjectError) -> Option<Object> {
     let index = error.index?;
     if endpoint == Endpoint::Identify {
         return request.get(index).copied();

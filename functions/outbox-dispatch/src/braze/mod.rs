@@ -29,6 +29,7 @@ pub use self::refusal::{Array, ObjectError};
 use self::refusals::{Permit, Refusals};
 use shared::clock::Clock;
 use shared::json;
+use shared::outbox::Reason;
 use shared::personal::Personal;
 use shared::secrets::{BrazeSecret, Secret};
 
@@ -219,7 +220,10 @@ impl Braze {
                 let object = objects.next().unwrap_or(&Value::Null);
                 Err(refusals.refused_alone(object, None, refusal, self.now()))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                refusals.failed(&error, self.now());
+                Err(error)
+            }
         }
     }
 
@@ -252,8 +256,11 @@ impl Braze {
     }
 
     async fn post(&self, path: &str, key: &Key, body: &impl Serialize) -> Result<Taken, BrazeError> {
-        let unreadable = |error: shared::secrets::SecretError| BrazeError::Configuration {
-            reason: error.to_string(),
+        let unreadable = |error: shared::secrets::SecretError| {
+            tracing::error!(%error, "requests to Braze wait for their secret");
+            BrazeError::Configuration {
+                reason: Reason::SecretsUnavailable.into(),
+            }
         };
         let secret = self.secret.get().await.map_err(unreadable)?;
         let answer = self.attempt(path, pick(&secret, key), body).await;
@@ -398,7 +405,10 @@ impl BrazeError {
     fn is_unnamed(&self) -> bool {
         match self {
             Self::Rejected { reason, errors } => {
-                errors.is_empty() && (!reason.contains(": ") || reason.contains("Max Input Length"))
+                let is_named = errors
+                    .iter()
+                    .any(|error| error.index.is_some() || error.code.is_some());
+                !is_named && (!reason.contains(": ") || reason.contains("Max Input Length"))
             }
             _ => false,
         }

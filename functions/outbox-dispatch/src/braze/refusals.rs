@@ -1,7 +1,7 @@
 //! Whether a refusal is about the content or about the caller.
 //!
 //! Braze names the objects at fault, mostly. A 400 that names none may be about one object of the request, or about
-//! whoever sends it: a wrong path, a proxy that answers in Braze's place, a setting of the account. The second kind
+//! the sender: a wrong path, a proxy that answers in Braze's place, a setting of the account. The second kind
 //! meets everything alike, so what tells them apart is whether Braze takes something else. An object is given up only
 //! if it was refused alone and something else was taken after its first refusal. Refusals of two that have nothing in
 //! common, with nothing taken in between, are a fault of the configuration: nothing is given up, and Braze is probed
@@ -39,6 +39,8 @@ struct State {
     suspects: HashMap<u64, u64>,
     /// Braze refuses everything: the time of the next probe, and the number of probes so far.
     everything: Option<(Timestamp, usize)>,
+    /// Braze has asked to be left alone until this time, and how the request failed.
+    wait: Option<(Timestamp, String)>,
 }
 
 /// Which requests may leave.
@@ -53,6 +55,12 @@ impl Refusals {
     /// Whether Braze may be asked now.
     pub(super) fn permit(&self, now: Timestamp) -> Result<Permit, BrazeError> {
         let mut state = self.state();
+        if let Some((until, reason)) = state.wait.as_ref().filter(|(until, _)| *until > now) {
+            return Err(BrazeError::Transient {
+                reason: reason.clone(),
+                wait: until.duration_since(now).try_into().ok(),
+            });
+        }
         match &mut state.everything {
             None => Ok(Permit::Any),
             Some((next, _)) if now < *next => Err(everything()),
@@ -60,6 +68,21 @@ impl Refusals {
                 *next = now + PROBE;
                 *probes += 1;
                 Ok(Permit::Probe(*probes))
+            }
+        }
+    }
+
+    /// Notes how a request failed: Braze's wait holds for everything that the limit covers, not for one item.
+    pub(super) fn failed(&self, error: &BrazeError, now: Timestamp) {
+        if let BrazeError::Transient {
+            reason,
+            wait: Some(wait),
+        } = error
+            && let Ok(until) = now.checked_add(*wait)
+        {
+            let mut state = self.state();
+            if state.wait.as_ref().is_none_or(|(before, _)| *before < until) {
+                state.wait = Some((until, reason.clone()));
             }
         }
     }

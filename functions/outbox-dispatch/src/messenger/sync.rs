@@ -176,9 +176,37 @@ impl ContactWorker {
             });
         }
         let others = self.others(key, users).await?;
-        let plan = sync::plan(contact, synced, &others, &self.settings);
+        let mut plan = sync::plan(contact, synced, &others, &self.settings);
+        if let Some(user_id) = sync::stands_on(contact, synced).filter(|_| !plan.is_empty())
+            && self.stands_with_others(contact, user_id, users).await?
+        {
+            plan = sync::plan_whole(contact, synced, &self.settings);
+        }
         let noted = !plan.enters(synced) || self.contacts.note(lease, &plan.before).await.map_err(failed)?;
         noted.then_some(plan).ok_or(Outcome::Busy)
+    }
+
+    /// Whether other contacts stand on the profile as well. Then the user is claimed, as for a move.
+    async fn stands_with_others(
+        &self,
+        contact: &Contact,
+        user_id: &str,
+        users: &mut Vec<User>,
+    ) -> Result<bool, Outcome> {
+        let beside = self.contacts.on_user(user_id).await.map_err(Outcome::from)?;
+        if beside.iter().all(|other| *other == contact.key) {
+            return Ok(false);
+        }
+        let claimed = self.contacts.claim_user(user_id, None, LEASE).await;
+        let Claim::Leased(contacts, lease) = claimed.map_err(Outcome::from)? else {
+            return Err(Outcome::Busy);
+        };
+        users.push(User {
+            id: user_id.to_owned(),
+            lease,
+            contacts,
+        });
+        Ok(self.others(&contact.key, users).await?.stand_on(user_id))
     }
 
     /// The other contacts that were ever moved to these users.

@@ -251,3 +251,22 @@ async fn a_table_that_cannot_be_written_is_a_503_and_the_retry_completes_it() {
         assert_eq!(house.braze.track_requests().len(), 1, "{fault:?}");
     }
 }
+
+#[tokio::test]
+async fn brazes_wait_holds_for_other_people_too() {
+    let house = House::start().await;
+    let wait = Fault::Answer(Answer::json(503, &json!({})).header("retry-after", "90"));
+    house.braze.script(Endpoint::Track, wait);
+    house.receive(&[house.message("7001")]).await;
+    house.tick().await;
+    assert_eq!(house.braze.request_count(), 1);
+    house.receive(&[house.message("7002")]).await;
+    house.tick().await;
+    assert_eq!(house.braze.request_count(), 1, "Braze was asked before its time");
+    house.later(SignedDuration::from_secs(60));
+    house.receive(&[house.message("7003")]).await;
+    house.tick().await;
+    assert!(house.braze.request_count() > 1);
+    house.drain().await;
+    assert_eq!(house.braze.profiles().len(), 3);
+}

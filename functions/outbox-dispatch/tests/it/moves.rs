@@ -68,6 +68,45 @@ async fn of_two_contacts_of_a_user_the_one_that_stays_is_reached() {
 }
 
 #[tokio::test]
+async fn id_window_and_consent_of_a_profile_are_those_of_one_contact() {
+    let house = House::start().await;
+    let profile = |name: &str| {
+        let profiles = house.braze.profiles().into_iter();
+        let mut ana = profiles.filter(|profile| profile.external_id.as_deref() == Some("user-1"));
+        ana.next().unwrap().attribute(name).cloned()
+    };
+    let window = || {
+        let closes_at = house.clock.now() + SignedDuration::from_hours(24);
+        Some(json!(format!("{closes_at:.0}")))
+    };
+    let says = |psid: &str, text: &str| {
+        house.item(
+            psid,
+            "message",
+            json!({"mid": format!("m_{text}_{psid}"), "text": text}),
+        )
+    };
+    for psid in ["7001", "7002"] {
+        house.takes(house.referral(psid, "user-1")).await;
+    }
+    for (psid, text, opted_out) in [
+        ("7001", "hello", None),
+        ("7002", "STOP", Some(json!(true))),
+        ("7001", "START", Some(json!(false))),
+        ("7001", "hello again", Some(json!(false))),
+        ("7002", "hello to you", Some(json!(true))),
+    ] {
+        house.later(SignedDuration::from_mins(70));
+        assert_eq!(house.receive(&[says(psid, text)]).await, 200);
+        let closes_at = window();
+        house.drain().await;
+        assert_eq!(profile("messenger_id"), Some(json!(psid)), "{text}");
+        assert_eq!(profile("messenger_window_closes_at"), closes_at, "{text}");
+        assert_eq!(profile("messenger_opted_out"), opted_out, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn contacts_that_trade_places_in_one_batch_end_in_the_right_ones() {
     let house = House::start().await;
     for (psid, user) in [("7001", "user-1"), ("7002", "user-2"), ("7003", "user-2")] {

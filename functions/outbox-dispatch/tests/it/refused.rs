@@ -8,12 +8,16 @@ use testkit::fault::{Answer, Fault};
 use super::house::{House, deadline};
 
 /// What may stand between us and Braze, or be wrong with every request, and names no object.
-fn refusals() -> [Fault; 4] {
+fn refusals() -> [Fault; 5] {
     [
         faults::bad_request("Bad syntax"),
         faults::bad_request("Max Input Length Exceeded"),
         Fault::Answer(Answer::html(400, "<html>blocked by the proxy</html>")),
         Fault::Answer(Answer::json(422, &json!({}))),
+        Fault::Answer(Answer::json(
+            400,
+            &json!({"errors": [{"message": "bad request"}]}),
+        )),
     ]
 }
 
@@ -37,7 +41,7 @@ async fn everybody(house: &House, people: usize) {
 
 #[tokio::test]
 async fn nothing_dies_and_few_requests_are_made() {
-    for (refusal, people) in refusals().into_iter().zip([300, 4, 2, 30]) {
+    for (refusal, people) in refusals().into_iter().zip([300, 4, 2, 30, 40]) {
         let house = House::with(&[("RETRY_BASE_SECONDS", "1")]).await;
         everybody(&house, people).await;
         house.braze.begin_outage(refusal.clone());
@@ -75,7 +79,10 @@ async fn after_days_of_it_everything_is_still_there() {
 #[tokio::test]
 async fn one_after_the_other_they_are_few_requests_too() {
     let house = House::with(&[("RETRY_BASE_SECONDS", "1")]).await;
-    house.braze.begin_outage(faults::bad_request("Bad syntax"));
+    let names_nobody = json!({"errors": [{"message": "bad request"}]});
+    house
+        .braze
+        .begin_outage(Fault::Answer(Answer::json(400, &names_nobody)));
     for n in 0..15 {
         house.receive(&[house.message(&format!("7{n:03}"))]).await;
         house

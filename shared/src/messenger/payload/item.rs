@@ -312,8 +312,10 @@ fn personal(scalar: &Scalar<'_>) -> Option<Personal<String>> {
     scalar.any().map(Personal)
 }
 
+/// One that says nothing counts for none: a referral beside the item's kind may.
 fn referral(node: &Object<wire::Referral<'_>>) -> Option<ReferralSource> {
-    node.get().map(referral_source)
+    let source = node.get().map(referral_source);
+    source.filter(|source| *source != ReferralSource::default())
 }
 
 fn referral_source(referral: &wire::Referral<'_>) -> ReferralSource {

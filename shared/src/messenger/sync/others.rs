@@ -1,5 +1,5 @@
-//! The other contacts that Braze may hold on a user's profile: somebody may write from two accounts, or to two
-//! pages whose ids are kept in one attribute.
+//! The other contacts on a user's profile: a user may write from two accounts, or to two pages whose ids are kept in
+//! one attribute.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,14 @@ use serde_json::Value;
 use super::{Profile, Stored, wanted};
 use crate::messenger::key::ContactKey;
 use crate::messenger::settings::MessengerSettings;
+use crate::personal::Personal;
 
 /// By user, the contacts that were ever about to be moved there, but for the one that a plan is made for.
 #[derive(Debug, Clone, Default)]
-pub struct Others(BTreeMap<String, Vec<(ContactKey, Option<Stored>)>>);
+pub struct Others(Personal<BTreeMap<String, Vec<Other>>>);
+
+/// A contact, with its record if it still has one.
+type Other = (ContactKey, Option<Stored>);
 
 impl Others {
     /// Adds a contact of `user_id`, with its record if it still has one.
@@ -34,8 +38,8 @@ impl Others {
         names: BTreeSet<String>,
         settings: &MessengerSettings,
     ) -> BTreeMap<String, Value> {
-        // Only what the other counts on, and will take back one day: also if it is about to leave, for it may think
-        // better of it before it has left.
+        // Only what the other has written and will take back. One that is about to leave counts as well: the move may
+        // be cancelled.
         let there = self.of(user_id).filter_map(|(_, stored)| {
             let Stored { contact, synced } = stored.as_ref()?;
             let written: BTreeSet<&String> = match &synced.profile {
@@ -54,12 +58,23 @@ impl Others {
         left
     }
 
+    /// Whether another contact is on the user's profile, as far as is known.
+    #[must_use]
+    pub fn stand_on(&self, user_id: &str) -> bool {
+        self.of(user_id).any(|(_, stored)| {
+            stored.as_ref().is_some_and(|Stored { synced, .. }| {
+                let is_there = matches!(&synced.profile, Profile::User(known) if known.as_str() == user_id);
+                is_there || synced.tried.contains_key(user_id)
+            })
+        })
+    }
+
     /// Whether another contact was ever moved to the user.
     pub(super) fn are_on(&self, user_id: &str) -> bool {
         self.of(user_id).next().is_some()
     }
 
-    fn of(&self, user_id: &str) -> impl Iterator<Item = &(ContactKey, Option<Stored>)> {
+    fn of(&self, user_id: &str) -> impl Iterator<Item = &Other> {
         self.0.get(user_id).into_iter().flatten()
     }
 }

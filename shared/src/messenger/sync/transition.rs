@@ -11,7 +11,7 @@
 //! says 201 and leaves both as they are. So if another contact of the same account was ever moved there, the alias
 //! profile is not identified but emptied.
 //!
-//! # Attempts whose outcome nobody knows
+//! # Attempts with an unknown outcome
 //!
 //! An answer may be lost, and so may the process. What an attempt may have done is stored before it
 //! ([`Synced::tried`]), and the next one undoes or completes it. The alias of such a contact may be a profile of its
@@ -65,7 +65,7 @@ pub(super) fn plan(
     if let Some(user_id) = target {
         let mut object = user_fields(user_id);
         object.extend(wanted.clone());
-        // The alias's own come along with it, and others' would stand beside the id of this contact.
+        // Attributes that come along with the alias, or that other contacts have left.
         let comes_along = |name: &String| {
             others.are_on(user_id) || (to_identify.is_some() && synced.attributes.contains_key(name))
         };
@@ -96,7 +96,7 @@ pub(super) fn plan(
     }
 }
 
-/// The first half where the alias may be one more name of a user: what is taken from it may be taken from them.
+/// Step 1 of 2, where the alias may already belong to a user: its attributes are cleared first.
 fn empty_alias(contact: &Contact, synced: &Synced) -> SyncPlan {
     let mut names: BTreeSet<String> = synced.attributes.keys().cloned().collect();
     names.extend(synced.tried.values().flatten().cloned());

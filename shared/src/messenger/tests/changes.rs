@@ -135,3 +135,42 @@ fn what_is_not_understood_is_still_kept() {
     let reasons: Vec<_> = read.quarantined.iter().map(|kept| kept.reason).collect();
     assert_eq!(reasons, [reason::UNKNOWN_FIELD, reason::MALFORMED_ITEM]);
 }
+
+#[test]
+fn a_sample_that_holds_a_name_alone_leaves_nothing_behind() {
+    for id in ["0", "101"] {
+        for field in [
+            "messages",
+            "message_template_status_update",
+            "marketing_message_reads",
+            "send_cart",
+        ] {
+            for change in [
+                json!({ "field": field }),
+                json!({ "field": field, "value": null }),
+            ] {
+                let body =
+                    json!({ "object": "page", "entry": [{ "id": id, "time": 1, "changes": [change] }] });
+                let read = parsed(body.to_string());
+                assert_eq!((read.dashboard_tests, read.quarantined.len()), (1, 0), "{body}");
+            }
+        }
+    }
+    let unnamed = json!({ "field": "message_template_status_update", "value": { "event": "APPROVED" } });
+    let body = json!({ "object": "page", "entry": [{ "id": "0", "time": 1, "changes": [unnamed] }] });
+    let read = parsed(body.to_string());
+    assert_eq!((read.dashboard_tests, read.quarantined.len()), (1, 0));
+}
+
+#[test]
+fn a_time_in_the_future_is_not_believed() {
+    let received = super::received_at();
+    for (minutes, believed) in [(4, true), (6, false), (23 * 60, false)] {
+        let time = received + jiff::SignedDuration::from_mins(minutes);
+        let body = json!({ "object": "page", "entry": [{ "id": "101", "messaging": [{
+            "sender": { "id": "7001" }, "timestamp": time.as_millisecond(), "message": { "mid": "m" },
+        }] }] });
+        let at = parsed(body.to_string()).events[0].at;
+        assert_eq!(at, if believed { time } else { received }, "{minutes}");
+    }
+}

@@ -112,7 +112,7 @@ fn a_stop_that_does_not_name_the_title_finds_its_topic() {
     for (stop, expected) in [
         (optin(None, Some("K"), STOP), false),
         (optin(None, None, STOP), false),
-        (optin(None, Some("another"), STOP), true),
+        (optin(None, Some("another"), STOP), false),
         (optin(Some("Offers"), None, STOP), false),
         (optin(None, Some("K"), Some("stop_notifications")), false),
         (optin(None, Some("K"), Some("something new")), false),
@@ -214,4 +214,36 @@ fn a_record_stays_small_and_keeps_the_latest_topics() {
     let topics = stored["topics"].as_object().unwrap();
     assert_eq!(topics.len(), 50);
     assert!(topics.contains_key("title#Topic 59") && !topics.contains_key("title#Topic 9"));
+}
+
+#[test]
+fn a_stop_whose_topic_cannot_be_told_stops_all_that_it_may_be_about() {
+    // An opt-in without a title, and a stop without the token.
+    let told = opted_in(&[optin(None, Some("K"), None), optin(Some("Offers"), None, STOP)]);
+    assert_eq!(told["messenger_marketing_opted_in"], false);
+    // A token that was replaced since.
+    let told = opted_in(&[
+        optin(Some("Offers"), Some("K1"), None),
+        optin(Some("Offers"), Some("K2"), None),
+        optin(None, Some("K1"), STOP),
+    ]);
+    assert_eq!(told["messenger_marketing_opted_in"], false);
+    // One that is known stops no other topic.
+    let told = opted_in(&[
+        optin(Some("Offers"), Some("K1"), None),
+        optin(Some("News"), Some("K2"), None),
+        optin(None, Some("K1"), STOP),
+    ]);
+    assert_eq!(told["messenger_marketing_opted_in"], true);
+    assert_eq!(told["messenger_marketing_token"], "K2");
+}
+
+#[test]
+fn a_status_without_a_type_is_about_a_topic_and_opens_no_window() {
+    let stop = json!({ "optin": {
+        "notification_messages_status": "STOP NOTIFICATIONS", "title": "Offers", "payload": "x",
+    } });
+    let told = opted_in(&[optin(Some("Offers"), Some("K"), None), stop]);
+    assert_eq!(told["messenger_marketing_opted_in"], false);
+    assert_eq!(told.get("messenger_window_closes_at"), None);
 }

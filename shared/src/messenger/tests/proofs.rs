@@ -290,3 +290,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_token_beside_the_kind_counts_also_where_the_kind_has_a_referral_of_its_own() {
+    let reference = token("user-1", time(0));
+    for own in [
+        json!({}),
+        json!({ "product": { "id": "1" } }),
+        json!({ "ref": "summer_sale", "source": "ADS" }),
+    ] {
+        for kind in ["message", "postback"] {
+            let mut item = json!({ "referral": { "ref": reference, "source": "SHORTLINK" } });
+            item[kind] = json!({ "mid": "m", "referral": own });
+            let event = event("101", Some("7001"), 1, item);
+            assert_eq!(hashes(std::slice::from_ref(&event)).len(), 1, "{kind} {own}");
+            let contact = decide(
+                None,
+                &[event],
+                &[],
+                Judge {
+                    keys: &link_keys(),
+                    holders: &Holders::default(),
+                },
+                &settings(&[]),
+            );
+            let contact = contact.contact.unwrap();
+            assert_eq!(contact.user_id(), Some("user-1"), "{kind} {own}");
+        }
+    }
+}

@@ -330,30 +330,30 @@ fn a_contact_of_the_version_before_keeps_its_window_until_the_next_event() {
 
 #[test]
 fn a_window_that_was_told_too_late_corrects_itself_with_the_next_event() {
-    // An optin at minute 1800 opened it by the rules of the version before.
-    let stored = told(&legacy(1800 + 24 * 60));
-    let unlinked = events(1810, json!({ "account_linking": { "status": "unlinked" } }));
+    // An optin at minute 1500 opened it by the rules of the version before.
+    let stored = told(&legacy(1500 + 24 * 60));
+    let unlinked = events(1510, json!({ "account_linking": { "status": "unlinked" } }));
     assert_eq!(told_after(&stored, &unlinked), Some(Value::Null));
     // The message that it should have counted from arrives late.
-    let message = events(1790, json!({ "message": { "mid": "m" } }));
-    assert_eq!(told_after(&stored, &message), Some(json!("2025-11-22T15:50:00Z")));
+    let message = events(1490, json!({ "message": { "mid": "m" } }));
+    assert_eq!(told_after(&stored, &message), Some(json!("2025-11-22T10:50:00Z")));
     // A message after it makes it later, as ever.
-    let message = events(1900, json!({ "message": { "mid": "m" } }));
-    assert_eq!(told_after(&stored, &message), Some(json!("2025-11-22T17:40:00Z")));
+    let message = events(1560, json!({ "message": { "mid": "m" } }));
+    assert_eq!(told_after(&stored, &message), Some(json!("2025-11-22T12:00:00Z")));
     // Receipts say nothing of the person.
-    let read = events(1810, json!({ "read": { "watermark": 1 } }));
+    let read = events(1510, json!({ "read": { "watermark": 1 } }));
     let decided = decide(Some(&stored), &read, &[], &link_keys(), &settings(&[]));
     assert_eq!(decided.contact, None);
 }
 
 #[test]
 fn the_new_record_no_longer_holds_the_old_window() {
-    let stored = told(&legacy(1800 + 24 * 60));
-    let message = events(1790, json!({ "message": { "mid": "m" } }));
+    let stored = told(&legacy(1500 + 24 * 60));
+    let message = events(1490, json!({ "message": { "mid": "m" } }));
     let decided = decide(Some(&stored), &message, &[], &link_keys(), &settings(&[]));
     let contact = serde_json::to_value(decided.contact.unwrap()).unwrap();
     assert_eq!(contact.get("window_closes_at"), None);
-    assert_eq!(contact["opened_at"], json!(after(1790)));
+    assert_eq!(contact["opened_at"], json!(after(1490)));
 }
 
 #[test]
@@ -413,6 +413,27 @@ fn what_is_noted_without_a_decision_would_not_have_been_told() {
         assert!(!tells(until), "{mode} {minutes}");
         assert_eq!(tells(until + 1), mode == "alias", "{mode} {minutes}");
     }
+}
+
+/// Without the attribute nothing has to be told of further acts, so they are decided on once in a step.
+#[test]
+fn with_the_window_switched_off_acts_are_decided_on_once_in_a_step() {
+    let settings = settings(&[("WINDOW_ATTRIBUTE", "")]);
+    let mut stored = None::<Stored>;
+    let mut decided = Vec::new();
+    for minute in 0..150 {
+        let mut message = events(0, json!({ "message": { "mid": format!("m{minute}") } }));
+        message[0].at = after(minute);
+        let now = message[0].at.as_millisecond();
+        let quiet = stored.as_ref().and_then(|stored| stored.contact.quiet);
+        if quiet.is_some_and(|quiet| (quiet.from..=quiet.until).contains(&now)) {
+            continue;
+        }
+        decided.push(minute);
+        let plan = decide(stored.as_ref(), &message, &[], &link_keys(), &settings);
+        stored = Some(told(&plan.contact.unwrap()));
+    }
+    assert_eq!(decided, [0, 60, 120]);
 }
 
 #[test]
