@@ -51,7 +51,7 @@ async fn main() -> Result<(), Error> {
     let table = &std::env::var("CONTACTS_TABLE")?;
     run(service_fn(async |request: Request| {
         let status = handle(&request, key, dynamodb, table).await?;
-        Ok::<_, Error>(Response::builder().status(status).body("EVENT_RECEIVED")?)
+        Ok::<_, Error>(Response::builder().status(status).body("EVENT_RECEIVED".to_owned())?)
     }))
     .await
 }

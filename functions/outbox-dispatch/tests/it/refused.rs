@@ -41,7 +41,7 @@ async fn everybody(house: &House, people: usize) {
 
 #[tokio::test]
 async fn nothing_dies_and_few_requests_are_made() {
-    for (refusal, people) in refusals().into_iter().zip([300, 4, 2, 30, 40]) {
+    for (refusal, people) in refusals().into_iter().zip([120, 4, 2, 30, 40]) {
         let house = House::with(&[("RETRY_BASE_SECONDS", "1")]).await;
         everybody(&house, people).await;
         house.braze.begin_outage(refusal.clone());
