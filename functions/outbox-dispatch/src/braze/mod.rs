@@ -15,6 +15,7 @@ pub mod identify;
 pub(crate) mod rate_limit;
 mod refusal;
 mod refusals;
+mod taken;
 pub mod track;
 
 use std::fmt;
@@ -27,10 +28,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 
+use self::refusal::OBJECT_REJECTED;
 pub use self::refusal::{Array, ObjectError};
 use self::refusals::{Permit, Refusals};
+pub use self::taken::Taken;
 use shared::clock::Clock;
-use shared::json;
 use shared::secrets::{BrazeSecret, Secret};
 
 /// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
@@ -107,48 +109,6 @@ impl fmt::Debug for TrackBody {
     }
 }
 
-/// What a taken request answered.
-#[derive(Default)]
-pub struct Taken {
-    /// Objects that were not taken although the others were.
-    pub errors: Vec<ObjectError>,
-    /// Of a campaign: what to look for in Braze's logs.
-    pub dispatch_id: Option<String>,
-    message: String,
-}
-
-impl Taken {
-    /// Why the only object of a request was not taken, as a short code; `None` if it was.
-    #[must_use]
-    pub fn refusal(&self) -> Option<String> {
-        let rejected = Endpoint::Track.rejected();
-        self.errors.first().map(|error| error.reason(rejected))
-    }
-}
-
-impl Taken {
-    /// An answer that is not JSON, or not as documented, has no fields.
-    fn read(body: &[u8]) -> Self {
-        let body: Value = json::read(body).unwrap_or_default();
-        let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
-        Self {
-            errors: ObjectError::read_all(body.get("errors")),
-            dispatch_id: text("dispatch_id"),
-            message: text("message").unwrap_or_default(),
-        }
-    }
-}
-
-// The message may repeat what was sent, even the key.
-impl fmt::Debug for Taken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Taken")
-            .field("errors", &self.errors)
-            .field("dispatch_id", &self.dispatch_id)
-            .finish_non_exhaustive()
-    }
-}
-
 enum Key {
     Users,
     Trigger,
@@ -189,7 +149,7 @@ impl Endpoint {
     /// What an object's refusal is called.
     fn rejected(self) -> &'static str {
         match self {
-            Self::Track => "braze_object_rejected",
+            Self::Track => OBJECT_REJECTED,
             Self::Identify => "braze_identify_rejected",
         }
     }
@@ -324,7 +284,7 @@ impl Braze {
         let reason = || format!("braze_{}", status.as_u16());
         match status {
             status if status.is_success() => {
-                if taken.message != "success" {
+                if taken.message() != "success" {
                     // Seen with other words in the wild; the documented meaning of 2xx is "taken".
                     tracing::warn!(
                         http.status = status.as_u16(),
@@ -359,7 +319,7 @@ impl Braze {
             // Nothing of the REST API redirects: it is another host.
             status if status.is_redirection() => Err(BrazeError::Configuration { reason: reason() }),
             _ => Err(BrazeError::Rejected {
-                reason: known_reason(&taken.message).unwrap_or_else(reason),
+                reason: known_reason(taken.message()).unwrap_or_else(reason),
                 errors: taken.errors,
             }),
         }
@@ -390,7 +350,7 @@ fn network(error: &reqwest::Error) -> BrazeError {
 
 // Braze's answers to bad requests may quote the request, so only texts without data are passed on.
 fn known_reason(message: &str) -> Option<String> {
-    const KNOWN: [&str; 9] = [
+    const KNOWN: [&str; 10] = [
         "No Recipients",
         "Invalid Campaign ID",
         "Message Variant Unspecified",
@@ -400,6 +360,7 @@ fn known_reason(message: &str) -> Option<String> {
         "The max number of external_ids and aliases per request was exceeded",
         "The max number of ids per request was exceeded",
         "No message to send",
+        "canvas_id must be a string of the Canvas api identifier",
     ];
     KNOWN
         .iter()
@@ -491,21 +452,5 @@ mod tests {
         let taken = Taken::read(answer.to_string().as_bytes());
         let shown = format!("{body:?} {alias:?} {taken:?}");
         assert!(!shown.contains("user-7") && !shown.contains("7001"), "{shown}");
-    }
-
-    #[test]
-    fn what_json_allows_and_others_refuse_is_read() {
-        let body = "\u{FEFF}{\"dispatch_id\":\"d\",\"message\":\"\\ud83d\",\"n\":1e400,\"errors\":[{\"index\":\"2\"}]}";
-        let taken = Taken::read(body.as_bytes());
-        assert_eq!(taken.dispatch_id.as_deref(), Some("d"));
-        assert_eq!(taken.errors[0].index, Some(2));
-    }
-
-    #[test]
-    fn an_answer_of_another_shape_has_no_fields() {
-        for body in ["", "<html>", "7", "[]", r#"{"errors":null,"dispatch_id":7}"#] {
-            let taken = Taken::read(body.as_bytes());
-            assert!(taken.errors.is_empty() && taken.dispatch_id.is_none(), "{body}");
-        }
     }
 }
