@@ -1,22 +1,19 @@
 //! Braze's REST API, as far as we use it.
 //!
 //! * [`Braze`]: one request, one answer, one [`BrazeError`] that says what to do about it.
-//! * [`track`]: many users' objects in as few requests as Braze's limits allow, with each object's fate.
-//! * [`identify`]: the same for aliases that become known users.
-//! * [`bulk`]: what the two have in common.
+//! * [`bulk`]: many users' objects or aliases in as few requests as Braze's limits allow, with each one's fate.
 //! * [`refusals`]: whether a refusal is about the content or about the caller.
 //!
 //! The status codes are read as Braze's API error page describes them
 //! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
 
-mod bulk;
+pub mod bulk;
 mod gate;
-pub mod identify;
+mod objects;
 pub(crate) mod rate_limit;
 mod refusal;
 mod refusals;
 mod taken;
-pub mod track;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,12 +25,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 
+pub use self::objects::{Fate, Objects};
 use self::refusal::OBJECT_REJECTED;
 pub use self::refusal::{Array, ObjectError};
 use self::refusals::{Permit, Refusals};
 pub use self::taken::Taken;
 use shared::clock::Clock;
 use shared::secrets::{BrazeSecret, Secret};
+
+use crate::settle::Outcome;
 
 /// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
 /// 75 in all is right for both. (<https://www.braze.com/docs/api/api_limits>)
@@ -83,30 +83,6 @@ pub enum BrazeError {
     TooLarge,
     /// No request was begun: there was no time left for one.
     OutOfTime,
-}
-
-/// The body of `/users/track`.
-#[derive(Default, Serialize)]
-pub struct TrackBody {
-    /// User attributes objects.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub attributes: Vec<Value>,
-    /// Custom event objects.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub events: Vec<Value>,
-}
-
-// The objects say who somebody is.
-impl fmt::Debug for TrackBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { attributes, events } = self;
-        write!(
-            f,
-            "TrackBody({} attributes, {} events)",
-            attributes.len(),
-            events.len()
-        )
-    }
 }
 
 enum Key {
@@ -198,12 +174,13 @@ impl Braze {
         }
     }
 
-    /// `POST /users/track` with objects of one profile. [`track::send`] is for many.
-    pub async fn track(&self, body: &TrackBody) -> Result<Taken, BrazeError> {
+    /// `POST /users/track` with objects of one profile. [`bulk::track`] is for many.
+    pub async fn track(&self, objects: &Objects) -> Result<Taken, BrazeError> {
         let refusals = self.refusals(Endpoint::Track);
         let (Permit::Any | Permit::Probe(_)) = refusals.permit(self.now())?;
-        let mut objects = body.attributes.iter().chain(&body.events);
-        match self.post(Endpoint::Track.path(), &Key::Users, body).await {
+        let all: Vec<(Array, &Value)> = objects.iter().collect();
+        let mut objects = all.iter().map(|(_, object)| *object);
+        match self.ask(Endpoint::Track, &all).await {
             Ok(taken) => {
                 refusals.took(objects);
                 Ok(taken)
@@ -428,6 +405,24 @@ impl fmt::Display for BrazeError {
 
 impl std::error::Error for BrazeError {}
 
+/// What a failed call means for the items it was about.
+impl From<&BrazeError> for Outcome {
+    fn from(error: &BrazeError) -> Self {
+        match error {
+            BrazeError::Transient { reason, wait } => Self::Retry {
+                reason: reason.clone(),
+                wait: *wait,
+            },
+            BrazeError::Configuration { reason } => Self::Misconfigured {
+                reason: reason.clone(),
+                wait: None,
+            },
+            BrazeError::Rejected { .. } | BrazeError::TooLarge => Self::dead(error.to_string()),
+            BrazeError::OutOfTime => Self::Busy,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -437,9 +432,9 @@ mod tests {
 
     #[test]
     fn nothing_shows_a_person_or_a_key() {
-        let body = TrackBody {
-            attributes: vec![json!({"external_id": "user-7"})],
-            events: Vec::new(),
+        let objects = Objects {
+            attributes: vec![json!({"external_id": "user-7"})].into(),
+            ..Objects::default()
         };
         let alias = Identify {
             external_id: "user-7".to_owned().into(),
@@ -450,7 +445,7 @@ mod tests {
         };
         let answer = json!({"message": "Invalid API key: user-7", "errors": [{"type": "'user-7' is wrong"}]});
         let taken = Taken::read(answer.to_string().as_bytes());
-        let shown = format!("{body:?} {alias:?} {taken:?}");
+        let shown = format!("{objects:?} {alias:?} {taken:?}");
         assert!(!shown.contains("user-7") && !shown.contains("7001"), "{shown}");
     }
 }

@@ -1,15 +1,14 @@
 //! What Braze says of a request that it took.
 
-use std::fmt;
-
 use serde_json::Value;
 use shared::json;
 use shared::outbox::Reason;
+use shared::personal::Personal;
 
 use super::refusal::{OBJECT_REJECTED, ObjectError};
 
 /// What a taken request answered.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Taken {
     /// Objects that were not taken although the others were.
     pub errors: Vec<ObjectError>,
@@ -17,7 +16,8 @@ pub struct Taken {
     pub dispatch_id: Option<String>,
     /// Braze warns that the Canvas is paused or archived: then nothing comes of it.
     is_without_effect: bool,
-    message: String,
+    /// May repeat what was sent, even the key.
+    message: Personal<String>,
 }
 
 impl Taken {
@@ -29,7 +29,7 @@ impl Taken {
             errors: ObjectError::read_all(body.get("errors")),
             dispatch_id: text("dispatch_id"),
             is_without_effect: text("notice").is_some_and(|notice| notice.starts_with("The Canvas is ")),
-            message: text("message").unwrap_or_default(),
+            message: text("message").unwrap_or_default().into(),
         }
     }
 
@@ -45,16 +45,6 @@ impl Taken {
     /// What Braze calls it.
     pub(super) fn message(&self) -> &str {
         &self.message
-    }
-}
-
-// The message may repeat what was sent, even the key.
-impl fmt::Debug for Taken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Taken")
-            .field("errors", &self.errors)
-            .field("dispatch_id", &self.dispatch_id)
-            .finish_non_exhaustive()
     }
 }
 

@@ -188,17 +188,17 @@ impl Drain<'_> {
             });
             postponed.extend(behind.map(|(_, entry)| (None, entry.clone(), until)));
         }
-        let mut moved = Vec::new();
+        let mut put_off = Vec::new();
         for (turn, entry, until) in postponed {
             if let Some(turn) = turn.filter(|_| self.tools.settler.gives_up(&entry)) {
                 let outcome = Outcome::dead(Reason::ExternalSystemDownForTooLong);
                 self.note_messages(&[turn], &outcome, Duration::ZERO).await?;
             } else {
-                moved.push((entry.event_key, until));
+                put_off.push((entry.event_key, until));
             }
         }
         let (outbox, subject) = (&self.tools.outbox, self.subject());
-        let moves: Vec<_> = moved
+        let moves: Vec<_> = put_off
             .iter()
             .map(|(key, until)| outbox.postpone(subject, key, *until))
             .collect();
@@ -206,7 +206,7 @@ impl Drain<'_> {
             .buffer_unordered(POSTPONED_AT_ONCE)
             .try_collect::<()>()
             .await?;
-        for (key, _) in moved {
+        for (key, _) in put_off {
             self.became(&key, Outcome::Settled(Settled::Retried));
         }
         Ok(())
