@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::json;
 use testkit::braze::{self, FakeBraze};
-use testkit::external_system::{self, ExternalSystem};
+use testkit::external_system::{self, Behaviour, ExternalSystem};
 use testkit::graph::{self, FakeGraph};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -42,6 +42,18 @@ pub(crate) struct Args {
     /// Where the external system listens, at /messages. It echoes
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4300")]
     external_system_addr: SocketAddr,
+
+    /// A word, and how many seconds the external system takes for messages with it
+    #[arg(long, value_name = "WORD=SECONDS", value_parser = slow)]
+    slow: Option<(String, u64)>,
+}
+
+fn slow(text: &str) -> Result<(String, u64), String> {
+    let (word, seconds) = text.split_once('=').unwrap_or_default();
+    match seconds.parse() {
+        Ok(seconds) if !word.is_empty() => Ok((word.to_owned(), seconds)),
+        _ => Err("expects WORD=SECONDS".to_owned()),
+    }
 }
 
 pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
@@ -76,6 +88,10 @@ pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
         .address(args.external_system_addr)
         .drained(false);
     let external_system = ExternalSystem::start(options).await?;
+    if let Some((word, seconds)) = args.slow {
+        let echo = Box::new(Behaviour::Echo);
+        external_system.set_behaviour(Behaviour::SlowAt(word, Duration::from_secs(seconds), echo));
+    }
 
     let printing = async {
         let (mut requests, mut calls, mut handovers) = (0, 0, 0);

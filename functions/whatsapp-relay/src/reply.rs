@@ -9,9 +9,9 @@ use shared::webhook::access::admit;
 use shared::webhook::{Answer, ErrorCode, answer, standard};
 use shared::whatsapp::ConversationId;
 use shared::whatsapp::answer::{Answer as Said, parse_reply};
+use shared::whatsapp::decide::answer::{decide_answer, unsendable};
 use shared::whatsapp::duplicate::{DuplicateGuard, reply_guard};
 use shared::whatsapp::route::ReplyRules;
-use shared::whatsapp::settle::{decide_answer, unsendable};
 use shared::whatsapp::table::{By, Committed, Stored};
 
 use crate::{App, CONTENDED, access, store_unavailable};

@@ -97,7 +97,9 @@ impl fmt::Debug for Entry {
 pub struct UnreadablePayload;
 
 impl Entry {
-    pub(super) fn new(item: &OutboxItem, now: Timestamp) -> Self {
+    /// The item as it is stored if it is put at `now`.
+    #[must_use]
+    pub fn new(item: &OutboxItem, now: Timestamp) -> Self {
         let lane = item.kind.lane();
         // What the stream does not bring is the schedule's at once.
         let grace = if item.kind.is_quick() {

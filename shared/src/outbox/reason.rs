@@ -8,6 +8,8 @@ pub enum Reason {
     Blank,
     /// The feed's connection was cut off.
     CatalogFeedCutOff,
+    /// The Canvas that a reply goes by is paused or archived: Braze takes the request, and nothing comes of it.
+    CanvasNotLive,
     /// An id does not fit into the feed's URL.
     CatalogFeedNoUrl,
     /// The feed gives nothing new within an invocation, twice in a row.

@@ -1,20 +1,14 @@
-//! What an external system of kind `webhook` is asked, and what it may answer: at once, or later through
-//! `/whatsapp/reply`.
+//! What an external system of kind `webhook` may answer: at once, or later through `/whatsapp/reply`.
 
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::attributes::Reserved;
-use super::conversation::{Conversation, Mode, Role, Turn};
 use super::message::ConversationId;
 use super::split::TEXT_LIMIT;
 use crate::json;
-
-/// How many turns of what was said before are told along.
-pub const HISTORY_TURNS: usize = 30;
 
 /// The most replies that one answer may hold: what an answer plans is committed in one transaction, which
 /// DynamoDB ends at 100 items.
@@ -23,98 +17,6 @@ pub const MAX_REPLIES: usize = 20;
 /// The longest that the texts of one answer may be together, in bytes. Split, they have to fit into that
 /// transaction as well.
 pub const MAX_ANSWER_BYTES: usize = 64_000;
-
-/// What the external system is posted.
-#[derive(Serialize)]
-pub struct ExternalRequest<'a> {
-    conversation_id: &'a str,
-    mode: Mode,
-    user: Identity<'a>,
-    messages: Vec<Message<'a>>,
-    history: Vec<Said<'a>>,
-    window_closes_at: Timestamp,
-    reply_url: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Identity<'a> {
-    user_id: Option<&'a str>,
-    braze_id: Option<&'a str>,
-    phone_number: Option<&'a str>,
-    profile_name: Option<&'a str>,
-    language: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Message<'a> {
-    id: &'a str,
-    text: &'a str,
-    media_urls: &'a [String],
-    flow_response: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    product_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    catalog_id: Option<&'a str>,
-    received_at: Timestamp,
-}
-
-#[derive(Serialize)]
-struct Said<'a> {
-    role: Role,
-    text: &'a str,
-    at: Timestamp,
-}
-
-impl<'a> ExternalRequest<'a> {
-    /// The body for handing over `messages`. `history` is what was said before them; of it the last
-    /// [`HISTORY_TURNS`] are told. Both come in their order.
-    #[must_use]
-    pub fn new(
-        conversation: &'a Conversation,
-        messages: &'a [Turn],
-        history: &'a [Turn],
-        reply_url: Option<&'a str>,
-    ) -> Self {
-        let person = &conversation.person;
-        let message = |turn: &'a Turn| Message {
-            id: &turn.id,
-            text: &turn.content.text,
-            media_urls: &turn.content.media_urls,
-            flow_response: turn.content.flow_response.as_deref(),
-            product_id: turn.content.product_id.as_deref(),
-            catalog_id: turn.content.catalog_id.as_deref(),
-            received_at: turn.at,
-        };
-        let said = |turn: &'a Turn| Said {
-            role: turn.role,
-            text: &turn.content.text,
-            at: turn.at,
-        };
-        Self {
-            conversation_id: conversation.id.as_str(),
-            mode: conversation.mode,
-            user: Identity {
-                user_id: person.user_id.as_deref(),
-                braze_id: person.braze_id.as_deref(),
-                phone_number: person.phone_number.as_deref(),
-                profile_name: person.profile_name.as_deref(),
-                language: person.language.as_deref(),
-            },
-            messages: messages.iter().map(message).collect(),
-            history: latest(history).iter().map(said).collect(),
-            window_closes_at: conversation.window_closes_at,
-            reply_url,
-        }
-    }
-}
-
-/// The last [`HISTORY_TURNS`] of `history`.
-#[must_use]
-pub fn latest(history: &[Turn]) -> &[Turn] {
-    history
-        .get(history.len().saturating_sub(HISTORY_TURNS)..)
-        .unwrap_or_default()
-}
 
 /// What an external system answers.
 #[derive(Clone, Default, PartialEq)]
@@ -205,7 +107,7 @@ pub fn fault(field: impl Into<String>, problem: &'static str) -> AnswerError {
 
 /// What the external system's HTTP answer means.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub enum Answered {
     /// The answer.
     Now(Answer),
     /// The messages are taken; if there is an answer, it comes through `/whatsapp/reply`.
@@ -217,15 +119,15 @@ const ACKNOWLEDGING: [&str; 4] = ["message", "status", "ok", "success"];
 
 /// Reads the answer of kind `webhook` that came with a 2xx `status`. 202, 204, an empty body, a body that is no JSON
 /// and an object that only acknowledges mean that the answer comes later; anything else is the answer.
-pub fn outcome(status: u16, body: &[u8]) -> Result<Outcome, AnswerError> {
+pub fn parse_answer(status: u16, body: &[u8]) -> Result<Answered, AnswerError> {
     if matches!(status, 202 | 204) || body.trim_ascii().is_empty() {
-        return Ok(Outcome::Later);
+        return Ok(Answered::Later);
     }
     match json::read(body).ok() {
-        Some(Value::Object(object)) if !acknowledges(&object) => answer(&object).map(Outcome::Now),
+        Some(Value::Object(object)) if !acknowledges(&object) => answer(&object).map(Answered::Now),
         // `"ok"` and `true` say as much as `ok`.
         None | Some(Value::Object(_) | Value::String(_) | Value::Bool(true) | Value::Null) => {
-            Ok(Outcome::Later)
+            Ok(Answered::Later)
         }
         Some(_) => Err(fault("body", "must be a JSON object")),
     }
@@ -389,62 +291,21 @@ fn attributes(value: Option<&Value>) -> Result<Map<String, Value>, AnswerError> 
 mod tests {
     use super::*;
     use crate::config::Env;
-    use crate::whatsapp::tests::{assistant, conversation, turn};
 
-    fn parse_answer(body: &[u8]) -> Result<Answer, AnswerError> {
+    fn read(body: &[u8]) -> Result<Answer, AnswerError> {
         answer(&object(body)?)
-    }
-
-    #[test]
-    fn the_request_is_the_documented_one() {
-        let mut conversation = conversation();
-        conversation.person.language = Some("es".to_owned());
-        let mut message = turn("where is my \"order\"?");
-        message.content.media_urls = vec!["https://media/1".to_owned()];
-        let (messages, history) = ([message], [turn("hello"), assistant("Hi!")]);
-        let request = ExternalRequest::new(
-            &conversation,
-            &messages,
-            &history,
-            Some("https://us/whatsapp/reply"),
-        );
-        let expected = concat!(
-            r#"{"conversation_id":"user:42","mode":"bot","user":{"user_id":"42","braze_id":null,"#,
-            r#""phone_number":"+15551234567","profile_name":"Ana","language":"es"},"#,
-            r#""messages":[{"id":"id of where is my \"order\"?","text":"where is my \"order\"?","#,
-            r#""media_urls":["https://media/1"],"flow_response":null,"received_at":"2026-11-21T11:59:00Z"}],"#,
-            r#""history":[{"role":"user","text":"hello","at":"2026-11-21T11:59:00Z"},"#,
-            r#"{"role":"assistant","text":"Hi!","at":"2026-11-21T11:59:00Z"}],"#,
-            r#""window_closes_at":"2026-11-22T12:00:00Z","reply_url":"https://us/whatsapp/reply"}"#,
-        );
-        assert_eq!(serde_json::to_string(&request).unwrap(), expected);
-    }
-
-    #[test]
-    fn the_history_ends_with_the_latest_turns() {
-        let conversation = conversation();
-        let history: Vec<_> = (0..HISTORY_TURNS + 5)
-            .map(|number| turn(&number.to_string()))
-            .collect();
-        let request = serde_json::to_value(ExternalRequest::new(&conversation, &[], &history, None)).unwrap();
-        let told = request["history"].as_array().unwrap();
-        assert_eq!(told.len(), HISTORY_TURNS);
-        assert_eq!(told[0]["text"], "5");
     }
 
     #[test]
     fn an_answer_is_read() {
         let body = br#"{"replies":[{"text":" a\n"},{"text":"b","campaign":" orders "}],"handoff":true,
             "attributes":{"topic":"orders","n":1},"trace":"x"}"#;
-        let answer = parse_answer(body).unwrap();
+        let answer = read(body).unwrap();
         assert_eq!(answer.replies[0].text.as_deref(), Some(" a\n"));
         assert_eq!(answer.replies[1].campaign.as_deref(), Some("orders"));
         assert_eq!((answer.handoff, answer.attributes.len()), (Some(true), 2));
-        assert_eq!(parse_answer(br#"{"replies":[]}"#).unwrap(), Answer::default());
-        assert_eq!(
-            parse_answer(br#"{"handoff":false}"#).unwrap().handoff,
-            Some(false)
-        );
+        assert_eq!(read(br#"{"replies":[]}"#).unwrap(), Answer::default());
+        assert_eq!(read(br#"{"handoff":false}"#).unwrap().handoff, Some(false));
     }
 
     #[test]
@@ -452,7 +313,7 @@ mod tests {
         let answer = r#""replies":[{"text":"see you \ud83d"}],"unused \ude00":1e400,"#;
         let expected = Answer::of("see you \u{FFFD}");
         let body = format!("\u{FEFF}{{{answer}\"attributes\":{{\"n\":10000002479028556077430}}}}");
-        let read = parse_answer(body.as_bytes()).unwrap();
+        let read = read(body.as_bytes()).unwrap();
         assert_eq!(read.replies, expected.replies);
         assert_eq!(read.attributes["n"], "10000002479028556077430");
         let body = format!("\u{FEFF}{{{answer}\"conversation_id\":\"user:42\"}}");
@@ -516,11 +377,7 @@ mod tests {
                 "`attributes` must have names of 1 to 255 characters",
             ),
         ] {
-            assert_eq!(
-                parse_answer(body.as_bytes()).unwrap_err().to_string(),
-                expected,
-                "{body}"
-            );
+            assert_eq!(read(body.as_bytes()).unwrap_err().to_string(), expected, "{body}");
         }
     }
 
@@ -529,16 +386,13 @@ mod tests {
         let body =
             br#"{"replies":[{"text":""},{"text":null},{"text":" \n","properties":{"a":1}},{"text":"said"},
             {"text":" ","campaign":"menu","properties":{"rows":[1,2]}},{"canvas":"v"}]}"#;
-        let replies = parse_answer(body).unwrap().replies;
+        let replies = read(body).unwrap().replies;
         let texts: Vec<_> = replies.iter().map(|reply| reply.text.as_deref()).collect();
         assert_eq!(texts, [Some("said"), None, None]);
         assert_eq!(replies[1].campaign.as_deref(), Some("menu"));
         assert_eq!(replies[1].properties["rows"][1], 2);
         assert_eq!(replies[2].canvas.as_deref(), Some("v"));
-        assert_eq!(
-            parse_answer(br#"{"replies":[{"text":""}]}"#).unwrap(),
-            Answer::default()
-        );
+        assert_eq!(read(br#"{"replies":[{"text":""}]}"#).unwrap(), Answer::default());
     }
 
     #[test]
@@ -555,15 +409,19 @@ mod tests {
             (201, r#"{"message":"Workflow was started"}"#),
             (200, r#"{"status":"queued","ok":true,"success":true}"#),
         ] {
-            assert_eq!(outcome(status, body.as_bytes()), Ok(Outcome::Later), "{body}");
+            assert_eq!(
+                parse_answer(status, body.as_bytes()),
+                Ok(Answered::Later),
+                "{body}"
+            );
         }
         assert_eq!(
-            outcome(200, br#"{"replies":[{"text":"a"}]}"#),
-            Ok(Outcome::Now(Answer::of("a")))
+            parse_answer(200, br#"{"replies":[{"text":"a"}]}"#),
+            Ok(Answered::Now(Answer::of("a")))
         );
         assert_eq!(
-            outcome(200, br#"{"replies":[]}"#),
-            Ok(Outcome::Now(Answer::default()))
+            parse_answer(200, br#"{"replies":[]}"#),
+            Ok(Answered::Now(Answer::default()))
         );
         for body in [
             "{}",
@@ -572,14 +430,14 @@ mod tests {
             r#"{"reply":"hi"}"#,
             r#"{"message":"hi","reply":"hi"}"#,
         ] {
-            assert!(outcome(200, body.as_bytes()).is_err(), "{body}");
+            assert!(parse_answer(200, body.as_bytes()).is_err(), "{body}");
         }
     }
 
     #[test]
     fn what_is_not_for_an_answer_to_write_is_taken_out_by_name() {
         let body = br#"{"attributes":{"topic":"x","email":"a@b.c","messenger_id":"1","external_id":"2"}}"#;
-        let mut answer = parse_answer(body).unwrap();
+        let mut answer = read(body).unwrap();
         let reserved = Env::from_pairs(&[]).finish(Reserved::read).unwrap();
         assert_eq!(
             answer.take_reserved(&reserved),

@@ -1,4 +1,6 @@
-//! An inbound message becomes a plan: what to store, and what is still to leave.
+//! An inbound message becomes a plan: what to store, and what is still to leave. So does an [`answer`].
+
+pub mod answer;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};

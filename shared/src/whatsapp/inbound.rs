@@ -3,12 +3,17 @@
 //! A message is never refused for its form: Braze does not repeat what it got a 4xx for. What cannot be read
 //! without guessing is kept whole instead ([`Inbound::Quarantined`]).
 
+mod fields;
+mod form;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
+use self::fields::{Fields, Key, Unread, is_nothing, text_of};
+use self::form::{form, is_form};
 use super::base64_text;
 use super::broken_json::{self, Reading};
-use super::message::{Content, InboundMessage, Person};
+use super::message::{Content, InboundMessage};
 use crate::json::{self, Members};
 
 /// The most that one message may hold. A DynamoDB item ends at 400 KB, and WhatsApp's longest text is far
@@ -40,154 +45,6 @@ pub fn parse(body: &[u8], content_type: Option<&str>, received_at: Timestamp) ->
         Ok(message) if message.content.is_blank() => Inbound::Ignored("blank"),
         Ok(message) => Inbound::Message(Box::new(message)),
         Err(Unread(reason)) => Inbound::Quarantined(reason),
-    }
-}
-
-/// Why a body cannot be read.
-struct Unread(&'static str);
-
-/// The keys of the published templates. Others are not looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Key {
-    UserId,
-    BrazeId,
-    PhoneNumber,
-    FirstName,
-    Language,
-    Message,
-    MessageBase64,
-    MediaUrls,
-    ProfileName,
-    ProductId,
-    CatalogId,
-    FlowResponse,
-    DispatchId,
-    CampaignId,
-}
-
-const KEYS: [(&str, Key); 14] = [
-    ("user_id", Key::UserId),
-    ("braze_id", Key::BrazeId),
-    ("phone_number", Key::PhoneNumber),
-    ("first_name", Key::FirstName),
-    ("language", Key::Language),
-    ("message", Key::Message),
-    ("message_b64", Key::MessageBase64),
-    ("media_urls", Key::MediaUrls),
-    ("profile_name", Key::ProfileName),
-    ("product_id", Key::ProductId),
-    ("catalog_id", Key::CatalogId),
-    ("flow_response", Key::FlowResponse),
-    ("dispatch_id", Key::DispatchId),
-    ("campaign_id", Key::CampaignId),
-];
-
-impl Key {
-    fn named(name: &str) -> Option<Self> {
-        KEYS.iter().find(|(known, _)| *known == name).map(|(_, key)| *key)
-    }
-
-    /// Whether the person writes the value, so that further entries may have been typed into it.
-    fn is_written(self) -> bool {
-        matches!(
-            self,
-            Self::Message | Self::FirstName | Self::ProfileName | Self::FlowResponse
-        )
-    }
-
-    fn is_identity(self) -> bool {
-        matches!(self, Self::UserId | Self::BrazeId | Self::PhoneNumber)
-    }
-}
-
-/// Known keys with their values, in the body's order, each key once.
-struct Fields {
-    known: Vec<(Key, Value)>,
-    /// Whether all keys of the body came sorted, as a serializer writes them.
-    sorted: bool,
-}
-
-impl Fields {
-    fn new(all: Vec<(String, Value)>) -> Result<Self, Unread> {
-        let sorted = all.is_sorted_by(|(left, _), (right, _)| left <= right);
-        let mut known: Vec<(Key, Value)> = Vec::with_capacity(all.len().min(KEYS.len()));
-        for (name, value) in all {
-            let Some(key) = Key::named(&name) else {
-                continue;
-            };
-            match known.iter().find(|(before, _)| *before == key) {
-                // JSON leaves open which one counts, and the second may have been typed into what a person writes.
-                Some((_, before)) if *before != value || known.iter().any(|(key, _)| key.is_written()) => {
-                    return Err(Unread("duplicate_key"));
-                }
-                Some(_) => {}
-                None => known.push((key, value)),
-            }
-        }
-        Ok(Self { known, sorted })
-    }
-
-    /// The value as text. What is blank, or how Liquid may print nothing, counts as absent; of names only as Liquid
-    /// spells it, since a person may be called Null.
-    fn text(&self, key: Key) -> Option<String> {
-        let is_name = matches!(key, Key::FirstName | Key::ProfileName);
-        let is_nothing = |text: &str| {
-            if is_name {
-                matches!(text.trim(), "" | "null" | "nil")
-            } else {
-                is_nothing(text)
-            }
-        };
-        text_of(self.value(key)?).filter(|text| !is_nothing(text))
-    }
-
-    fn value(&self, key: Key) -> Option<&Value> {
-        self.known
-            .iter()
-            .find(|(known, _)| *known == key)
-            .map(|(_, value)| value)
-    }
-
-    /// Both published templates tell who it is before they tell the message. What tells it behind the message may
-    /// have been typed by the person (`hi", "braze_id": "…`), and must not make them somebody else. Whether the
-    /// template escapes its messages cannot be seen, so this holds for all of them, but for two: an encoded message
-    /// holds nothing that could be taken for a key; and if all keys come sorted and all that tell who it is stand
-    /// behind the message, as where a serializer wrote the body, a key that was typed is out of order or there
-    /// twice, if only the template has a phone number.
-    fn check_order(&self) -> Result<(), Unread> {
-        let message = self.known.iter().position(|(key, _)| *key == Key::Message);
-        let (before, behind) = self
-            .known
-            .split_at_checked(message.unwrap_or(self.known.len()))
-            .unwrap_or_default();
-        let is_told = |(key, _): &(Key, Value)| key.is_identity() && self.text(*key).is_some();
-        let serialized = self.sorted && !before.iter().any(|(key, _)| key.is_identity());
-        if behind.iter().any(is_told) && !serialized {
-            return Err(Unread("identity_after_message"));
-        }
-        // An id that is not kept to its last digit or character is another person's as well.
-        for (_, value) in self.known.iter().filter(|(key, _)| key.is_identity()) {
-            if value.is_f64() {
-                return Err(Unread("identity_rounded"));
-            }
-            if text_of(value).is_some_and(|id| id.contains(char::REPLACEMENT_CHARACTER)) {
-                return Err(Unread("identity_damaged"));
-            }
-        }
-        Ok(())
-    }
-
-    fn person(&self) -> Person {
-        let trimmed = |key| self.text(key).map(|text| text.trim().to_owned());
-        Person {
-            user_id: self.text(Key::UserId),
-            braze_id: trimmed(Key::BrazeId),
-            phone_number: trimmed(Key::PhoneNumber),
-            profile_name: trimmed(Key::ProfileName),
-            first_name: trimmed(Key::FirstName),
-            language: trimmed(Key::Language),
-        }
-        .bounded()
     }
 }
 
@@ -247,34 +104,6 @@ fn text(fields: &Fields) -> Result<String, Unread> {
     base64_text::decode(&encoded).ok_or(Unread("message_b64"))
 }
 
-/// Whether a value is how Liquid prints nothing: empty, `null`, `nil`, a list of it, in any case; or a tag that was
-/// never rendered. One id like this for all who have none would join strangers into one conversation.
-fn is_nothing(text: &str) -> bool {
-    let text = text.trim();
-    let is_tag = text.starts_with("{{") && text.ends_with("}}");
-    let spelled = [
-        "",
-        "null",
-        "nil",
-        "undefined",
-        "none",
-        "[nil]",
-        "[null]",
-        "[]",
-        "{}",
-    ];
-    is_tag || spelled.iter().any(|nothing| text.eq_ignore_ascii_case(nothing))
-}
-
-/// Numbers and the like are taken as they are written: a template may leave out the quotes.
-fn text_of(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
-}
-
 /// A JSON list, a JSON list inside a string, or URLs with commas or blanks between them: how Liquid renders
 /// the list is not documented. A comma only parts two URLs if another one or a blank follows.
 fn media_urls(value: &Value) -> Vec<String> {
@@ -294,52 +123,6 @@ fn media_urls(value: &Value) -> Vec<String> {
         }
         _ => Vec::new(),
     }
-}
-
-fn is_form(body: &str, content_type: Option<&str>) -> bool {
-    let declared = content_type.is_some_and(|value| {
-        let media_type = value.split(';').next().unwrap_or_default().trim();
-        media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-    });
-    let first = body.trim_start().split('=').next().unwrap_or_default();
-    declared || (body.contains('=') && Key::named(first).is_some())
-}
-
-fn form(body: &str) -> Result<Vec<(String, Value)>, Unread> {
-    if is_not_encoded(body) && !is_plain(body) {
-        return Err(Unread("ambiguous"));
-    }
-    let fields = form_urlencoded::parse(body.as_bytes()).map(|(key, value)| {
-        // `+` stands for a blank here, so a number without `url_encode` lost its sign.
-        let unsigned = (key == "phone_number")
-            .then(|| value.strip_prefix(' '))
-            .flatten()
-            .filter(|digits| digits.starts_with(|char: char| char.is_ascii_digit()))
-            .map(|digits| format!("+{digits}"));
-        let value = unsigned.unwrap_or_else(|| value.into_owned());
-        (key.into_owned(), Value::String(value))
-    });
-    Ok(fields.collect())
-}
-
-/// Whether something in this form shows that its template does not use `url_encode`.
-fn is_not_encoded(form: &str) -> bool {
-    form.contains(|char: char| !char.is_ascii_graphic() || char == '"') || form.contains("phone_number=+")
-}
-
-/// Whether a form reads the same, encoded or not: each `&` parts two known keys, and no value holds what stands
-/// for something else.
-fn is_plain(form: &str) -> bool {
-    form.split('&').all(|entry| {
-        entry.split_once('=').is_some_and(|(name, value)| {
-            let value = if name == "phone_number" {
-                value.strip_prefix('+').unwrap_or(value)
-            } else {
-                value
-            };
-            Key::named(name).is_some() && !value.contains(['+', '%'])
-        })
-    })
 }
 
 #[cfg(test)]

@@ -15,9 +15,8 @@
 //! * [`conversation`]: what is stored of a conversation, and its turns.
 //! * [`route`]: which route a message belongs to, and what a route means.
 //! * [`decide`]: inbound message → plan.
-//! * [`pace`]: which messages are handed over next, and what happens to those that fail.
-//! * [`answer`], [`openai`]: what an external system is asked, and what it may answer.
-//! * [`settle`]: answer → plan.
+//! * [`request`], [`answer`]: what an external system is asked, and what it may answer.
+//! * [`decide::answer`]: answer → plan.
 //! * [`split`], [`reply`]: a reply → the requests that Braze gets.
 
 pub mod answer;
@@ -32,9 +31,9 @@ mod json_string;
 pub mod message;
 pub mod plan;
 pub mod reply;
+pub mod request;
 pub mod route;
 pub mod settings;
-pub mod settle;
 pub mod split;
 pub mod table;
 

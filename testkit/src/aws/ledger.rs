@@ -113,7 +113,9 @@ impl Ledger {
     }
 
     pub(super) fn clear_faults(&self) -> usize {
-        let faults = std::mem::take(&mut self.state().faults);
+        let mut state = self.state();
+        state.hooks.clear();
+        let faults = std::mem::take(&mut state.faults);
         faults.values().map(VecDeque::len).sum()
     }
 

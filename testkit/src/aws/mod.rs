@@ -249,7 +249,7 @@ impl EmbeddedAws {
         self.ledger.fail_next(operation, times, fault);
     }
 
-    /// Forgets the faults that have not happened yet, and says how many those were.
+    /// Forgets the faults that have not happened yet, and says how many those were; and what was to happen before calls.
     pub fn clear_faults(&self) -> usize {
         self.ledger.clear_faults()
     }

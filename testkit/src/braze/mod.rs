@@ -1,6 +1,6 @@
 //! A fake Braze: its REST API in front of a model of a workspace.
 //!
-//! What it models is in the modules of the endpoints: [`track`], [`identify`], [`trigger`]. Common to all:
+//! What it models is in the modules of the endpoints: [`track`], [`identify`], [`trigger`], `canvas`. Common to all:
 //!
 //! - The key stands behind `Authorization: Bearer `. An unknown one is 401 (and Braze's message repeats the key, so
 //!   the message must never be logged), a known one without the endpoint's permission 403.
@@ -25,6 +25,7 @@
 
 mod attribute;
 mod campaign;
+mod canvas;
 pub mod faults;
 mod identifier;
 pub mod identify;
@@ -32,6 +33,7 @@ mod input;
 mod model;
 mod options;
 mod profile;
+mod recipient;
 #[cfg(test)]
 mod tests;
 pub mod track;
@@ -47,6 +49,8 @@ use serde_json::Value;
 
 use self::campaign::Campaigns;
 pub use self::campaign::{Campaign, SentMessage};
+use self::canvas::Canvases;
+pub use self::canvas::{Canvas, CanvasEntry};
 pub use self::faults::RateLimit;
 pub use self::input::{InputArray, Rejection};
 use self::model::{Model, Poison, Step};
@@ -74,6 +78,7 @@ impl FakeBraze {
         let shared = Arc::new(Shared::new(Model {
             profiles: Profiles::default(),
             campaigns: Campaigns::new(options.campaigns.clone()),
+            canvases: Canvases::default(),
             sent: Vec::new(),
             data_points: 0,
             script: Script::new(),
@@ -163,6 +168,11 @@ impl FakeBraze {
         self.shared.lock().campaigns.set(campaign);
     }
 
+    /// Adds or changes a Canvas. From the first one on, only added Canvases exist.
+    pub fn set_canvas(&self, canvas: Canvas) {
+        self.shared.lock().canvases.set(canvas);
+    }
+
     /// Makes the profile of a known user with these attributes, as if the brand had done so before.
     pub fn add_user(&self, external_id: &str, attributes: &Value) {
         let mut model = self.shared.lock();
@@ -217,6 +227,12 @@ impl FakeBraze {
     #[must_use]
     pub fn sent_messages(&self) -> Vec<SentMessage> {
         self.shared.lock().sent.clone()
+    }
+
+    /// Who entered a Canvas, in order.
+    #[must_use]
+    pub fn canvas_entries(&self) -> Vec<CanvasEntry> {
+        self.shared.lock().canvases.entries.clone()
     }
 
     /// What Braze would bill: every attribute, event and purchase that was accepted, changed or not.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::campaign::{Campaigns, SentMessage};
+use super::canvas::Canvases;
 use super::faults;
 use super::input::{InputArray, Rejection};
 use super::options::{Endpoint, Options, Request};
@@ -20,6 +21,7 @@ pub(super) struct Model {
     pub(super) options: Options,
     pub(super) profiles: Profiles,
     pub(super) campaigns: Campaigns,
+    pub(super) canvases: Canvases,
     pub(super) sent: Vec<SentMessage>,
     pub(super) data_points: usize,
     pub(super) script: Script<Endpoint, Step>,

@@ -19,10 +19,12 @@ pub enum Endpoint {
     Identify,
     /// `/campaigns/trigger/send`, permission `campaigns.trigger.send`
     TriggerSend,
+    /// `/canvas/trigger/send`, permission `canvas.trigger.send`
+    CanvasSend,
 }
 
 impl Endpoint {
-    pub(super) const ALL: [Self; 3] = [Self::Track, Self::Identify, Self::TriggerSend];
+    pub(super) const ALL: [Self; 4] = [Self::Track, Self::Identify, Self::TriggerSend, Self::CanvasSend];
 
     /// The path.
     #[must_use]
@@ -31,6 +33,7 @@ impl Endpoint {
             Self::Track => "/users/track",
             Self::Identify => "/users/identify",
             Self::TriggerSend => "/campaigns/trigger/send",
+            Self::CanvasSend => "/canvas/trigger/send",
         }
     }
 }
@@ -64,7 +67,7 @@ impl Options {
         }
     }
 
-    /// A second key that alone may send campaigns, and may do nothing else.
+    /// A second key that alone may trigger campaigns and Canvases, and may do nothing else.
     #[must_use]
     pub fn trigger_api_key(mut self, key: &str) -> Self {
         self.trigger_api_key = Some(key.into());

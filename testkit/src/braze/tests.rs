@@ -1,3 +1,5 @@
+mod canvas;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,10 +25,9 @@ async fn send(braze: &FakeBraze, path: &str, key: &str, body: &Value) -> reqwest
 
 /// Status and body of an answer.
 async fn post(braze: &FakeBraze, endpoint: Endpoint, body: Value) -> (u16, Value) {
-    let key = if endpoint == Endpoint::TriggerSend {
-        "trigger-key"
-    } else {
-        "key"
+    let key = match endpoint {
+        Endpoint::TriggerSend | Endpoint::CanvasSend => "trigger-key",
+        Endpoint::Track | Endpoint::Identify => "key",
     };
     let response = send(braze, endpoint.path(), key, &body).await.unwrap();
     (response.status().as_u16(), response.json().await.unwrap())

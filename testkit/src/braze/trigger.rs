@@ -10,18 +10,12 @@
 //!
 //! `broadcast` and `audience` are not modelled and refused: a relay never means everybody.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::campaign::{Campaign, SentMessage};
 use super::model::{Model, Outcome};
-use super::profile::Identifier;
-use super::{attribute, identifier};
+use super::recipient::{self, Recipient};
 use crate::fault::Answer;
-
-/// Most recipients in one request.
-pub const MAX_RECIPIENTS: usize = 50;
-/// Largest `trigger_properties`, in bytes of compact JSON. Documented as 50 KB; this is the smaller reading.
-pub const MAX_TRIGGER_PROPERTIES: usize = 50_000;
 
 /// Runs a request whose credentials and size are right.
 pub(super) fn process(model: &mut Model, body: &Value) -> Outcome {
@@ -35,40 +29,12 @@ pub(super) fn process(model: &mut Model, body: &Value) -> Outcome {
     else {
         return Outcome::refused(400, "Invalid Campaign ID");
     };
-    if body
-        .get("broadcast")
-        .is_some_and(|value| *value != Value::Bool(false))
-        || body.get("audience").is_some()
-    {
-        return Outcome::refused(400, "this fake does not model 'broadcast' and 'audience'");
-    }
-    let recipients = body
-        .get("recipients")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    if recipients.is_empty() {
-        return Outcome::refused(400, "No Recipients");
-    }
-    if recipients.len() > MAX_RECIPIENTS {
-        return Outcome::refused(
-            400,
-            "The max number of external_ids and aliases per request was exceeded",
-        );
-    }
-    let common = match trigger_properties(body) {
-        Ok(common) => common,
+    let recipients = match recipient::read_all(body, "trigger_properties", &model.options.text_attributes) {
+        Ok(recipients) => recipients,
         Err(message) => return Outcome::refused(400, &message),
     };
-    let mut checked = Vec::new();
-    for (index, recipient) in recipients.iter().enumerate() {
-        match Recipient::read(recipient, &common, &model.options.text_attributes) {
-            Ok(recipient) => checked.push(recipient),
-            Err(message) => return Outcome::refused(400, &format!("recipients[{index}]: {message}")),
-        }
-    }
     let dispatch_id = model.campaigns.dispatch_id();
-    send(model, &campaign, &dispatch_id, checked);
+    send(model, &campaign, &dispatch_id, recipients);
     Outcome::accepted(Answer::json(
         201,
         &json!({"dispatch_id": dispatch_id, "message": "success"}),
@@ -78,24 +44,15 @@ pub(super) fn process(model: &mut Model, body: &Value) -> Outcome {
 fn send(model: &mut Model, campaign: &Campaign, dispatch_id: &str, recipients: Vec<Recipient<'_>>) {
     let mut messages: Vec<(u64, SentMessage)> = Vec::new();
     for recipient in recipients {
-        let found = if recipient.creates {
-            model.profiles.find_or_create(&recipient.identifier)
-        } else {
-            model.profiles.find(&recipient.identifier)
-        };
-        let Some((id, profile)) = found.and_then(|id| Some((id, model.profiles.get_mut(id)?))) else {
+        let Some((id, braze_id)) = recipient.reach(model) else {
             continue;
         };
-        if let Some(attributes) = recipient.attributes {
-            attribute::apply(&mut profile.attributes, attributes);
-            model.data_points += attribute::data_points(attributes);
-        }
         let message = SentMessage {
             dispatch_id: dispatch_id.to_owned(),
             campaign_id: campaign.id.clone(),
             recipient: recipient.identifier,
-            braze_id: profile.braze_id.clone(),
-            trigger_properties: recipient.trigger_properties,
+            braze_id,
+            trigger_properties: recipient.properties,
         };
         messages.retain(|(other, _)| *other != id);
         messages.push((id, message));
@@ -106,59 +63,4 @@ fn send(model: &mut Model, campaign: &Campaign, dispatch_id: &str, recipients: V
             model.sent.push(message);
         }
     }
-}
-
-struct Recipient<'a> {
-    identifier: Identifier,
-    trigger_properties: Map<String, Value>,
-    attributes: Option<&'a Map<String, Value>>,
-    creates: bool,
-}
-
-impl<'a> Recipient<'a> {
-    fn read(value: &'a Value, common: &Map<String, Value>, text_only: &[String]) -> Result<Self, String> {
-        let members = value.as_object().ok_or("must be an object")?;
-        let identifier = identifier::of_recipient(members)?;
-        let attributes = match members.get("attributes") {
-            None => None,
-            Some(attributes) => Some(attributes.as_object().ok_or("'attributes' must be an object")?),
-        };
-        if let Some(attributes) = attributes {
-            attribute::check(attributes, text_only)?;
-        }
-        let creates = match members.get("send_to_existing_only") {
-            None | Some(Value::Bool(true)) => false,
-            Some(Value::Bool(false)) => true,
-            Some(_) => return Err("'send_to_existing_only' must be a boolean".to_owned()),
-        };
-        if members.contains_key("send_to_existing_only") && matches!(identifier, Identifier::Alias { .. }) {
-            return Err("'send_to_existing_only' cannot be used with 'user_alias'".to_owned());
-        }
-        if creates && attributes.is_none_or(Map::is_empty) {
-            return Err("'send_to_existing_only': false needs 'attributes'".to_owned());
-        }
-        let mut merged = common.clone();
-        merged.extend(trigger_properties(value)?);
-        Ok(Self {
-            identifier,
-            trigger_properties: merged,
-            attributes,
-            creates,
-        })
-    }
-}
-
-fn trigger_properties(of: &Value) -> Result<Map<String, Value>, String> {
-    let Some(value) = of.get("trigger_properties") else {
-        return Ok(Map::new());
-    };
-    let properties = value
-        .as_object()
-        .ok_or("'trigger_properties' must be an object")?;
-    if value.to_string().len() > MAX_TRIGGER_PROPERTIES {
-        return Err(format!(
-            "'trigger_properties' has more than {MAX_TRIGGER_PROPERTIES} bytes"
-        ));
-    }
-    Ok(properties.clone())
 }

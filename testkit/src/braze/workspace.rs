@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::input::Rejection;
 use super::model::{Model, Outcome, Step};
 use super::options::{Endpoint, Options, Request};
-use super::{faults, identify, track, trigger};
+use super::{canvas, faults, identify, track, trigger};
 use crate::fault::{Answer, Effect};
 use crate::server::Incoming;
 
@@ -79,6 +79,7 @@ impl Model {
             Endpoint::Track => track::process(self, body, rejections),
             Endpoint::Identify => identify::process(self, body),
             Endpoint::TriggerSend => trigger::process(self, body),
+            Endpoint::CanvasSend => canvas::process(self, body),
         }
     }
 
@@ -97,7 +98,7 @@ impl Model {
             });
         }
         let allowed = match (endpoint, trigger_api_key) {
-            (Endpoint::TriggerSend, Some(_)) => is_trigger_key,
+            (Endpoint::TriggerSend | Endpoint::CanvasSend, Some(_)) => is_trigger_key,
             _ => is(api_key),
         };
         (!allowed).then(|| Outcome::refused(403, "Access Denied"))

@@ -96,6 +96,8 @@ pub enum Behaviour {
     Fault(Fault),
     /// Goes wrong if something in the messages holds this, and else does the other.
     FailsAt(String, Fault, Box<Behaviour>),
+    /// Takes this time if something in the messages holds this, and does the other in any case.
+    SlowAt(String, Duration, Box<Behaviour>),
     /// Goes wrong if the body has more bytes than this, and else does the other.
     FailsAbove(usize, Fault, Box<Behaviour>),
 }
@@ -189,7 +191,12 @@ impl Behaviour {
             },
             Self::FailsAt(word, fault, _) if said.contains(&word) => Self::Fault(fault).deed(said, bytes),
             Self::FailsAbove(limit, fault, _) if bytes > limit => Self::Fault(fault).deed(said, bytes),
-            Self::FailsAt(_, _, then) | Self::FailsAbove(_, _, then) => then.deed(said, bytes),
+            Self::SlowAt(word, time, then) if said.contains(&word) => {
+                Self::Slow(time, then).deed(said, bytes)
+            }
+            Self::FailsAt(_, _, then) | Self::FailsAbove(_, _, then) | Self::SlowAt(_, _, then) => {
+                then.deed(said, bytes)
+            }
             Self::Slow(time, then) => match then.deed(said, bytes) {
                 Deed::Reply { after, reply } => Deed::Reply {
                     after: after + time,

@@ -13,6 +13,7 @@ mod objects;
 pub(crate) mod rate_limit;
 mod refusal;
 mod refusals;
+mod taken;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,12 +26,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use self::objects::{Fate, Objects};
+use self::refusal::OBJECT_REJECTED;
 pub use self::refusal::{Array, ObjectError};
 use self::refusals::{Permit, Refusals};
+pub use self::taken::Taken;
 use shared::clock::Clock;
-use shared::json;
 use shared::outbox::Reason;
-use shared::personal::Personal;
 use shared::secrets::{BrazeSecret, Secret};
 
 use crate::settle::Outcome;
@@ -85,37 +86,6 @@ pub enum BrazeError {
     OutOfTime,
 }
 
-/// What a taken request answered.
-#[derive(Debug, Default)]
-pub struct Taken {
-    /// Objects that were not taken although the others were.
-    pub errors: Vec<ObjectError>,
-    /// Of a campaign: what to look for in Braze's logs.
-    pub dispatch_id: Option<String>,
-    /// May repeat what was sent, even the key.
-    message: Personal<String>,
-}
-
-impl Taken {
-    /// Why the only object of a request was not taken, as a short code; `None` if it was.
-    #[must_use]
-    pub fn refusal(&self) -> Option<String> {
-        let rejected = Endpoint::Track.rejected();
-        self.errors.first().map(|error| error.reason(rejected))
-    }
-
-    /// An answer that is not JSON, or not as documented, has no fields.
-    fn read(body: &[u8]) -> Self {
-        let body: Value = json::read(body).unwrap_or_default();
-        let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
-        Self {
-            errors: ObjectError::read_all(body.get("errors")),
-            dispatch_id: text("dispatch_id"),
-            message: text("message").unwrap_or_default().into(),
-        }
-    }
-}
-
 enum Key {
     Users,
     Trigger,
@@ -156,7 +126,7 @@ impl Endpoint {
     /// What an object's refusal is called.
     fn rejected(self) -> &'static str {
         match self {
-            Self::Track => "braze_object_rejected",
+            Self::Track => OBJECT_REJECTED,
             Self::Identify => "braze_identify_rejected",
         }
     }
@@ -298,7 +268,7 @@ impl Braze {
         let reason = || format!("braze_{}", status.as_u16());
         match status {
             status if status.is_success() => {
-                if *taken.message != "success" {
+                if taken.message() != "success" {
                     // Seen with other words in the wild; the documented meaning of 2xx is "taken".
                     tracing::warn!(
                         http.status = status.as_u16(),
@@ -333,7 +303,7 @@ impl Braze {
             // Nothing of the REST API redirects: it is another host.
             status if status.is_redirection() => Err(BrazeError::Configuration { reason: reason() }),
             _ => Err(BrazeError::Rejected {
-                reason: known_reason(&taken.message).unwrap_or_else(reason),
+                reason: known_reason(taken.message()).unwrap_or_else(reason),
                 errors: taken.errors,
             }),
         }
@@ -364,7 +334,7 @@ fn network(error: &reqwest::Error) -> BrazeError {
 
 // Braze's answers to bad requests may quote the request, so only texts without data are passed on.
 fn known_reason(message: &str) -> Option<String> {
-    const KNOWN: [&str; 9] = [
+    const KNOWN: [&str; 10] = [
         "No Recipients",
         "Invalid Campaign ID",
         "Message Variant Unspecified",
@@ -374,6 +344,7 @@ fn known_reason(message: &str) -> Option<String> {
         "The max number of external_ids and aliases per request was exceeded",
         "The max number of ids per request was exceeded",
         "No message to send",
+        "canvas_id must be a string of the Canvas api identifier",
     ];
     KNOWN
         .iter()
@@ -486,21 +457,5 @@ mod tests {
         let taken = Taken::read(answer.to_string().as_bytes());
         let shown = format!("{objects:?} {alias:?} {taken:?}");
         assert!(!shown.contains("user-7") && !shown.contains("7001"), "{shown}");
-    }
-
-    #[test]
-    fn what_json_allows_and_others_refuse_is_read() {
-        let body = "\u{FEFF}{\"dispatch_id\":\"d\",\"message\":\"\\ud83d\",\"n\":1e400,\"errors\":[{\"index\":\"2\"}]}";
-        let taken = Taken::read(body.as_bytes());
-        assert_eq!(taken.dispatch_id.as_deref(), Some("d"));
-        assert_eq!(taken.errors[0].index, Some(2));
-    }
-
-    #[test]
-    fn an_answer_of_another_shape_has_no_fields() {
-        for body in ["", "<html>", "7", "[]", r#"{"errors":null,"dispatch_id":7}"#] {
-            let taken = Taken::read(body.as_bytes());
-            assert!(taken.errors.is_empty() && taken.dispatch_id.is_none(), "{body}");
-        }
     }
 }

@@ -27,6 +27,9 @@ const CODES: [&str; 16] = [
     "INVALID_ATTRIBUTE_EMAIL_SUBSCRIPTION_INFO",
 ];
 
+/// The code of an object that `/users/track` did not take for a reason of its own.
+pub(super) const OBJECT_REJECTED: &str = "braze_object_rejected";
+
 /// An array of a request to `/users/track`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Array {

@@ -6,13 +6,14 @@ use jiff::Timestamp;
 use shared::outbox::Reason;
 use shared::store::Rounds;
 use shared::telemetry;
-use shared::whatsapp::answer::{Answer, ExternalRequest, Outcome as Answered};
+use shared::whatsapp::answer::{Answer, Answered};
 use shared::whatsapp::conversation::{Mode, Role, Turn, TurnStatus};
+use shared::whatsapp::decide::answer::decide_answer;
 use shared::whatsapp::duplicate::handover_id;
 use shared::whatsapp::plan::Plan;
+use shared::whatsapp::request::ExternalRequest;
 use shared::whatsapp::route::ReplyRules;
 use shared::whatsapp::settings::ExternalSystemKind;
-use shared::whatsapp::settle::decide_answer;
 use shared::whatsapp::table::{By, Committed};
 
 use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
@@ -310,8 +311,9 @@ impl Drain<'_> {
                 Committed::Yes => {
                     self.stored.conversation = plan.conversation;
                     self.turns.extend(plan.turns);
-                    self.replies
-                        .extend(plan.outbox.into_iter().map(|item| Waiting::new(item.event_key)));
+                    let now = self.now();
+                    let replies = plan.outbox.iter().map(|item| Waiting::put(item, now));
+                    self.replies.extend(replies);
                     return Ok(true);
                 }
                 Committed::Stale => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use shared::outbox::Entry;
+use shared::outbox::{Entry, OutboxItem};
 use shared::store::{Claim, Lease, Released, Rounds, StoreError};
 use shared::telemetry;
 use shared::whatsapp::conversation::Turn;
@@ -60,15 +60,18 @@ pub(super) struct Waiting {
     pub(super) due: Option<Timestamp>,
     /// Not before this time, since it failed.
     pub(super) backs_off_until: Option<Timestamp>,
+    /// As it was put under this very lease: no other worker can have it.
+    pub(super) own: Option<Entry>,
 }
 
 impl Waiting {
-    /// A new one.
-    pub(super) fn new(event_key: String) -> Self {
+    /// One that was put at `now`, under this lease.
+    pub(super) fn put(item: &OutboxItem, now: Timestamp) -> Self {
         Self {
-            event_key,
+            event_key: item.event_key.clone(),
             due: None,
             backs_off_until: None,
+            own: Some(Entry::new(item, now)),
         }
     }
 }
@@ -79,6 +82,7 @@ impl From<&Entry> for Waiting {
             event_key: entry.event_key.clone(),
             due: entry.due(),
             backs_off_until: entry.due().filter(|_| entry.attempts > 0),
+            own: None,
         }
     }
 }
@@ -226,12 +230,22 @@ impl<'a> Drain<'a> {
         }
     }
 
-    /// Writes down at once what became of an item, whether we were given it or found it.
+    /// Writes down at once what became of an item, whether we were given it or found it. What else is done by then is
+    /// written in the same call.
     pub(super) async fn note(&mut self, entry: &Entry, outcome: Outcome) -> Result<Settled, Stop> {
         let moved = match outcome {
             Outcome::Done => {
+                let given = self.given.values();
+                let is_done = |given: &&Given| {
+                    given.outcome == Some(Outcome::Done) && given.entry.event_key != entry.event_key
+                };
+                let others = given.filter(is_done).map(|given| given.entry.clone());
+                let done: Vec<Entry> = std::iter::once(entry.clone()).chain(others).collect();
                 let outbox = &self.tools.outbox;
-                persist(move || outbox.done(std::slice::from_ref(entry))).await?;
+                persist(|| outbox.done(&done)).await?;
+                for other in done.iter().skip(1) {
+                    self.became(&other.event_key, Outcome::Settled(Settled::Done));
+                }
                 Settled::Done
             }
             outcome => self.tools.settler.settle(entry, outcome).await?,

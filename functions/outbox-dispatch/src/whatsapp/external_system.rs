@@ -18,7 +18,8 @@ use crate::braze::rate_limit;
 use shared::clock::Clock;
 use shared::secrets::{RelaySecret, Secret};
 use shared::webhook::standard;
-use shared::whatsapp::answer::{AnswerError, ExternalRequest, Outcome, outcome};
+use shared::whatsapp::answer::{AnswerError, Answered, parse_answer};
+use shared::whatsapp::request::ExternalRequest;
 
 /// Answers that are longer are not read to their end. 64,000 bytes of text fit, however they are escaped.
 const MAX_ANSWER_BODY: usize = 1024 * 1024;
@@ -108,7 +109,7 @@ impl ExternalSystemClient {
         system: ExternalSystem<'_>,
         webhook_id: &str,
         request: &ExternalRequest<'_>,
-    ) -> Result<Outcome, ExternalSystemError> {
+    ) -> Result<Answered, ExternalSystemError> {
         let prepared = Prepared {
             url: system.url.to_owned(),
             body: bytes(request)?,
@@ -121,7 +122,7 @@ impl ExternalSystemClient {
             let wait = wait(status, &received.headers, self.clock.now());
             return Err(failed(status, wait));
         }
-        outcome(status.as_u16(), &received.body).map_err(ExternalSystemError::Malformed)
+        parse_answer(status.as_u16(), &received.body).map_err(ExternalSystemError::Malformed)
     }
 
     /// Asks an external system of kind `openai`.

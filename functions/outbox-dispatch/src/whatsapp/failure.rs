@@ -5,11 +5,11 @@ use serde_json::Map;
 
 use shared::whatsapp::answer::{Answer, AnswerReply};
 use shared::whatsapp::conversation::{Conversation, Mode};
+use shared::whatsapp::decide::answer::{disclosure, sends};
 use shared::whatsapp::plan::Plan;
 use shared::whatsapp::reply::can_be_sent;
 use shared::whatsapp::route::ReplyRules;
 use shared::whatsapp::settings::{ExternalSystemKind, RelaySettings};
-use shared::whatsapp::settle::{disclosure, sends};
 
 /// After this many failures in a row the person gets the fallback text.
 const FAILURES_BEFORE_FALLBACK: u32 = 3;
@@ -87,7 +87,7 @@ pub(super) fn decide_failure(
 mod tests {
     use std::time::Duration;
 
-    use shared::whatsapp::settle::decide_answer;
+    use shared::whatsapp::decide::answer::decide_answer;
 
     use super::*;
     use crate::whatsapp::tests::{conversation, relay_settings, turn};

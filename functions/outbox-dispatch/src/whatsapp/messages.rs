@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use shared::outbox::{Entry, Kind, Reason, Status};
 use shared::store::StoreError;
 use shared::whatsapp::conversation::{Turn, TurnStatus};
-use shared::whatsapp::settle::MAX_HANDED_OVER;
+use shared::whatsapp::decide::answer::MAX_HANDED_OVER;
 
 use super::drain::{Drain, Stop, Tried, persist, signed};
 use super::pace::{Waiting, held_until};
@@ -15,6 +16,9 @@ use crate::settle::{Outcome, Settled};
 
 /// What the keys of the items begin with that wake us for a message.
 const MESSAGE: &str = "message#";
+
+/// Updates under way at once: thousands may wait.
+const POSTPONED_AT_ONCE: usize = 32;
 
 /// After this time a turn that cannot be read is looked at again.
 const UNREADABLE: Duration = Duration::from_hours(1);
@@ -184,15 +188,26 @@ impl Drain<'_> {
             });
             postponed.extend(behind.map(|(_, entry)| (None, entry.clone(), until)));
         }
+        let mut put_off = Vec::new();
         for (turn, entry, until) in postponed {
             if let Some(turn) = turn.filter(|_| self.tools.settler.gives_up(&entry)) {
                 let outcome = Outcome::dead(Reason::ExternalSystemDownForTooLong);
                 self.note_messages(&[turn], &outcome, Duration::ZERO).await?;
-                continue;
+            } else {
+                put_off.push((entry.event_key, until));
             }
-            let key = entry.event_key.as_str();
-            self.tools.outbox.postpone(self.subject(), key, until).await?;
-            self.became(key, Outcome::Settled(Settled::Retried));
+        }
+        let (outbox, subject) = (&self.tools.outbox, self.subject());
+        let moves: Vec<_> = put_off
+            .iter()
+            .map(|(key, until)| outbox.postpone(subject, key, *until))
+            .collect();
+        stream::iter(moves)
+            .buffer_unordered(POSTPONED_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        for (key, _) in put_off {
+            self.became(&key, Outcome::Settled(Settled::Retried));
         }
         Ok(())
     }

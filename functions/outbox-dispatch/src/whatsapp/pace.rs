@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use shared::whatsapp::conversation::{Turn, TurnStatus};
-use shared::whatsapp::settle::MAX_HANDED_OVER;
+use shared::whatsapp::decide::answer::MAX_HANDED_OVER;
 
 /// After this many failures a message goes alone.
 pub(super) const FAILURES_TOGETHER: u32 = 3;

@@ -13,7 +13,7 @@ use super::outgoing::{Send, decide_send, without_attributes};
 use crate::braze::{BrazeError, Objects};
 use crate::settle::{Outcome, Settled};
 
-/// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
+/// A reply that was found is ours for as long as Braze may take, and until the lease on its conversation has run out.
 const CLAIM: std::time::Duration = std::time::Duration::from_mins(1);
 
 impl Drain<'_> {
@@ -29,8 +29,12 @@ impl Drain<'_> {
             if !self.has_time_for(BRAZE_TIMEOUT) {
                 return Err(Stop::OutOfTime);
             }
-            let event_key = first.event_key.clone();
+            let (event_key, own) = (first.event_key.clone(), first.own.clone());
             self.hold(BRAZE_TIMEOUT).await?;
+            if let Some(entry) = own {
+                self.send(&entry).await?;
+                continue;
+            }
             match self.tools.outbox.claim(self.subject(), &event_key, CLAIM).await? {
                 Claim::Leased(entry, _) => self.send(&entry).await?,
                 // The worker that had it died over it. It may have been sent; its claim has to run out first.
@@ -124,7 +128,7 @@ impl Drain<'_> {
         tracing::error!(outbox.kind = ?entry.kind, outbox.subject = subject, reason, "an outbox item is dead");
         self.noted(&entry.event_key, Settled::Dead);
         self.replies.pop_front();
-        self.replies.push_front(Waiting::new(attributes.event_key));
+        self.replies.push_front(Waiting::put(&attributes, self.now()));
         Ok(())
     }
 
@@ -135,8 +139,9 @@ impl Drain<'_> {
         self.became(&entry.event_key, Outcome::Settled(Settled::Done));
         // Not all up to this one is settled: the pieces come behind it.
         self.replies.pop_front();
-        for piece in pieces.into_iter().rev() {
-            self.replies.push_front(Waiting::new(piece.event_key));
+        let now = self.now();
+        for piece in pieces.iter().rev() {
+            self.replies.push_front(Waiting::put(piece, now));
         }
         Ok(())
     }

@@ -6,22 +6,8 @@
     reason = "tests fail by panicking"
 )]
 
-mod faults;
 mod fbe;
-mod house;
-mod journey;
-mod load;
-mod moves;
-mod objects;
-mod refused;
-mod relay;
-mod relay_burst;
-mod relay_faults;
-mod relay_house;
-mod relay_kinds;
-mod relay_meanwhile;
-mod relay_pace;
-mod relay_replies;
-mod sends;
+mod messenger;
 mod unreadable;
 mod waiting;
+mod whatsapp;

@@ -6,7 +6,7 @@ use shared::outbox::Outbox;
 use shared::outbox::{Kind, Lane, OutboxItem};
 
 use super::fbe::house::{House as Business, SHOP};
-use super::house::House;
+use super::messenger::house::House;
 
 fn outbox(house: &House) -> Outbox {
     Outbox::new(

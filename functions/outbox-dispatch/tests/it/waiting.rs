@@ -7,8 +7,8 @@ use testkit::fault::{Answer, Fault};
 use testkit::graph::{self, Edge, GraphError};
 
 use super::fbe::house::House as Business;
-use super::house::House;
-use super::relay_house::RelayHouse;
+use super::messenger::house::House;
+use super::whatsapp::house::House as Conversation;
 
 /// Longer than `RETRY_FOR_HOURS`.
 const HOURS: usize = 48;
@@ -97,7 +97,7 @@ async fn a_missing_permission_may_take_days() {
 
 #[tokio::test]
 async fn a_reply_that_waits_for_a_key_ends_with_its_window() {
-    let house = RelayHouse::start().await;
+    let house = Conversation::start().await;
     house.knows("42");
     house.braze.begin_outage(faults::unauthorized());
     house.says("42", "hi").await;
@@ -120,9 +120,11 @@ async fn a_reply_that_waits_for_a_key_ends_with_its_window() {
 
 #[tokio::test]
 async fn a_message_waits_for_your_system_to_be_mended() {
-    let house = RelayHouse::with(&[("TEMPLATE_CAMPAIGN_ID", "template-campaign")]).await;
+    let house = Conversation::with(&[("TEMPLATE_CAMPAIGN_ID", "template-campaign")]).await;
     house.knows("42");
-    house.system.begin_outage(Fault::Answer(Answer::html(401, "")));
+    house
+        .external_system
+        .begin_outage(Fault::Answer(Answer::html(401, "")));
     house.says("42", "hi").await;
     for _ in 0..HOURS {
         house.tick().await;
@@ -132,7 +134,7 @@ async fn a_message_waits_for_your_system_to_be_mended() {
         (house.rows("pending").await.len(), house.rows("dead").await.len()),
         (1, 0)
     );
-    house.system.end_outage();
+    house.external_system.end_outage();
     house.drain().await;
     assert_eq!(house.got("42"), ["You said: hi"]);
 }

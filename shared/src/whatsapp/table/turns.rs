@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use crate::store::table::Table;
 use crate::store::{Item, StoreError, string};
 use crate::telemetry;
-use crate::whatsapp::answer::HISTORY_TURNS;
 use crate::whatsapp::conversation::{Turn, TurnStatus};
+use crate::whatsapp::decide::answer::MAX_HANDED_OVER;
 use crate::whatsapp::message::ConversationId;
-use crate::whatsapp::settle::MAX_HANDED_OVER;
+use crate::whatsapp::request::HISTORY_TURNS;
 
 /// Turns that are read at once: the history that is told along, and as many messages as are handed over.
 const PAGE: i32 = 50;

@@ -8,7 +8,8 @@ use shared::whatsapp::answer::{Answer, AnswerReply, fault};
 use shared::whatsapp::conversation::Turn;
 use shared::whatsapp::settings::RelaySettings;
 
-use super::completion::{self, About, Completion, Refused};
+use super::completion::{self, Completion};
+use super::refused::{About, Refused};
 use super::request::{ChatRequest, With};
 use super::tools::Tools;
 use crate::whatsapp::external_system::{ExternalSystemError, Received};

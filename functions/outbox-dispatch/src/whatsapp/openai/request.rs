@@ -6,9 +6,9 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use shared::whatsapp::answer::latest;
 use shared::whatsapp::conversation::{Role, Turn};
 use shared::whatsapp::message::Content;
+use shared::whatsapp::request::latest;
 
 /// The most that is told of what was said before, in bytes: some thousand tokens, which every model's context
 /// has room for beside the prompt and the messages.

@@ -59,8 +59,7 @@ impl Whole {
             self.message = Some(message.clone());
         }
         let Some(delta) = choice.get("delta") else { return };
-        self.content
-            .push_str(&super::completion::text_of(delta.get("content")));
+        self.content.push_str(&super::text::text_of(delta.get("content")));
         for call in delta
             .get("tool_calls")
             .and_then(Value::as_array)

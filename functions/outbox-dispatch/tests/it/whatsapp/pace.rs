@@ -6,12 +6,12 @@ use shared::outbox::Lane;
 use testkit::external_system::{Behaviour, Reply};
 use testkit::fault::{Answer, Fault};
 
-use super::relay_faults::tick_killed_before;
-use super::relay_house::RelayHouse;
+use super::faults::tick_killed_before;
+use super::house::House;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-async fn redrive_all(house: &RelayHouse) {
+async fn redrive_all(house: &House) {
     for dead in house.outbox().list_dead(Lane::Relay, 10).await.unwrap() {
         assert!(house.outbox().redrive(&dead).await.unwrap());
     }
@@ -20,7 +20,7 @@ async fn redrive_all(house: &RelayHouse) {
 #[tokio::test]
 async fn what_makes_it_stumble_holds_up_no_other_message() {
     for status in [500, 200] {
-        let house = RelayHouse::start().await;
+        let house = House::start().await;
         house.knows("42");
         let stumbles = match status {
             500 => Behaviour::failing_at("poison", 500),
@@ -30,7 +30,7 @@ async fn what_makes_it_stumble_holds_up_no_other_message() {
                 Box::new(Behaviour::Echo),
             ),
         };
-        house.system.set_behaviour(stumbles);
+        house.external_system.set_behaviour(stumbles);
         house.says("42", "poison").await;
         house.says("42", "hello").await;
         for _ in 0..4 {
@@ -51,9 +51,9 @@ async fn what_makes_it_stumble_holds_up_no_other_message() {
         house.tick().await;
         assert_eq!(house.got("42")[2..], ["You said: still there?"], "{status}");
         // Nor is it told as something that was said.
-        let told = house.system.handovers().last().unwrap().body["history"].to_string();
+        let told = house.external_system.handovers().last().unwrap().body["history"].to_string();
         assert!(!told.contains("poison") && told.contains("again"), "{told}");
-        house.system.set_behaviour(Behaviour::Echo);
+        house.external_system.set_behaviour(Behaviour::Echo);
         redrive_all(&house).await;
         house.tick().await;
         assert_eq!(house.got("42")[3..], ["You said: poison"], "{status}");
@@ -62,9 +62,9 @@ async fn what_makes_it_stumble_holds_up_no_other_message() {
 
 #[tokio::test]
 async fn an_answer_of_another_kind_is_asked_for_three_times() {
-    let house = RelayHouse::with(&[("FALLBACK_TEXT", "Sorry.")]).await;
+    let house = House::with(&[("FALLBACK_TEXT", "Sorry.")]).await;
     house.knows("42");
-    house.system.script_times(3, &Behaviour::malformed());
+    house.external_system.script_times(3, &Behaviour::malformed());
     house.says("42", "hi").await;
     for _ in 0..3 {
         house.tick().await;
@@ -82,9 +82,11 @@ async fn an_answer_of_another_kind_is_asked_for_three_times() {
 
 #[tokio::test]
 async fn a_burst_with_a_message_that_is_refused_loses_no_other() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
-    house.system.set_behaviour(Behaviour::failing_at("poison", 422));
+    house
+        .external_system
+        .set_behaviour(Behaviour::failing_at("poison", 422));
     for text in ["a", "poison", "b"] {
         house.says("42", text).await;
     }
@@ -93,7 +95,7 @@ async fn a_burst_with_a_message_that_is_refused_loses_no_other() {
     assert_eq!(house.rows("dead").await.len(), 1);
     assert_eq!(house.rows("pending").await, []);
     // Each alone, and what was found is given up as what was given.
-    let handed: Vec<Vec<String>> = house.system.handovers().iter().map(owned).collect();
+    let handed: Vec<Vec<String>> = house.external_system.handovers().iter().map(owned).collect();
     assert_eq!(handed[0], ["a", "poison", "b"]);
     assert_eq!(handed[1..].concat(), ["a", "poison", "b"]);
 }
@@ -108,9 +110,11 @@ async fn killed_anywhere_a_refused_message_costs_only_itself() {
         "GetItem",
     ] {
         for nth in 0.. {
-            let house = RelayHouse::start().await;
+            let house = House::start().await;
             house.knows("42");
-            house.system.set_behaviour(Behaviour::failing_at("poison", 422));
+            house
+                .external_system
+                .set_behaviour(Behaviour::failing_at("poison", 422));
             for text in ["a", "poison", "b"] {
                 house.says("42", text).await;
             }
@@ -144,9 +148,9 @@ fn owned(handover: &testkit::external_system::Handover) -> Vec<String> {
 
 #[tokio::test]
 async fn many_messages_of_one_person_wait_together_and_die_together() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
-    house.system.begin_outage(Fault::CutBeforeProcessing);
+    house.external_system.begin_outage(Fault::CutBeforeProcessing);
     for number in 0..25 {
         house.says("42", &format!("message {number}")).await;
     }
@@ -157,7 +161,7 @@ async fn many_messages_of_one_person_wait_together_and_die_together() {
         house.later(SignedDuration::from_secs(29));
     }
     // After some pauses that grow; two at a time once each goes alone. It was one each minute.
-    let asked = house.system.handover_count();
+    let asked = house.external_system.handover_count();
     assert!((3..=16).contains(&asked), "{asked} hand-overs in ten minutes");
     for _ in 0..38 {
         house.later(HOUR);
@@ -167,7 +171,7 @@ async fn many_messages_of_one_person_wait_together_and_die_together() {
         (house.rows("pending").await, house.rows("dead").await.len()),
         (vec![], 25)
     );
-    house.system.end_outage();
+    house.external_system.end_outage();
     house.says("42", "hello").await;
     house.tick().await;
     assert_eq!(house.got("42"), ["You said: hello"]);
@@ -175,9 +179,9 @@ async fn many_messages_of_one_person_wait_together_and_die_together() {
 
 #[tokio::test]
 async fn after_an_outage_all_are_answered_in_their_order() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
-    house.system.begin_outage(Fault::CutBeforeProcessing);
+    house.external_system.begin_outage(Fault::CutBeforeProcessing);
     for text in ["a", "b", "c"] {
         house.says("42", text).await;
     }
@@ -185,7 +189,7 @@ async fn after_an_outage_all_are_answered_in_their_order() {
         house.tick().await;
         house.later(HOUR);
     }
-    house.system.end_outage();
+    house.external_system.end_outage();
     house.says("42", "d").await;
     house.tick().await;
     assert_eq!(house.got("42"), ["You said: a", "You said: b\nc\nd"]);
@@ -194,11 +198,11 @@ async fn after_an_outage_all_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn a_new_message_keeps_to_the_wait_that_was_asked_for() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     let overloaded = Answer::json(503, &json!({})).header("retry-after", 600);
     house
-        .system
+        .external_system
         .script_times(4, &Behaviour::Fault(Fault::Answer(overloaded)));
     house.says("42", "a").await;
     for failures in 1..=4 {
@@ -208,7 +212,7 @@ async fn a_new_message_keeps_to_the_wait_that_was_asked_for() {
             house.tick().await;
             house.later(SignedDuration::from_secs(29));
         }
-        assert_eq!(house.system.handover_count(), failures);
+        assert_eq!(house.external_system.handover_count(), failures);
         house.later(SignedDuration::from_mins(3));
     }
     house.drain().await;
@@ -217,9 +221,9 @@ async fn a_new_message_keeps_to_the_wait_that_was_asked_for() {
 
 #[tokio::test]
 async fn a_message_that_is_handed_over_again_keeps_its_id_whatever_goes_with_it() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
-    house.system.script_times(2, &Behaviour::failing(500));
+    house.external_system.script_times(2, &Behaviour::failing(500));
     house.says("42", "a").await;
     house.tick().await;
     house.later(HOUR);
@@ -227,7 +231,7 @@ async fn a_message_that_is_handed_over_again_keeps_its_id_whatever_goes_with_it(
     house.says("42", "b").await;
     house.later(HOUR);
     house.tick().await;
-    let handed = house.system.handovers();
+    let handed = house.external_system.handovers();
     let ids: Vec<_> = handed.iter().map(|handed| handed.webhook_id.clone()).collect();
     assert_eq!((&ids[0], handed[1].repeated), (&ids[1], true));
     assert_eq!((ids[1] == ids[2], handed[2].repeated), (false, false));
@@ -238,13 +242,13 @@ async fn a_message_that_is_handed_over_again_keeps_its_id_whatever_goes_with_it(
 
 #[tokio::test]
 async fn a_refused_message_is_found_again_however_much_was_said_since() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
-    house.system.script(Behaviour::failing(422));
+    house.external_system.script(Behaviour::failing(422));
     house.says("42", "poison").await;
     house.tick().await;
     house
-        .system
+        .external_system
         .set_behaviour(Behaviour::Reply(Reply::text("one").and("two")));
     for number in 0..40 {
         house.says("42", &format!("message {number}")).await;
@@ -252,17 +256,20 @@ async fn a_refused_message_is_found_again_however_much_was_said_since() {
     }
     redrive_all(&house).await;
     house.tick().await;
-    assert_eq!(house.system.handovers().last().unwrap().texts(), ["poison"]);
+    assert_eq!(
+        house.external_system.handovers().last().unwrap().texts(),
+        ["poison"]
+    );
     assert_eq!(house.rows("dead").await, []);
 }
 
 #[tokio::test]
 async fn a_message_whose_turn_is_gone_is_dead_and_not_done() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     house.says("42", "hi").await;
     house.forgets_turns("user:42").await;
     house.tick().await;
     assert_eq!(house.rows("dead").await[0].1, "turn_expired");
-    assert_eq!(house.system.handover_count(), 0);
+    assert_eq!(house.external_system.handover_count(), 0);
 }

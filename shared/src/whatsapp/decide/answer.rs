@@ -3,15 +3,15 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::answer::{Answer, AnswerReply};
-use super::attributes::HUMAN_AGENT_ATTRIBUTE;
-use super::conversation::{Conversation, Mode, Role, Turn};
-use super::message::Content;
-use super::plan::Plan;
-use super::reply::{ReplyPayload, can_be_sent, event_key, profile_item};
-use super::route::ReplyRules;
-use super::split::{TEXT_LIMIT, split};
 use crate::outbox::OutboxItem;
+use crate::whatsapp::answer::{Answer, AnswerReply};
+use crate::whatsapp::attributes::HUMAN_AGENT_ATTRIBUTE;
+use crate::whatsapp::conversation::{Conversation, Mode, Role, Turn};
+use crate::whatsapp::message::Content;
+use crate::whatsapp::plan::Plan;
+use crate::whatsapp::reply::{ReplyPayload, can_be_sent, event_key, profile_item};
+use crate::whatsapp::route::ReplyRules;
+use crate::whatsapp::split::{TEXT_LIMIT, split};
 
 /// How many messages are handed over at once, the oldest first. With the replies to them they have to fit
 /// into one transaction.

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use testkit::braze::{Identifier, InputArray};
 use testkit::external_system::{Behaviour, Reply};
 
-use super::relay_house::{EXTERNAL_TOKEN, RelayHouse, TOKEN, relay_secret};
+use super::house::{EXTERNAL_TOKEN, House, TOKEN, relay_secret};
 
 #[tokio::test]
 async fn a_message_is_answered_in_two_round_trips_and_one_tick() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     let answer = house.says("42", "where is my \"order\"?\nIt is late.").await;
     assert_eq!(answer["status"], "accepted");
@@ -28,20 +28,20 @@ async fn a_message_is_answered_in_two_round_trips_and_one_tick() {
     let sent = &house.braze.sent_messages()[0];
     assert_eq!(sent.campaign_id, "reply-campaign");
     assert_eq!(sent.recipient, Identifier::ExternalId("42".into()));
-    let handed = &house.system.handovers()[0];
+    let handed = &house.external_system.handovers()[0];
     assert_eq!(handed.conversation_id(), "user:42");
     assert_eq!(handed.body["reply_url"], house.reply_url);
 }
 
 #[tokio::test]
 async fn the_history_is_told_along() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     house.says("42", "one").await;
     house.tick().await;
     house.says("42", "two").await;
     house.tick().await;
-    let history = house.system.handovers()[1].body["history"].clone();
+    let history = house.external_system.handovers()[1].body["history"].clone();
     let said: Vec<_> = history
         .as_array()
         .unwrap()
@@ -60,7 +60,7 @@ async fn the_history_is_told_along() {
 
 #[tokio::test]
 async fn the_same_message_is_taken_once() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     let status = |answer: (u16, Value)| {
         assert_eq!(answer.0, 202);
@@ -83,15 +83,15 @@ async fn the_same_message_is_taken_once() {
     house.knows("43");
     house.drain().await;
     assert_eq!(
-        house.system.texts("user:42"),
+        house.external_system.texts("user:42"),
         ["yes", "yes", "preview", "preview"]
     );
-    assert_eq!(house.system.texts("user:43"), ["yes"]);
+    assert_eq!(house.external_system.texts("user:43"), ["yes"]);
 }
 
 #[tokio::test]
 async fn only_a_token_opens_and_a_rotation_needs_no_redeploy() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     let body = r#"{"user_id":"42","phone_number":"+1555","message":"hi"}"#;
     for token in [None, Some(""), Some("wrong")] {
         let (status, answer) = house.inbound(body, token).await;
@@ -104,7 +104,7 @@ async fn only_a_token_opens_and_a_rotation_needs_no_redeploy() {
         "{asked} requests for a secret: strangers must not make us ask each time"
     );
     let rotated = relay_secret("new-token", Some(TOKEN));
-    house.aws.put_secret("relay", &rotated).await.unwrap();
+    house.write_secret("RelaySecret", &rotated).await.unwrap();
     house.later(SignedDuration::from_mins(2));
     assert_eq!(house.inbound(body, Some("new-token")).await.0, 202);
     assert_eq!(house.inbound(body, Some(TOKEN)).await.0, 202);
@@ -112,19 +112,16 @@ async fn only_a_token_opens_and_a_rotation_needs_no_redeploy() {
 
 #[tokio::test]
 async fn while_nobody_has_filled_in_the_token_it_is_a_503() {
-    let house = RelayHouse::start().await;
-    house
-        .aws
-        .put_secret("relay", &relay_secret("", None))
-        .await
-        .unwrap();
+    let house = House::start().await;
+    let empty = relay_secret("", None);
+    house.write_secret("RelaySecret", &empty).await.unwrap();
     assert_eq!(house.inbound("{}", Some("")).await.0, 503);
     assert_eq!(house.inbound("{}", Some("x")).await.0, 503);
 }
 
 #[tokio::test]
 async fn what_cannot_be_read_is_kept_and_never_refused() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     let status = async |body: &str| {
         let (status, answer) = house.inbound(body, Some(TOKEN)).await;
         assert_eq!(status, 202, "{body}");
@@ -154,13 +151,13 @@ async fn what_cannot_be_read_is_kept_and_never_refused() {
 
 #[tokio::test]
 async fn an_unknown_number_is_answered_by_its_alias() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     let alias = json!({"attributes": [{"_update_existing_only": false, "a": 1,
         "user_alias": {"alias_label": "phone", "alias_name": "+15550000001"}}]});
     let client = shared::clients::http::client(Duration::from_secs(5));
     let made = client
         .post(format!("{}/users/track", house.braze.url()))
-        .bearer_auth("key")
+        .bearer_auth(testkit::house::BRAZE_KEY)
         .json(&alias);
     assert!(made.send().await.unwrap().status().is_success());
     let body = r#"{"user_id":"","phone_number":"+15550000001","message":"hola"}"#;
@@ -179,14 +176,14 @@ async fn an_unknown_number_is_answered_by_its_alias() {
 
 #[tokio::test]
 async fn replies_keep_their_order_and_long_ones_are_split() {
-    let house = RelayHouse::with(&[(
+    let house = House::with(&[(
         "RELAY_ROUTES",
         r#"[{"name":"step-2","reply_campaign_id":"second-campaign"}]"#,
     )])
     .await;
     house.knows("42");
     let long = "A sentence of words. ".repeat(300);
-    house.system.script(Behaviour::Reply(
+    house.external_system.script(Behaviour::Reply(
         Reply::text("first")
             .and(&long)
             .and_through("last", "step-2")
@@ -206,18 +203,18 @@ async fn replies_keep_their_order_and_long_ones_are_split() {
 
 #[tokio::test]
 async fn a_human_takes_over_and_hands_back() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
-    house.system.script(Behaviour::Reply(
+    house.external_system.script(Behaviour::Reply(
         Reply::text("A colleague takes over.").handoff(true),
     ));
     house.says("42", "human please").await;
     house.tick().await;
     assert_eq!(house.attribute("42", "whatsapp_human_agent"), Some(json!(true)));
-    house.system.script(Behaviour::Reply(Reply::silent()));
+    house.external_system.script(Behaviour::Reply(Reply::silent()));
     house.says("42", "are you there?").await;
     house.tick().await;
-    assert_eq!(house.system.handovers()[1].mode(), "human");
+    assert_eq!(house.external_system.handovers()[1].mode(), "human");
     let back = json!({"conversation_id": "user:42", "replies": [{"text": "Solved!"}], "handoff": false});
     assert_eq!(house.answers_signed(&back, "msg_1").await.0, 202);
     house.tick().await;
@@ -227,10 +224,10 @@ async fn a_human_takes_over_and_hands_back() {
 
 #[tokio::test]
 async fn a_hand_off_ends_with_a_day_of_silence() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     house
-        .system
+        .external_system
         .script(Behaviour::Reply(Reply::silent().handoff(true)));
     house.says("42", "human please").await;
     house.tick().await;
@@ -239,18 +236,18 @@ async fn a_hand_off_ends_with_a_day_of_silence() {
     house.says("42", "hello again").await;
     house.tick().await;
     assert_eq!(house.attribute("42", "whatsapp_human_agent"), Some(json!(false)));
-    assert_eq!(house.system.handovers()[1].mode(), "bot");
+    assert_eq!(house.external_system.handovers()[1].mode(), "bot");
     assert_eq!(house.got("42"), ["You said: hello again"]);
 }
 
 #[tokio::test]
 async fn a_chatbot_of_kind_openai_answers_and_is_silent_for_a_human() {
-    let house = RelayHouse::with(&[("EXTERNAL_SYSTEM_KIND", "openai")]).await;
+    let house = House::with(&[("EXTERNAL_SYSTEM_KIND", "openai")]).await;
     house.knows("42");
     house.says("42", "hi").await;
     house.tick().await;
     assert_eq!(house.got("42"), ["You said: hi"]);
-    let request = &house.system.handovers()[0].body;
+    let request = &house.external_system.handovers()[0].body;
     assert_eq!(
         (&request["model"], &request["messages"][0]["role"]),
         (&json!("model"), &json!("system"))
@@ -259,25 +256,30 @@ async fn a_chatbot_of_kind_openai_answers_and_is_silent_for_a_human() {
     assert_eq!(house.answers_signed(&human, "msg_1").await.0, 202);
     house.says("42", "anybody?").await;
     house.tick().await;
-    assert_eq!((house.system.handover_count(), house.got("42").len()), (1, 1));
+    assert_eq!(
+        (house.external_system.handover_count(), house.got("42").len()),
+        (1, 1)
+    );
     assert_eq!(house.rows("pending").await, []);
 }
 
 #[tokio::test]
 async fn a_chatbot_whose_model_remembers_less_answers_all_the_same() {
-    let house = RelayHouse::with(&[("EXTERNAL_SYSTEM_KIND", "openai")]).await;
+    let house = House::with(&[("EXTERNAL_SYSTEM_KIND", "openai")]).await;
     house.knows("42");
     let long = "A sentence of words. ".repeat(100);
-    house.system.set_behaviour(Behaviour::text(&long));
+    house.external_system.set_behaviour(Behaviour::text(&long));
     for text in ["one", "two", "three"] {
         house.says("42", text).await;
         house.tick().await;
     }
-    house.system.set_behaviour(Behaviour::failing_above(3_000, 400));
+    house
+        .external_system
+        .set_behaviour(Behaviour::failing_above(3_000, 400));
     house.says("42", "four").await;
     house.tick().await;
     assert_eq!(house.got("42")[3..], ["You said: four"]);
-    assert_eq!(house.system.handover_count(), 5);
+    assert_eq!(house.external_system.handover_count(), 5);
     house.says("42", &long).await;
     house.tick().await;
     assert_eq!(house.got("42")[4..], [format!("You said: {long}").trim()]);
@@ -286,25 +288,27 @@ async fn a_chatbot_whose_model_remembers_less_answers_all_the_same() {
 
 #[tokio::test]
 async fn an_answer_that_comes_later_goes_through_the_real_route() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
-    house.system.script(Behaviour::later(Duration::from_millis(50)));
+    house
+        .external_system
+        .script(Behaviour::later(Duration::from_millis(50)));
     house.says("42", "hi").await;
     house.tick().await;
     assert_eq!(house.got("42"), Vec::<String>::new());
     let called = house
-        .system
+        .external_system
         .until(Duration::from_secs(10), |system| !system.callbacks().is_empty());
     assert!(called.await);
-    assert_eq!(house.system.callbacks()[0].status, Some(202));
+    assert_eq!(house.external_system.callbacks()[0].status, Some(202));
     house.tick().await;
     assert_eq!(house.got("42"), ["You said: hi"]);
-    assert_eq!(house.system.handover_count(), 1);
+    assert_eq!(house.external_system.handover_count(), 1);
 }
 
 #[tokio::test]
 async fn what_comes_to_the_reply_route_is_checked() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     let reply = json!({"conversation_id": "user:42", "replies": [{"text": "later"}]});
     let bearer = |token: &str| vec![("authorization", format!("Bearer {token}"))];
@@ -319,7 +323,7 @@ async fn what_comes_to_the_reply_route_is_checked() {
     house.tick().await;
 
     let mut headers = testkit::signer::standard_webhooks_headers(
-        super::relay_house::SIGNING_SECRET,
+        super::house::SIGNING_SECRET,
         "msg_1",
         house.clock.now(),
         b"{}",
@@ -388,9 +392,11 @@ async fn what_comes_to_the_reply_route_is_checked() {
 async fn after_24_hours_a_reply_goes_by_template_or_not_at_all() {
     for template in [None, Some("template-campaign")] {
         let settings: Vec<_> = template.iter().map(|id| ("TEMPLATE_CAMPAIGN_ID", *id)).collect();
-        let house = RelayHouse::with(&settings).await;
+        let house = House::with(&settings).await;
         house.knows("42");
-        house.system.script(Behaviour::text("It is\n  on its\tway."));
+        house
+            .external_system
+            .script(Behaviour::text("It is\n  on its\tway."));
         house.braze.begin_outage(testkit::braze::faults::unavailable(503));
         house.says("42", "hi").await;
         house.tick().await;
@@ -405,17 +411,17 @@ async fn after_24_hours_a_reply_goes_by_template_or_not_at_all() {
             assert_eq!(house.got("42"), Vec::<String>::new());
             assert_eq!(house.rows("dead").await[0].1, "window_closed");
         }
-        assert_eq!(house.system.handover_count(), 1);
+        assert_eq!(house.external_system.handover_count(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_long_reply_is_split_anew_for_a_template() {
-    let house = RelayHouse::with(&[("TEMPLATE_CAMPAIGN_ID", "template-campaign")]).await;
+    let house = House::with(&[("TEMPLATE_CAMPAIGN_ID", "template-campaign")]).await;
     house.knows("42");
     let long = "A sentence of words. ".repeat(120);
     house
-        .system
+        .external_system
         .script(Behaviour::Reply(Reply::text(&long).and("after")));
     house.braze.begin_outage(testkit::braze::faults::unavailable(503));
     house.says("42", "hi").await;
@@ -430,21 +436,21 @@ async fn a_long_reply_is_split_anew_for_a_template() {
 
 #[tokio::test]
 async fn routes_have_their_own_system_and_campaign() {
-    let house = RelayHouse::start().await;
-    let url = format!("{}/orders", house.system.url());
+    let house = House::start().await;
+    let url = format!("{}/orders", house.external_system.url());
     let routes = json!([{"name": "orders", "keywords": ["ORDER"], "match": "prefix", "external_system_url": url,
         "reply_campaign_id": "order-campaign", "attributes": {"topic": "orders"}}]);
     let routes = routes.to_string();
     // The URL of a fake is known once it runs, so the routes are those of a second house's settings.
-    let other = RelayHouse::with(&[("RELAY_ROUTES", &routes)]).await;
+    let other = House::with(&[("RELAY_ROUTES", &routes)]).await;
     other.knows("42");
     for text in ["hello", "Order 66", "and when?"] {
         other.says("42", text).await;
         other.tick().await;
     }
-    assert_eq!(other.system.texts("user:42"), ["hello"]);
-    assert_eq!(house.system.texts("user:42"), ["Order 66", "and when?"]);
-    assert!(house.system.handovers()[0].path.ends_with("/orders"));
+    assert_eq!(other.external_system.texts("user:42"), ["hello"]);
+    assert_eq!(house.external_system.texts("user:42"), ["Order 66", "and when?"]);
+    assert!(house.external_system.handovers()[0].path.ends_with("/orders"));
     let campaigns: Vec<_> = other
         .braze
         .sent_messages()
@@ -457,8 +463,8 @@ async fn routes_have_their_own_system_and_campaign() {
 
 #[tokio::test]
 async fn silence_is_an_answer() {
-    let house = RelayHouse::start().await;
-    house.system.script(Behaviour::Reply(Reply::silent()));
+    let house = House::start().await;
+    house.external_system.script(Behaviour::Reply(Reply::silent()));
     house.says("42", "thanks").await;
     house.tick().await;
     assert_eq!(house.rows("pending").await, []);

@@ -12,10 +12,15 @@ use testkit::external_system::{Behaviour, Reply};
 use testkit::fault::{Answer, Fault};
 use tokio::sync::Notify;
 
-use super::relay_house::{RelayHouse, TOKEN, body, inbound_request};
+use super::house::{House, TOKEN, body, inbound_request};
 
-/// Runs a tick that dies just before the `nth` call of `operation` is carried out. `false` if there is none.
-pub(crate) async fn tick_killed_before(house: &RelayHouse, operation: &str, nth: usize) -> bool {
+/// Runs `work`, which dies just before its `nth` call of `operation` is carried out. `None` if it does.
+pub(crate) async fn killed_before<T>(
+    house: &House,
+    operation: &str,
+    nth: usize,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     for _ in 0..nth {
         house.aws.before_next(operation, |_| Box::pin(async {}));
     }
@@ -28,9 +33,14 @@ pub(crate) async fn tick_killed_before(house: &RelayHouse, operation: &str, nth:
         })
     });
     tokio::select! {
-        _ = house.tick() => false,
-        () = reached.notified() => true,
+        done = work => Some(done),
+        () = reached.notified() => None,
     }
+}
+
+/// Runs a tick that dies just before the `nth` call of `operation` is carried out. `false` if there is none.
+pub(crate) async fn tick_killed_before(house: &House, operation: &str, nth: usize) -> bool {
+    killed_before(house, operation, nth, house.tick()).await.is_none()
 }
 
 #[tokio::test]
@@ -44,10 +54,10 @@ async fn killed_anywhere_no_message_stays_unanswered_and_none_is_answered_twice(
         "BatchGetItem",
     ] {
         for nth in 0.. {
-            let house = RelayHouse::start().await;
+            let house = House::start().await;
             house.knows("42");
             house
-                .system
+                .external_system
                 .script(Behaviour::Reply(Reply::text("one").and("two")));
             house.says("42", "a").await;
             house.says("42", "b").await;
@@ -55,15 +65,15 @@ async fn killed_anywhere_no_message_stays_unanswered_and_none_is_answered_twice(
                 break;
             }
             kills += 1;
-            if house.system.handover_count() == 0 {
+            if house.external_system.handover_count() == 0 {
                 house.drain().await;
             } else {
                 // If it is asked again, it gets the same messages, and says the same.
                 house
-                    .system
+                    .external_system
                     .script(Behaviour::Reply(Reply::text("one").and("two")));
                 house.drain().await;
-                house.system.clear_script();
+                house.external_system.clear_script();
             }
             let got = house.got("42");
             // Killed after Braze took a reply and before that was written down: the documented case.
@@ -75,7 +85,7 @@ async fn killed_anywhere_no_message_stays_unanswered_and_none_is_answered_twice(
                 got.len() == 2 || ambiguous && got.len() == 3,
                 "{operation} {nth}: {got:?}"
             );
-            let handed = house.system.handovers();
+            let handed = house.external_system.handovers();
             assert!(
                 handed.iter().all(|handed| handed.texts() == ["a", "b"]),
                 "{operation} {nth}"
@@ -100,7 +110,7 @@ async fn dynamodb_may_fail_at_every_kind_of_call() {
     ];
     for operation in ["UpdateItem", "Query", "TransactWriteItems", "BatchWriteItem"] {
         for fault in faults {
-            let house = RelayHouse::start().await;
+            let house = House::start().await;
             house.knows("42");
             house.says("42", "a").await;
             house.aws.fail_next(operation, 3, fault);
@@ -113,7 +123,7 @@ async fn dynamodb_may_fail_at_every_kind_of_call() {
             assert_eq!(house.got("42"), ["You said: a"], "{operation} {fault:?}");
             assert!(
                 house
-                    .system
+                    .external_system
                     .handovers()
                     .iter()
                     .skip(1)
@@ -130,7 +140,7 @@ async fn a_message_that_could_not_be_stored_is_a_503_and_its_retry_completes_it(
         AwsFault::Throttle,
         AwsFault::AnswerLost,
     ] {
-        let house = RelayHouse::start().await;
+        let house = House::start().await;
         house.knows("42");
         house.aws.fail_next("TransactWriteItems", 3, fault);
         let (status, _) = house.forwards("42", "hi", "d1").await;
@@ -142,16 +152,16 @@ async fn a_message_that_could_not_be_stored_is_a_503_and_its_retry_completes_it(
         assert_eq!(house.forwards("42", "hi", "d1").await.0, 202);
         house.drain().await;
         assert_eq!(house.got("42"), ["You said: hi"], "{fault:?}");
-        assert_eq!(house.system.handover_count(), 1);
+        assert_eq!(house.external_system.handover_count(), 1);
     }
 }
 
 #[tokio::test]
 async fn while_braze_throttles_for_two_minutes_nobody_is_asked_again_and_the_order_holds() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     house
-        .system
+        .external_system
         .script(Behaviour::Reply(Reply::text("one").and("two").and("three")));
     house
         .braze
@@ -163,16 +173,16 @@ async fn while_braze_throttles_for_two_minutes_nobody_is_asked_again_and_the_ord
         house.tick().await;
     }
     assert_eq!(house.braze.request_count(), 1, "Braze's own wait is kept to");
-    assert_eq!(house.system.texts("user:42"), ["a", "b"]);
+    assert_eq!(house.external_system.texts("user:42"), ["a", "b"]);
     house.braze.end_outage();
     house.drain().await;
     assert_eq!(house.got("42"), ["one", "two", "three", "You said: b"]);
-    assert_eq!(house.system.handover_count(), 2);
+    assert_eq!(house.external_system.handover_count(), 2);
 }
 
 #[tokio::test]
 async fn a_later_reply_does_not_overtake_one_that_is_tried_again() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     for fault in [
         faults::unavailable(503),
@@ -185,7 +195,7 @@ async fn a_later_reply_does_not_overtake_one_that_is_tried_again() {
     for round in 0..4 {
         let (first, second) = (format!("{round} first"), format!("{round} second"));
         house
-            .system
+            .external_system
             .script(Behaviour::Reply(Reply::text(&first).and(&second)));
         house.says("42", &format!("message {round}")).await;
         house.tick().await;
@@ -199,10 +209,10 @@ async fn a_later_reply_does_not_overtake_one_that_is_tried_again() {
 
 #[tokio::test]
 async fn a_send_whose_answer_is_lost_may_come_twice_but_never_not_at_all() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     house
-        .system
+        .external_system
         .script(Behaviour::Reply(Reply::text("one").and("two")));
     house
         .braze
@@ -210,15 +220,15 @@ async fn a_send_whose_answer_is_lost_may_come_twice_but_never_not_at_all() {
     house.says("42", "a").await;
     house.drain().await;
     assert_eq!(house.got("42"), ["one", "one", "two"]);
-    assert_eq!(house.system.handover_count(), 1);
+    assert_eq!(house.external_system.handover_count(), 1);
 }
 
 #[tokio::test]
 async fn what_braze_refuses_is_dead_and_the_next_goes_on() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     house
-        .system
+        .external_system
         .script(Behaviour::Reply(Reply::text("one").and("two")));
     house.braze.script(
         Endpoint::TriggerSend,
@@ -246,7 +256,7 @@ async fn what_braze_refuses_is_dead_and_the_next_goes_on() {
 
 #[tokio::test]
 async fn a_campaign_that_the_settings_misspell_is_waited_for() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
     house.braze.set_campaign(Campaign::live("another"));
     house.says("42", "a").await;
@@ -260,10 +270,10 @@ async fn a_campaign_that_the_settings_misspell_is_waited_for() {
 
 #[tokio::test]
 async fn the_fallback_text_is_said_once_and_the_answer_still_comes() {
-    let house = RelayHouse::with(&[("FALLBACK_TEXT", "One moment, please.")]).await;
+    let house = House::with(&[("FALLBACK_TEXT", "One moment, please.")]).await;
     house.knows("42");
     house
-        .system
+        .external_system
         .begin_outage(Fault::Answer(Answer::json(503, &json!({}))));
     house.says("42", "a").await;
     for failures in 1..6 {
@@ -275,7 +285,7 @@ async fn the_fallback_text_is_said_once_and_the_answer_still_comes() {
         );
         house.later(SignedDuration::from_hours(1));
     }
-    house.system.end_outage();
+    house.external_system.end_outage();
     house.drain().await;
     assert_eq!(house.got("42"), ["One moment, please.", "You said: a"]);
 }
@@ -304,9 +314,9 @@ async fn failures_are_sorted_by_what_helps() {
             "external_system_timeout",
         ),
     ] {
-        let house = RelayHouse::start().await;
+        let house = House::start().await;
         house.knows("42");
-        house.system.script(behaviour);
+        house.external_system.script(behaviour);
         house.says("42", "a secret").await;
         house.tick().await;
         let pending = house.rows("pending").await;
@@ -314,7 +324,11 @@ async fn failures_are_sorted_by_what_helps() {
         if reason.ends_with("429") {
             house.later(SignedDuration::from_mins(8));
             house.tick().await;
-            assert_eq!(house.system.handover_count(), 1, "not before the 600 s are over");
+            assert_eq!(
+                house.external_system.handover_count(),
+                1,
+                "not before the 600 s are over"
+            );
         }
         house.drain().await;
         assert_eq!(house.got("42"), ["You said: a secret"], "{reason}");
@@ -323,16 +337,16 @@ async fn failures_are_sorted_by_what_helps() {
 
 #[tokio::test]
 async fn a_message_that_is_refused_costs_only_itself() {
-    let house = RelayHouse::with(&[("FALLBACK_TEXT", "Sorry.")]).await;
+    let house = House::with(&[("FALLBACK_TEXT", "Sorry.")]).await;
     house.knows("42");
-    house.system.script(Behaviour::failing(422));
+    house.external_system.script(Behaviour::failing(422));
     house.says("42", "poison").await;
     house.tick().await;
     assert_eq!(house.rows("dead").await[0].1, "external_system_422");
     assert_eq!(house.got("42"), ["Sorry."]);
     house.says("42", "hello").await;
     house.tick().await;
-    assert_eq!(house.system.handovers()[1].texts(), ["hello"]);
+    assert_eq!(house.external_system.handovers()[1].texts(), ["hello"]);
     let dead = house
         .outbox()
         .list_dead(shared::outbox::Lane::Relay, 10)
@@ -340,16 +354,16 @@ async fn a_message_that_is_refused_costs_only_itself() {
         .unwrap();
     assert!(house.outbox().redrive(&dead[0]).await.unwrap());
     house.tick().await;
-    assert_eq!(house.system.handovers()[2].texts(), ["poison"]);
+    assert_eq!(house.external_system.handovers()[2].texts(), ["poison"]);
     assert_eq!(house.got("42"), ["Sorry.", "You said: hello", "You said: poison"]);
     assert_eq!(house.rows("dead").await, []);
 }
 
 #[tokio::test]
 async fn several_dispatchers_at_once_ask_and_answer_once() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house
-        .system
+        .external_system
         .set_behaviour(Behaviour::slow(Duration::from_millis(100)));
     let users: Vec<String> = (0..10).map(|number| format!("user-{number}")).collect();
     for user in &users {
@@ -363,17 +377,17 @@ async fn several_dispatchers_at_once_ask_and_answer_once() {
     }
     house.drain().await;
     assert!(users.iter().all(|user| house.got(user) == ["You said: hi"]));
-    assert_eq!(house.system.handover_count(), 10);
-    assert!(house.system.overlapping().is_empty());
+    assert_eq!(house.external_system.handover_count(), 10);
+    assert!(house.external_system.overlapping().is_empty());
 }
 
 #[tokio::test]
 async fn a_message_that_comes_while_the_conversation_is_let_go_is_not_forgotten() {
-    // The fourth update of such a tick is the release, after the lease, the note of what is asked, and the claim of the reply.
-    let house = RelayHouse::start().await;
+    // The third update of such a tick is the release, after the lease and the note of what is asked.
+    let house = House::start().await;
     house.knows("42");
     house.says("42", "first").await;
-    for _ in 0..3 {
+    for _ in 0..2 {
         house.aws.before_next("UpdateItem", |_| Box::pin(async {}));
     }
     let relay = house.relay.clone();
@@ -396,9 +410,9 @@ async fn a_message_that_comes_while_the_conversation_is_let_go_is_not_forgotten(
 
 #[tokio::test]
 async fn after_36_hours_a_message_is_given_up() {
-    let house = RelayHouse::start().await;
+    let house = House::start().await;
     house.knows("42");
-    house.system.begin_outage(Fault::CutBeforeProcessing);
+    house.external_system.begin_outage(Fault::CutBeforeProcessing);
     house.says("42", "a").await;
     for _ in 0..38 {
         house.tick().await;
@@ -408,7 +422,7 @@ async fn after_36_hours_a_message_is_given_up() {
         (house.rows("pending").await.len(), house.rows("dead").await.len()),
         (0, 1)
     );
-    house.system.end_outage();
+    house.external_system.end_outage();
     house.says("42", "b").await;
     house.drain().await;
     assert_eq!(house.got("42"), ["You said: b"]);
