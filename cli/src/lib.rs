@@ -13,14 +13,17 @@ mod commands;
 pub mod fakes;
 pub mod function_events;
 mod functions;
+mod hidden;
 pub mod inspect;
 mod meta;
 mod output;
 pub mod payloads;
+mod probe;
 mod scenes;
 pub mod secrets;
 pub mod stack;
 mod story;
+mod target;
 
 use std::process::ExitCode;
 

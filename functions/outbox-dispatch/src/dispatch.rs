@@ -12,6 +12,7 @@ use shared::telemetry;
 
 use crate::effect::{Group, Work};
 use crate::fbe::FbeWorker;
+use crate::health::HealthWorker;
 use crate::messenger::sync::ContactWorker;
 use crate::settle::{Outcome, Settled, Settler};
 use crate::whatsapp::RelayWorker;
@@ -31,6 +32,7 @@ pub(crate) enum Workers {
     Sync {
         messenger: Box<ContactWorker>,
         fbe: Box<FbeWorker>,
+        health: Box<HealthWorker>,
     },
     Relay(Box<RelayWorker>),
 }
@@ -100,7 +102,11 @@ impl Dispatcher {
         report.add(self.settle(work.unreadable).await);
         match &self.workers {
             // Each is settled at once: a slow worker must not hold back what another has finished.
-            Workers::Sync { messenger, fbe } => {
+            Workers::Sync {
+                messenger,
+                fbe,
+                health,
+            } => {
                 let messenger = async {
                     self.settle(Box::pin(messenger.work(Group::all_of(work.messenger), until)).await)
                         .await
@@ -109,9 +115,11 @@ impl Dispatcher {
                     self.settle(Box::pin(fbe.work(Group::all_of(work.fbe), until)).await)
                         .await
                 };
-                let (messenger, fbe) = futures_util::join!(messenger, fbe);
+                let health = async { self.settle(Box::pin(health.work(work.health)).await).await };
+                let (messenger, fbe, health) = futures_util::join!(messenger, fbe, health);
                 report.add(messenger);
                 report.add(fbe);
+                report.add(health);
             }
             Workers::Relay(relay) => {
                 let outcomes = Box::pin(relay.work(Group::all_of(work.whatsapp), until)).await;

@@ -23,6 +23,8 @@ pub(crate) struct Group<Effect> {
 pub(crate) struct Work {
     pub(crate) messenger: Vec<Task<MessengerEffect>>,
     pub(crate) fbe: Vec<Task<FbeEffect>>,
+    /// A look at the app and its pages needs no particulars.
+    pub(crate) health: Vec<Task<()>>,
     /// An item of a conversation only wakes: what is to be done stands in the conversation.
     pub(crate) whatsapp: Vec<Task<()>>,
     /// What became at once of items that no worker can be given.
@@ -32,6 +34,7 @@ pub(crate) struct Work {
 enum Effect {
     Messenger(MessengerEffect),
     Fbe(FbeEffect),
+    Health,
     WhatsApp,
 }
 
@@ -45,6 +48,7 @@ impl Effect {
             Kind::FbeReconcile => Self::Fbe(FbeEffect::Reconcile),
             Kind::FbeNotify => Self::Fbe(FbeEffect::Notify(entry.payload()?)),
             Kind::FbeCatalogPush => Self::Fbe(FbeEffect::PushCatalog(entry.payload()?)),
+            Kind::HealthCheck => Self::Health,
             Kind::RelayMessage | Kind::RelayReply => Self::WhatsApp,
         })
     }
@@ -56,6 +60,7 @@ impl Work {
         match Effect::read(&entry) {
             Ok(Effect::Messenger(effect)) => self.messenger.push(Task { entry, effect }),
             Ok(Effect::Fbe(effect)) => self.fbe.push(Task { entry, effect }),
+            Ok(Effect::Health) => self.health.push(Task { entry, effect: () }),
             Ok(Effect::WhatsApp) => self.whatsapp.push(Task { entry, effect: () }),
             Err(error) => self.unreadable.push((entry, error.into())),
         }

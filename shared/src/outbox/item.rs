@@ -44,6 +44,8 @@ pub enum Kind {
     FbeNotify,
     /// Push the catalog. Subject: the business.
     FbeCatalogPush,
+    /// Look whether the app's pages are subscribed and their tokens work. One subject for all.
+    HealthCheck,
     /// Hand messages to the external system. Subject: the conversation.
     RelayMessage,
     /// Send one reply through Braze. Subject: the conversation.
@@ -60,7 +62,8 @@ impl Kind {
             | Self::FbeExchangeToken
             | Self::FbeReconcile
             | Self::FbeNotify
-            | Self::FbeCatalogPush => Lane::Sync,
+            | Self::FbeCatalogPush
+            | Self::HealthCheck => Lane::Sync,
             Self::RelayMessage | Self::RelayReply => Lane::Relay,
         }
     }

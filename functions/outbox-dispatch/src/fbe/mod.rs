@@ -47,7 +47,7 @@ const BATCHES: usize = 2;
 const MARGIN: SignedDuration = SignedDuration::from_secs(20);
 
 /// Graph's calls, but for batches, which have their own limit.
-const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why something is decided anew no longer because the install changed in between.
 const CONTENDED: &str = "a business is written too often to keep up with";
@@ -55,10 +55,10 @@ const CONTENDED: &str = "a business is written too often to keep up with";
 /// What the follow-ups read from the environment.
 #[derive(Debug)]
 pub(crate) struct FollowUpSettings {
-    meta_secret_id: String,
+    pub(crate) meta_secret_id: String,
     installs_table: String,
     secrets: FbeSecretSettings,
-    graph: GraphSettings,
+    pub(crate) graph: GraphSettings,
     fbe: FbeSettings,
 }
 
