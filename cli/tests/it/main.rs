@@ -8,4 +8,5 @@ mod fbe;
 mod house;
 mod order;
 mod process;
+mod setup;
 mod usage;

@@ -4,6 +4,8 @@ mod first_message;
 mod graph;
 mod outbox;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@
 
 mod faults;
 mod fbe;
+mod health;
 mod house;
 mod journey;
 mod load;
