@@ -7,6 +7,8 @@
 //! cargo build --release && cargo bench -p bridge --bench functions
 //! # or some of it: a function's cold start, `contacts`, `syncs`, `conversations`
 //! cargo bench -p bridge --bench functions -- messenger-events contacts
+//! # beside the same job written by hand
+//! cargo build --release --manifest-path benches/peers/bare/Cargo.toml && cargo bench -p bridge --bench functions -- peers
 //! ```
 #![expect(clippy::print_stdout, reason = "it reports to people")]
 #![expect(
@@ -44,6 +46,8 @@ const FUNCTIONS: [&str; 5] = [
     "outbox-dispatch",
 ];
 const COLD_STARTS: usize = 20;
+/// `benches/peers/bare`
+const BARE: &str = "bare";
 const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const APP_SECRET: &str = "app-secret-of-the-benchmark";
 const PAGE: &str = "101332922643063";
@@ -188,15 +192,19 @@ impl Stack {
     }
 
     fn spawn(&self, function: &str, api: SocketAddr) -> Child {
-        Command::new(binary(function))
-            .env_clear()
-            .envs(&self.settings)
-            .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap()
+        Command::new(if function == BARE {
+            bare()
+        } else {
+            binary(function)
+        })
+        .env_clear()
+        .envs(&self.settings)
+        .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
     }
 
     async fn warm(&self, function: &str) -> (RuntimeApi, Child) {
@@ -208,11 +216,18 @@ impl Stack {
 }
 
 fn binary(function: &str) -> PathBuf {
-    let target = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release"));
-    let binary = target.join(function);
+    built("../target/release", function)
+}
+
+fn bare() -> PathBuf {
+    built("../benches/peers/bare/target/release", BARE)
+}
+
+fn built(folder: &str, name: &str) -> PathBuf {
+    let binary = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder).join(name);
     assert!(
         binary.exists(),
-        "{} is missing: run `cargo build --release` first",
+        "{} is missing: see the commands at the head of this file",
         binary.display()
     );
     binary
@@ -244,6 +259,93 @@ async fn main() {
     if runs("conversations") {
         thousand_conversations().await;
     }
+    // Not without being asked for: the peer is built by a command of its own.
+    if chosen.iter().any(|chosen| chosen == "peers") {
+        beside_the_bare(&stack).await;
+    }
+}
+
+/// What a function costs for a single message.
+struct Cost {
+    /// From the start of the process to the answer of its first message.
+    first_answer: Duration,
+    latency: Duration,
+    processor: Duration,
+}
+
+/// The same messages through our function and the bare one, turn by turn, so that both meet the same machine.
+async fn beside_the_bare(stack: &Stack) {
+    const STARTS: usize = 30;
+    const ROUNDS: u64 = 20;
+    const MESSAGES: u64 = 100;
+    let functions = ["messenger-events", BARE];
+    let mut first_answers = [Vec::new(), Vec::new()];
+    for start in 0..STARTS {
+        for (function, took) in functions.iter().zip(&mut first_answers) {
+            let mut api = RuntimeApi::start().await;
+            let began = Instant::now();
+            let mut child = stack.spawn(function, api.address);
+            let event = post_event(&[format!("77{start:04}")], 50);
+            let (answer, _) = api.invoke(event).await;
+            took.push(began.elapsed());
+            assert_eq!(answer["statusCode"], 200, "{answer}");
+            child.kill().await.unwrap();
+        }
+    }
+    let mut warm = [stack.warm(functions[0]).await, stack.warm(functions[1]).await];
+    let (mut latencies, mut processor) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for round in 0..ROUNDS {
+        for (function, (api, child)) in warm.iter_mut().enumerate() {
+            let before = processor_time(child);
+            for message in 0..MESSAGES {
+                let event = post_event(&["88".to_owned()], 100 + round * MESSAGES + message);
+                let (answer, took) = api.invoke(event).await;
+                assert_eq!(answer["statusCode"], 200, "{answer}");
+                latencies[function].push(took);
+            }
+            // The first round warms both up.
+            if round > 0 {
+                let used = processor_time(child).checked_sub(before).unwrap();
+                processor[function].push(used / u32::try_from(MESSAGES).unwrap());
+            }
+        }
+    }
+    let cost = |function: usize| Cost {
+        first_answer: median(first_answers[function].clone()),
+        latency: median(latencies[function].clone()),
+        processor: median(processor[function].clone()),
+    };
+    let (ours, bare) = (cost(0), cost(1));
+    println!(
+        "{:<34}{:>18}{:>12}{:>8}",
+        "a single message", "messenger-events", "bare", "ratio"
+    );
+    for (what, of) in [
+        (
+            "start of the process to answer",
+            (|cost| cost.first_answer) as fn(&Cost) -> Duration,
+        ),
+        ("latency, known person", |cost| cost.latency),
+        ("processor, known person", |cost| cost.processor),
+    ] {
+        let [ours, bare] = [&ours, &bare].map(|cost| of(cost).as_secs_f64() * 1e3);
+        println!("{what:<34}{ours:>15.3} ms{bare:>9.3} ms{:>8.2}", ours / bare);
+    }
+}
+
+fn median(mut durations: Vec<Duration>) -> Duration {
+    durations.sort();
+    durations[durations.len() / 2]
+}
+
+/// What all threads of a process have used so far.
+fn processor_time(child: &Child) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id().unwrap())).unwrap();
+    let used = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(used.sum())
 }
 
 /// Process start to the first poll of the runtime API.

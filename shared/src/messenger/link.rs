@@ -7,18 +7,23 @@
 //! * `aud`: `messenger-link`, as a string or in an array,
 //! * `exp`: required.
 //!
+//! A token links one contact. Where a user may get two tokens within a second, a `jti` of any kind tells them apart.
+//!
 //! # Judged at the event's time
 //!
 //! A token is held against the time of the event that carried it and not against the clock. Meta may deliver
 //! an event again hours later, and the redelivery must end in the same state as the delivery did, also if
 //! the token has expired in between.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 /// What `aud` must be or hold.
 pub const AUDIENCE: &str = "messenger-link";
@@ -157,7 +162,8 @@ impl LinkKeys {
     }
 }
 
-/// Makes a link token: three claims and no `typ`, which keeps it under 250 characters for ordinary ids.
+/// Makes a link token: four claims and no `typ`, which keeps it under 250 characters for ordinary ids. Each is another
+/// one, by a random `jti`: a token links one contact, and a user may ask for two within a second.
 ///
 /// `ttl` is counted from `now`; the expiry is rounded up to a whole second.
 ///
@@ -187,6 +193,7 @@ pub fn mint(
         sub: user_id,
         aud: AUDIENCE,
         exp: expires.as_second() + i64::from(expires.subsec_nanosecond() > 0),
+        jti: URL_SAFE_NO_PAD.encode(&Uuid::new_v4().as_bytes()[..6]),
     };
     jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key)).map_err(|_| MintError::Signing)
 }
@@ -196,6 +203,7 @@ struct MintedClaims<'a> {
     sub: &'a str,
     aud: &'a str,
     exp: i64,
+    jti: String,
 }
 
 /// The claims as they come: their types are checked one by one, so that each fault has its own name.
@@ -271,9 +279,6 @@ fn signature_only() -> Validation {
 
 /// Three parts, the first of them a JSON object with an `alg`: so a `ref` like `a.b.c` is not taken for one.
 pub(super) fn has_the_form_of_a_token(text: &str) -> bool {
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
     let mut parts = text.split('.');
     let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {

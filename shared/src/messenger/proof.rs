@@ -41,20 +41,6 @@ pub struct LinkCounts {
 }
 
 impl LinkCounts {
-    /// Each outcome with its name in metrics.
-    #[must_use]
-    pub fn outcomes(&self) -> [(&'static str, u64); 7] {
-        [
-            ("linked", self.linked),
-            ("unlinked", self.unlinked),
-            ("plain", self.plain),
-            ("expired", self.expired),
-            ("foreign", self.foreign),
-            ("malformed", self.malformed),
-            ("refused", self.refused),
-        ]
-    }
-
     /// Adds other counts to these.
     pub fn add(&mut self, other: &Self) {
         self.linked += other.linked;

@@ -57,7 +57,7 @@ fn unit(n: usize, version: u64, event_key: &str) -> Unit {
 async fn a_contact_and_its_effect_are_written_in_one_call_and_read_back() {
     let tables = Tables::create().await;
     assert_eq!(write(&tables, &[unit(1, 1, "sync#a")]).await, [true]);
-    assert_eq!(tables.aws.dynamodb_calls().total(), 1);
+    assert_eq!(tables.house.aws.dynamodb_calls().total(), 1);
     let known = tables.contacts.read(&[key(1), key(2)], &[], &[]).await.unwrap();
     let known: Vec<_> = known
         .contacts
@@ -124,7 +124,7 @@ async fn a_thousand_new_contacts_take_twenty_transactions() {
     let units: Vec<Unit> = (0..1000).map(|n| unit(n, 1, "sync#a")).collect();
     let written = write(&tables, &units).await;
     assert!(written.iter().all(|written| *written));
-    let calls = tables.aws.dynamodb_calls();
+    let calls = tables.house.aws.dynamodb_calls();
     assert_eq!((calls.total(), calls.of("TransactWriteItems")), (20, 20));
 }
 
@@ -141,7 +141,10 @@ async fn one_conflict_in_a_group_costs_only_its_own_unit() {
 #[tokio::test]
 async fn a_cut_answer_is_survived() {
     let tables = Tables::create().await;
-    tables.aws.fail_next("TransactWriteItems", 1, Fault::AnswerLost);
+    tables
+        .house
+        .aws
+        .fail_next("TransactWriteItems", 1, Fault::AnswerLost);
     // The SDK sends the same idempotency token again, so the write counts once.
     assert_eq!(write(&tables, &[unit(1, 1, "sync#a")]).await, [true]);
     assert_eq!(
@@ -164,7 +167,7 @@ async fn a_unit_with_many_effects_is_split_and_complete() {
         .outbox
         .extend((0..250).map(|n| sync(1, &format!("event#{n}"))));
     assert_eq!(write(&tables, &[large]).await, [true]);
-    assert_eq!(tables.aws.dynamodb_calls().total(), 3);
+    assert_eq!(tables.house.aws.dynamodb_calls().total(), 3);
     assert!(
         tables
             .outbox
@@ -238,10 +241,10 @@ async fn a_user_finds_their_contacts_and_unlinked_ones_leave_the_index() {
             outbox: vec![],
         };
         write(&tables, &[unit]).await;
-        let dynamodb = tables.aws.dynamodb();
+        let dynamodb = tables.house.aws.dynamodb();
         let found = dynamodb
             .query()
-            .table_name(&tables.contacts_table)
+            .table_name(tables.house.table("ContactsTable"))
             .index_name("by_user")
             .key_condition_expression("user_id = :user")
             .expression_attribute_values(":user", AttributeValue::S("user-42".to_owned()));
@@ -281,8 +284,8 @@ async fn a_transaction_that_is_under_way_is_waited_for() {
             unit.record = Some(Record::Contact(contact(2, 1)));
             unit.outbox.clear();
         }
-        tables.aws.fail_next(operation, 2, Fault::Conflict);
+        tables.house.aws.fail_next(operation, 2, Fault::Conflict);
         assert_eq!(write(&tables, &[unit]).await, [true], "{operation}");
-        assert_eq!(tables.aws.clear_faults(), 0);
+        assert_eq!(tables.house.aws.clear_faults(), 0);
     }
 }

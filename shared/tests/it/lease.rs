@@ -100,8 +100,8 @@ impl World {
 
     async fn without(leased: Leased) -> Self {
         let tables = Tables::create().await;
-        let (aws, outbox, clock) = (&tables.aws, &tables.outbox, &tables.clock);
-        let table = |logical_id: &str| tables.template.table(logical_id).unwrap().name.clone();
+        let (aws, outbox, clock) = (&tables.house.aws, &tables.outbox, &tables.house.clock);
+        let table = |logical_id: &str| tables.house.table(logical_id).to_owned();
         Self {
             installs: Installs::new(
                 aws.dynamodb(),
@@ -121,16 +121,16 @@ impl World {
     }
 
     fn now(&self) -> Timestamp {
-        self.tables.clock.now()
+        self.tables.house.clock.now()
     }
 
     fn wait(&self, milliseconds: i64) {
-        let clock = &self.tables.clock;
+        let clock = &self.tables.house.clock;
         clock.set(clock.now() + SignedDuration::from_millis(milliseconds));
     }
 
     fn fail(&self, times: usize, fault: Fault) {
-        self.tables.aws.fail_next("UpdateItem", times, fault);
+        self.tables.house.aws.fail_next("UpdateItem", times, fault);
     }
 
     async fn claim(&self) -> Claim<()> {
@@ -332,7 +332,7 @@ async fn a_write_under_the_lease_whose_answer_is_lost_counts_once(
     world.fail(1, Fault::AnswerLost);
     let written = world.write(&lease).await;
     assert!(written.unwrap_or(true));
-    world.tables.aws.clear_faults();
+    world.tables.house.aws.clear_faults();
     assert_eq!(world.release(&lease).await, Released::Yes);
     assert!(
         !world.write(&lease).await.unwrap_or(false),
@@ -380,7 +380,7 @@ async fn a_transaction_is_waited_for_and_one_that_does_not_end_is_busy(
     assert_eq!(world.release(&lease).await, Released::Yes);
     world.fail(1_000, Fault::Conflict);
     assert!(matches!(world.claim().await, Claim::Busy));
-    world.tables.aws.clear_faults();
+    world.tables.house.aws.clear_faults();
     world.claimed().await;
 }
 

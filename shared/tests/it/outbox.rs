@@ -59,7 +59,7 @@ async fn a_failed_item_comes_back_when_it_is_due() {
     let tables = Tables::create().await;
     tables.outbox.add(&item("a", "1")).await.unwrap();
     let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
-    let due = tables.clock.now() + jiff::SignedDuration::from_mins(5);
+    let due = tables.house.clock.now() + jiff::SignedDuration::from_mins(5);
     tables.outbox.retry(&entry, "braze_503", due).await.unwrap();
     tables.later(299);
     assert!(tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty());
@@ -106,10 +106,11 @@ async fn what_was_not_understood_is_kept_once() {
         .unwrap();
     tables.outbox.quarantine(&[one]).await.unwrap();
     let scan = tables
+        .house
         .aws
         .dynamodb()
         .scan()
-        .table_name(&tables.outbox_table)
+        .table_name(tables.house.table("OutboxTable"))
         .send()
         .await
         .unwrap();
@@ -132,10 +133,11 @@ async fn the_same_thing_twice_in_one_body_is_kept_once() {
     };
     tables.outbox.quarantine(&[one.clone(), one]).await.unwrap();
     let scan = tables
+        .house
         .aws
         .dynamodb()
         .scan()
-        .table_name(&tables.outbox_table)
+        .table_name(tables.house.table("OutboxTable"))
         .send()
         .await;
     assert_eq!(scan.unwrap().count(), 1);
@@ -149,10 +151,10 @@ async fn a_thousand_due_items_are_read_in_few_calls() {
         futures_util::future::join_all(chunk.iter().map(|item| tables.outbox.add(item))).await;
     }
     tables.later(31);
-    tables.aws.reset_calls();
+    tables.house.aws.reset_calls();
     let (due, _) = tables.outbox.due(Lane::Sync, 3000).await.unwrap();
     assert_eq!(due.len(), 1000);
-    let calls = tables.aws.dynamodb_calls();
+    let calls = tables.house.aws.dynamodb_calls();
     assert_eq!(
         (calls.of("Query"), calls.of("BatchGetItem")),
         (8, 10),
@@ -166,29 +168,36 @@ async fn what_a_batch_leaves_out_is_asked_for_again_but_not_for_ever() {
     let timeouts = TimeoutConfig::builder()
         .operation_timeout(Duration::from_millis(300))
         .build();
-    let config = aws_sdk_dynamodb::config::Builder::from(&tables.aws.sdk_config())
+    let config = aws_sdk_dynamodb::config::Builder::from(&tables.house.aws.sdk_config())
         .timeout_config(timeouts)
         .build();
     let client = aws_sdk_dynamodb::Client::from_conf(config);
-    let outbox = Outbox::new(client, tables.outbox_table.clone(), tables.clock.clone());
+    let outbox = Outbox::new(
+        client,
+        tables.house.table("OutboxTable").to_owned(),
+        tables.house.clock.clone(),
+    );
     outbox.add(&item("a", "1")).await.unwrap();
     tables.later(31);
 
-    tables.aws.fail_next("BatchGetItem", 2, Fault::Unprocessed);
+    tables.house.aws.fail_next("BatchGetItem", 2, Fault::Unprocessed);
     let (due, _) = outbox.due(Lane::Sync, 100).await.unwrap();
     assert_eq!(due.len(), 1);
-    tables.aws.fail_next("BatchWriteItem", 2, Fault::Unprocessed);
+    tables
+        .house
+        .aws
+        .fail_next("BatchWriteItem", 2, Fault::Unprocessed);
     outbox.done(&due).await.unwrap();
 
     for operation in ["BatchGetItem", "BatchWriteItem"] {
         outbox.add(&item("a", operation)).await.unwrap();
         tables.later(31);
-        tables.aws.fail_next(operation, 1_000, Fault::Unprocessed);
+        tables.house.aws.fail_next(operation, 1_000, Fault::Unprocessed);
         let failed = match operation {
             "BatchGetItem" => outbox.due(Lane::Sync, 100).await.is_err(),
             _ => outbox.done(&due).await.is_err(),
         };
-        let tries = 1_000 - tables.aws.clear_faults();
+        let tries = 1_000 - tables.house.aws.clear_faults();
         assert!(failed && tries < 50, "{operation}: {tries} tries");
     }
 }
@@ -196,12 +205,12 @@ async fn what_a_batch_leaves_out_is_asked_for_again_but_not_for_ever() {
 #[tokio::test]
 async fn a_transaction_that_is_under_way_is_waited_for() {
     let tables = Tables::create().await;
-    let conflicts = |operation: &str| tables.aws.fail_next(operation, 2, Fault::Conflict);
+    let conflicts = |operation: &str| tables.house.aws.fail_next(operation, 2, Fault::Conflict);
     conflicts("PutItem");
     assert!(tables.outbox.add(&item("a", "1")).await.unwrap());
     let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
     conflicts("UpdateItem");
-    let due = tables.clock.now() + jiff::SignedDuration::from_mins(5);
+    let due = tables.house.clock.now() + jiff::SignedDuration::from_mins(5);
     tables.outbox.retry(&entry, "braze_503", due).await.unwrap();
     conflicts("UpdateItem");
     tables.outbox.dead(&entry, "braze_400").await.unwrap();
@@ -209,7 +218,7 @@ async fn a_transaction_that_is_under_way_is_waited_for() {
     assert!(tables.outbox.redrive(&entry).await.unwrap());
     conflicts("UpdateItem");
     tables.outbox.done_key("a", "1").await.unwrap();
-    assert_eq!(tables.aws.clear_faults(), 0);
+    assert_eq!(tables.house.aws.clear_faults(), 0);
     let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
     assert_eq!(entry.status, Status::Done);
 }

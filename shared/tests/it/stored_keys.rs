@@ -158,10 +158,10 @@ async fn outbox_shards_and_quarantined_bodies() {
         raw: bytes::Bytes::from("{").into(),
     };
     tables.outbox.quarantine(&[quarantined]).await.unwrap();
-    let client = tables.aws.dynamodb();
+    let client = tables.house.aws.dynamodb();
     let items = client
         .scan()
-        .table_name(&tables.outbox_table)
+        .table_name(tables.house.table("OutboxTable"))
         .send()
         .await
         .unwrap()

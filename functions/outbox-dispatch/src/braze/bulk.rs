@@ -12,23 +12,44 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
+use shared::messenger::sync::Identify;
+use shared::personal::Personal;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::objects::{Fate, Objects};
 use super::refusals::{Permit, Refusals};
-use super::track::{Fate, User};
 use super::{Array, Braze, BrazeError, Endpoint, ObjectError};
 
 /// Braze refuses 4 MB; half a megabyte is left for what JSON adds around the objects.
 const MAX_BYTES: usize = 3_500_000;
 
-/// Sends all users' objects to `endpoint`. The result has one entry a user, in the same order.
-pub(super) async fn send(
+/// Sends all users' objects through `/users/track`. The result has one entry a user, in the same order.
+///
+/// All of one user's objects travel in one request. A user with more than
+/// [`MAX_TRACK_OBJECTS`](super::MAX_TRACK_OBJECTS) is split; then the requests are sent one after the other, and the
+/// rest is not sent if one of them may not have arrived.
+pub async fn track(braze: &Braze, users: &[Objects], last_start: Instant) -> Vec<Fate> {
+    send(braze, Endpoint::Track, users, last_start).await
+}
+
+/// Makes alias-only profiles known users, through `/users/identify`. The result has one entry an alias, in the same
+/// order. A repetition changes nothing at Braze.
+pub async fn identify(
     braze: &Braze,
-    endpoint: Endpoint,
-    users: &[User],
+    aliases: &[Identify],
     last_start: Instant,
-) -> Vec<Fate> {
+) -> Vec<Result<(), BrazeError>> {
+    let objects = aliases.iter().map(|alias| Objects {
+        attributes: vec![serde_json::json!(alias)].into(),
+        events: Personal::default(),
+    });
+    let objects: Vec<Objects> = objects.collect();
+    let fates = send(braze, Endpoint::Identify, &objects, last_start).await;
+    fates.into_iter().map(|fate| fate.attributes).collect()
+}
+
+async fn send(braze: &Braze, endpoint: Endpoint, users: &[Objects], last_start: Instant) -> Vec<Fate> {
     let run = Run {
         braze,
         endpoint,
@@ -51,14 +72,14 @@ pub(super) async fn send(
 }
 
 /// Positions of users that share a request.
-fn batches(users: &[User], most_objects: usize) -> Vec<Vec<usize>> {
+fn batches(users: &[Objects], most_objects: usize) -> Vec<Vec<usize>> {
     let mut batches = Vec::new();
     let (mut batch, mut objects, mut bytes) = (Vec::new(), 0, 0);
     for (position, user) in users.iter().enumerate() {
-        if user.objects() == 0 {
+        if user.len() == 0 {
             continue;
         }
-        let (more_objects, more_bytes) = (user.objects(), user.bytes());
+        let (more_objects, more_bytes) = (user.len(), user.bytes());
         let full = objects + more_objects > most_objects || bytes + more_bytes > MAX_BYTES;
         if full && !batch.is_empty() {
             batches.push(std::mem::take(&mut batch));
@@ -101,7 +122,7 @@ struct Run<'a> {
     braze: &'a Braze,
     endpoint: Endpoint,
     refusals: &'a Refusals,
-    users: &'a [User],
+    users: &'a [Objects],
     gate: Gate,
     fates: Mutex<Vec<Fate>>,
 }
@@ -221,7 +242,7 @@ impl Run<'_> {
     }
 
     /// Of a request that was taken but for objects that Braze does not name. Attributes can be written again, to
-    /// find those at fault; an event would count twice, so these are given up for somebody to look at.
+    /// find those at fault; an event would count twice, so these are given up for an operator to look at.
     fn unnamed(&self, part: &Part, rest: Vec<Object>, error: &BrazeError, open: &mut Open) {
         let (attributes, events): (Vec<Object>, Vec<Object>) = rest
             .into_iter()
@@ -318,7 +339,7 @@ fn position(endpoint: Endpoint, request: &[Object], error: &ObjectError) -> Opti
 }
 
 /// The objects of a batch, in requests: one, unless a single user has more objects than one request may hold.
-fn parts(users: &[User], batch: &[usize], most_objects: usize) -> Vec<Vec<Object>> {
+fn parts(users: &[Objects], batch: &[usize], most_objects: usize) -> Vec<Vec<Object>> {
     let objects: Vec<Object> = batch
         .iter()
         .filter_map(|position| Some((*position, users.get(*position)?)))
@@ -353,27 +374,27 @@ mod tests {
 
     use super::*;
 
-    fn user(attributes: usize, events: usize) -> User {
-        User {
-            attributes: vec![json!({"a": 1}); attributes],
-            events: vec![json!({"e": 1}); events],
+    fn user(attributes: usize, events: usize) -> Objects {
+        Objects {
+            attributes: vec![json!({"a": 1}); attributes].into(),
+            events: vec![json!({"e": 1}); events].into(),
         }
     }
 
     #[test]
     fn batches_are_full_and_never_split_a_user() {
-        let users: Vec<User> = (0..10_000).map(|_| user(1, 0)).collect();
+        let users: Vec<Objects> = (0..10_000).map(|_| user(1, 0)).collect();
         assert_eq!(batches(&users, 75).len(), 134);
-        let pairs: Vec<User> = (0..76).map(|_| user(1, 1)).collect();
+        let pairs: Vec<Objects> = (0..76).map(|_| user(1, 1)).collect();
         assert!(batches(&pairs, 75).iter().all(|batch| batch.len() <= 37));
         assert_eq!(batches(&pairs, 75).concat(), (0..76).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_batch_stays_below_the_byte_limit() {
-        let large = User {
-            attributes: vec![json!({"a": "x".repeat(1_000_000)})],
-            events: vec![],
+        let large = Objects {
+            attributes: vec![json!({"a": "x".repeat(1_000_000)})].into(),
+            ..Objects::default()
         };
         assert_eq!(
             batches(&vec![large; 7], 75)
@@ -395,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_request_is_cut_between_users_and_then_between_attributes_and_events() {
-        let one = |users: &[User]| {
+        let one = |users: &[Objects]| {
             let all: Vec<usize> = (0..users.len()).collect();
             parts(users, &all, 75).concat()
         };
@@ -427,6 +448,6 @@ mod tests {
 
     #[test]
     fn users_without_objects_cost_nothing() {
-        assert!(batches(&[User::default(), User::default()], 75).is_empty());
+        assert!(batches(&[Objects::default(), Objects::default()], 75).is_empty());
     }
 }

@@ -1,21 +1,18 @@
 //! Braze's REST API, as far as we use it.
 //!
 //! * [`Braze`]: one request, one answer, one [`BrazeError`] that says what to do about it.
-//! * [`track`]: many users' objects in as few requests as Braze's limits allow, with each object's fate.
-//! * [`identify`]: the same for aliases that become known users.
-//! * [`bulk`]: what the two have in common.
+//! * [`bulk`]: many users' objects or aliases in as few requests as Braze's limits allow, with each one's fate.
 //! * [`refusals`]: whether a refusal is about the content or about the caller.
 //!
 //! The status codes are read as Braze's API error page describes them
 //! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
 
-mod bulk;
+pub mod bulk;
 mod gate;
-pub mod identify;
+mod objects;
 pub(crate) mod rate_limit;
 mod refusal;
 mod refusals;
-pub mod track;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,11 +24,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 
+pub use self::objects::{Fate, Objects};
 pub use self::refusal::{Array, ObjectError};
 use self::refusals::{Permit, Refusals};
 use shared::clock::Clock;
 use shared::json;
+use shared::personal::Personal;
 use shared::secrets::{BrazeSecret, Secret};
+
+use crate::settle::Outcome;
 
 /// At most this many objects over the three arrays of `/users/track`. Older contracts count each array alone;
 /// 75 in all is right for both. (<https://www.braze.com/docs/api/api_limits>)
@@ -83,38 +84,15 @@ pub enum BrazeError {
     OutOfTime,
 }
 
-/// The body of `/users/track`.
-#[derive(Default, Serialize)]
-pub struct TrackBody {
-    /// User attributes objects.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub attributes: Vec<Value>,
-    /// Custom event objects.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub events: Vec<Value>,
-}
-
-// The objects say who somebody is.
-impl fmt::Debug for TrackBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { attributes, events } = self;
-        write!(
-            f,
-            "TrackBody({} attributes, {} events)",
-            attributes.len(),
-            events.len()
-        )
-    }
-}
-
 /// What a taken request answered.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Taken {
     /// Objects that were not taken although the others were.
     pub errors: Vec<ObjectError>,
     /// Of a campaign: what to look for in Braze's logs.
     pub dispatch_id: Option<String>,
-    message: String,
+    /// May repeat what was sent, even the key.
+    message: Personal<String>,
 }
 
 impl Taken {
@@ -124,9 +102,7 @@ impl Taken {
         let rejected = Endpoint::Track.rejected();
         self.errors.first().map(|error| error.reason(rejected))
     }
-}
 
-impl Taken {
     /// An answer that is not JSON, or not as documented, has no fields.
     fn read(body: &[u8]) -> Self {
         let body: Value = json::read(body).unwrap_or_default();
@@ -134,18 +110,8 @@ impl Taken {
         Self {
             errors: ObjectError::read_all(body.get("errors")),
             dispatch_id: text("dispatch_id"),
-            message: text("message").unwrap_or_default(),
+            message: text("message").unwrap_or_default().into(),
         }
-    }
-}
-
-// The message may repeat what was sent, even the key.
-impl fmt::Debug for Taken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Taken")
-            .field("errors", &self.errors)
-            .field("dispatch_id", &self.dispatch_id)
-            .finish_non_exhaustive()
     }
 }
 
@@ -238,12 +204,13 @@ impl Braze {
         }
     }
 
-    /// `POST /users/track` with objects of one profile. [`track::send`] is for many.
-    pub async fn track(&self, body: &TrackBody) -> Result<Taken, BrazeError> {
+    /// `POST /users/track` with objects of one profile. [`bulk::track`] is for many.
+    pub async fn track(&self, objects: &Objects) -> Result<Taken, BrazeError> {
         let refusals = self.refusals(Endpoint::Track);
         let (Permit::Any | Permit::Probe(_)) = refusals.permit(self.now())?;
-        let mut objects = body.attributes.iter().chain(&body.events);
-        match self.post(Endpoint::Track.path(), &Key::Users, body).await {
+        let all: Vec<(Array, &Value)> = objects.iter().collect();
+        let mut objects = all.iter().map(|(_, object)| *object);
+        match self.ask(Endpoint::Track, &all).await {
             Ok(taken) => {
                 refusals.took(objects);
                 Ok(taken)
@@ -324,7 +291,7 @@ impl Braze {
         let reason = || format!("braze_{}", status.as_u16());
         match status {
             status if status.is_success() => {
-                if taken.message != "success" {
+                if *taken.message != "success" {
                     // Seen with other words in the wild; the documented meaning of 2xx is "taken".
                     tracing::warn!(
                         http.status = status.as_u16(),
@@ -467,6 +434,24 @@ impl fmt::Display for BrazeError {
 
 impl std::error::Error for BrazeError {}
 
+/// What a failed call means for the items it was about.
+impl From<&BrazeError> for Outcome {
+    fn from(error: &BrazeError) -> Self {
+        match error {
+            BrazeError::Transient { reason, wait } => Self::Retry {
+                reason: reason.clone(),
+                wait: *wait,
+            },
+            BrazeError::Configuration { reason } => Self::Misconfigured {
+                reason: reason.clone(),
+                wait: None,
+            },
+            BrazeError::Rejected { .. } | BrazeError::TooLarge => Self::dead(error.to_string()),
+            BrazeError::OutOfTime => Self::Busy,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -476,9 +461,9 @@ mod tests {
 
     #[test]
     fn nothing_shows_a_person_or_a_key() {
-        let body = TrackBody {
-            attributes: vec![json!({"external_id": "user-7"})],
-            events: Vec::new(),
+        let objects = Objects {
+            attributes: vec![json!({"external_id": "user-7"})].into(),
+            ..Objects::default()
         };
         let alias = Identify {
             external_id: "user-7".to_owned().into(),
@@ -489,7 +474,7 @@ mod tests {
         };
         let answer = json!({"message": "Invalid API key: user-7", "errors": [{"type": "'user-7' is wrong"}]});
         let taken = Taken::read(answer.to_string().as_bytes());
-        let shown = format!("{body:?} {alias:?} {taken:?}");
+        let shown = format!("{objects:?} {alias:?} {taken:?}");
         assert!(!shown.contains("user-7") && !shown.contains("7001"), "{shown}");
     }
 

@@ -1,6 +1,6 @@
 //! Tells the business what is on and off now, and why: a custom event on its Braze profile.
 
-use crate::braze::TrackBody;
+use crate::braze::Objects;
 use crate::settle::Outcome;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -10,7 +10,6 @@ use shared::outbox::{Entry, Reason};
 use shared::store::Claim;
 
 use super::{LEASE, Visit};
-use crate::messenger::sync as contacts;
 
 /// Behind a notice that is due already.
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_secs(5);
@@ -27,11 +26,11 @@ impl Visit<'_> {
         if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
-        let body = TrackBody {
-            attributes: Vec::new(),
-            events: vec![event(self.id(), notice)],
+        let objects = Objects {
+            events: vec![event(self.id(), notice)].into(),
+            ..Objects::default()
         };
-        match self.worker.braze.track(&body).await {
+        match self.worker.braze.track(&objects).await {
             Ok(taken) => match taken.refusal() {
                 None => {
                     self.told.push(entry.event_key.clone());
@@ -39,7 +38,7 @@ impl Visit<'_> {
                 }
                 Some(reason) => Err(Outcome::Dead { reason }),
             },
-            Err(error) => Err(contacts::outcome(&error)),
+            Err(error) => Err(Outcome::from(&error)),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::MessengerEffect;
-use crate::braze::{Braze, BrazeError, TIMEOUT, identify, track};
+use crate::braze::{Braze, BrazeError, Fate, Objects, TIMEOUT, bulk};
 use crate::effect::{Group, Task};
 use crate::settle::Outcome;
 use futures_util::stream::{self, StreamExt};
@@ -54,7 +54,7 @@ struct Job {
     /// The users whom the plan moves it to or from.
     users: Vec<User>,
     plan: SyncPlan,
-    user: track::User,
+    user: Objects,
     /// Items that are settled as the profile is.
     with_profile: Vec<Entry>,
     /// Items of the user's events, in their order, each under our lease.
@@ -79,7 +79,7 @@ impl ContactWorker {
         }
     }
 
-    /// Claims a contact and says what Braze has to be told, or what became of its items already.
+    /// Claims a contact and plans its requests to Braze; or gives the outcome of items that need none.
     async fn prepare(&self, group: Group<MessengerEffect>) -> (Option<Job>, Vec<(Entry, Outcome)>) {
         let (stored, lease) = match self.contacts.claim(&group.subject, LEASE).await {
             Ok(Claim::Leased(stored, lease)) => (stored, lease),
@@ -99,9 +99,9 @@ impl ContactWorker {
                 return (None, group.outcome(&outcome));
             }
         };
-        let mut user = track::User {
-            attributes: plan.attributes.0.clone(),
-            events: Vec::new(),
+        let mut user = Objects {
+            attributes: plan.attributes.clone(),
+            ..Objects::default()
         };
         let target = sync::event_target(&stored.contact, &plan.after);
         let (mut with_profile, mut events, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
@@ -135,8 +135,8 @@ impl ContactWorker {
         (Some(job), outcomes)
     }
 
-    /// Takes the users whom the contact has to be moved to or from, and says what Braze has to be told. Where it is
-    /// about to be moved is stored before.
+    /// Claims the users whom the contact moves to or from, and plans the requests to Braze. A move is stored before it
+    /// is made.
     async fn plan(
         &self,
         contact: &Contact,
@@ -181,7 +181,7 @@ impl ContactWorker {
         noted.then_some(plan).ok_or(Outcome::Busy)
     }
 
-    /// Who else was ever moved to these users.
+    /// The other contacts that were ever moved to these users.
     async fn others(&self, key: &ContactKey, users: &[User]) -> Result<Others, Outcome> {
         let mut others = Others::default();
         for user in users {
@@ -203,7 +203,7 @@ impl ContactWorker {
         Ok(others)
     }
 
-    /// Lets a contact go of which Braze was not told everything.
+    /// Releases a partly synced contact.
     async fn release(&self, lease: &Lease, stored: &Synced, synced: &Synced) {
         let changed = (synced != stored).then_some(synced);
         if let Err(error) = self.contacts.release(lease, changed).await {
@@ -222,7 +222,7 @@ impl ContactWorker {
     /// Makes alias-only profiles known users; the result has one entry a job.
     async fn identify(&self, jobs: &[Job], last_start: Instant) -> Vec<Result<(), BrazeError>> {
         let aliases: Vec<Identify> = jobs.iter().filter_map(|job| job.plan.identify.clone()).collect();
-        let mut answers = identify::send(&self.braze, &aliases, last_start)
+        let mut answers = bulk::identify(&self.braze, &aliases, last_start)
             .await
             .into_iter();
         let answer = |job: &Job| job.plan.identify.as_ref().and_then(|_| answers.next());
@@ -232,7 +232,7 @@ impl ContactWorker {
             .collect()
     }
 
-    async fn finish(&self, job: Job, fate: track::Fate, identified: bool) -> Vec<(Entry, Outcome)> {
+    async fn finish(&self, job: Job, fate: Fate, identified: bool) -> Vec<(Entry, Outcome)> {
         let profile = match &fate.attributes {
             Ok(()) => {
                 let changed = (job.plan.after != job.stored.synced).then_some(&job.plan.after);
@@ -257,17 +257,17 @@ impl ContactWorker {
                     &job.plan.before
                 };
                 self.release(&job.lease, stored, left).await;
-                outcome(error)
+                error.into()
             }
         };
-        // Not before: whoever takes them reads what has become of this contact.
+        // Not before: the next one to claim them reads this contact's state.
         self.release_users(&job.users).await;
         let with_profile = job.with_profile.into_iter();
         let mut outcomes: Vec<(Entry, Outcome)> =
             with_profile.map(|entry| (entry, profile.clone())).collect();
         // An event that Braze has taken is done, whatever became of the rest.
         for ((entry, lease), fate) in job.events.into_iter().zip(fate.events) {
-            let outcome = fate.map_or_else(|error| outcome(&error), |()| Outcome::Done);
+            let outcome = fate.map_or_else(|error| Outcome::from(&error), |()| Outcome::Done);
             if outcome == Outcome::Busy
                 && let Err(error) = self.outbox.release(&lease).await
             {
@@ -278,7 +278,7 @@ impl ContactWorker {
         outcomes
     }
 
-    /// Works for all contacts, and says of each item what became of it.
+    /// Syncs all contacts; gives each item's outcome.
     pub(crate) async fn work(
         &self,
         groups: Vec<Group<MessengerEffect>>,
@@ -300,25 +300,24 @@ impl ContactWorker {
         }
 
         let identified = self.identify(&jobs, last_start).await;
-        // Who could not be identified must not get attributes either: they would make a second profile.
-        let users: Vec<track::User> = jobs
+        // Attributes of a user who could not be identified would make a second profile.
+        let users: Vec<Objects> = jobs
             .iter()
             .zip(&identified)
             .map(|(job, fate)| {
                 if fate.is_ok() {
                     job.user.clone()
                 } else {
-                    track::User::default()
+                    Objects::default()
                 }
             })
             .collect();
-        let tracked = track::send(&self.braze, &users, last_start).await;
+        let tracked = bulk::track(&self.braze, &users, last_start).await;
 
         let mut finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
             .map(|(job, (identified, tracked))| {
                 let is_identified = job.plan.identify.is_some() && identified.is_ok();
-                let fate =
-                    identified.map_or_else(|error| track::Fate::failed(&job.user, &error), |()| tracked);
+                let fate = identified.map_or_else(|error| Fate::failed(&job.user, &error), |()| tracked);
                 self.finish(job, fate, is_identified)
             })
             .buffer_unordered(CONCURRENCY);
@@ -329,33 +328,11 @@ impl ContactWorker {
     }
 }
 
-/// There is no contact to bring up to date. But a contact's many events are not all written with it: it may be about
-/// to come.
+/// There is no contact to sync. An event waits all the same: of many, some are written before their contact is.
 fn missing(group: Group<MessengerEffect>) -> Vec<(Entry, Outcome)> {
     let of = |Task { entry, effect }| match effect {
         MessengerEffect::Event(_) => (entry, Outcome::retry(Reason::ContactMissing)),
         MessengerEffect::Sync => (entry, Outcome::Done),
     };
     group.tasks.into_iter().map(of).collect()
-}
-
-/// What a failed call means for the items it was about.
-pub(crate) fn outcome(error: &BrazeError) -> Outcome {
-    match error {
-        BrazeError::Transient { reason, wait } => Outcome::Retry {
-            reason: reason.clone(),
-            wait: *wait,
-        },
-        BrazeError::Configuration { reason } => Outcome::Misconfigured {
-            reason: reason.clone(),
-            wait: None,
-        },
-        BrazeError::Rejected { reason, .. } => Outcome::Dead {
-            reason: reason.clone(),
-        },
-        BrazeError::TooLarge => Outcome::Dead {
-            reason: error.to_string(),
-        },
-        BrazeError::OutOfTime => Outcome::Busy,
-    }
 }

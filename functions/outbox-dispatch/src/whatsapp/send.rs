@@ -10,8 +10,7 @@ use shared::whatsapp::reply::ReplyPayload;
 
 use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
 use super::outgoing::{Send, decide_send, without_attributes};
-use crate::braze::{BrazeError, TrackBody};
-use crate::messenger::sync as contacts;
+use crate::braze::{BrazeError, Objects};
 use crate::settle::{Outcome, Settled};
 
 /// A reply is ours for as long as Braze may take, and until the lease on its conversation has run out.
@@ -85,7 +84,7 @@ impl Drain<'_> {
                     wait: None,
                 }
             }
-            Err(error) => contacts::outcome(error),
+            Err(error) => error.into(),
         };
         match outcome {
             Outcome::Dead { reason } => self.give_up_reply(entry, &reply, &reason).await,
@@ -190,16 +189,17 @@ impl Drain<'_> {
     }
 }
 
-fn track_body(body: Value) -> TrackBody {
+fn track_body(body: Value) -> Objects {
     let attributes = match body {
         Value::Object(mut fields) => fields.remove("attributes"),
         _ => None,
     };
-    TrackBody {
-        attributes: match attributes {
-            Some(Value::Array(attributes)) => attributes,
-            _ => Vec::new(),
-        },
-        events: Vec::new(),
+    let attributes = match attributes {
+        Some(Value::Array(attributes)) => attributes,
+        _ => Vec::new(),
+    };
+    Objects {
+        attributes: attributes.into(),
+        ..Objects::default()
     }
 }

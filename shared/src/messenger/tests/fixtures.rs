@@ -133,8 +133,16 @@ fn plans(events: &[Event]) -> Vec<Value> {
 }
 
 fn outcomes(counts: super::super::LinkCounts) -> Value {
-    counts
-        .outcomes()
+    let named = [
+        ("linked", counts.linked),
+        ("unlinked", counts.unlinked),
+        ("plain", counts.plain),
+        ("expired", counts.expired),
+        ("foreign", counts.foreign),
+        ("malformed", counts.malformed),
+        ("refused", counts.refused),
+    ];
+    named
         .into_iter()
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| (name.to_owned(), Value::from(count)))

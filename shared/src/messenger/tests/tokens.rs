@@ -266,6 +266,8 @@ fn a_minted_token_fits_a_ref_and_comes_back() {
     assert_eq!(link_keys().verify(&token, now()), Ok(uuid.to_owned()));
     let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
     assert_eq!(header, br#"{"alg":"HS256"}"#);
+    let again = mint(&key, uuid, hour, now()).unwrap();
+    assert_ne!(again, token, "one token cannot link two contacts");
     let odd = mint(&key, "42", SignedDuration::from_millis(1), now()).unwrap();
     assert_eq!(link_keys().verify(&odd, now()), Ok("42".to_owned()));
     assert_eq!(mint(&key, "", hour, now()), Err(MintError::UserId));

@@ -1,0 +1,75 @@
+//! What Braze is sent about one profile, and what became of it.
+
+use serde_json::Value;
+use shared::personal::Personal;
+
+use super::BrazeError;
+use super::refusal::Array;
+
+/// The objects of one profile.
+#[derive(Debug, Default, Clone)]
+pub struct Objects {
+    /// User attributes objects, more than one where a value moves from one profile to another; of `/users/identify`,
+    /// the aliases.
+    pub attributes: Personal<Vec<Value>>,
+    /// Custom event objects; processed after the attributes of the same request.
+    pub events: Personal<Vec<Value>>,
+}
+
+impl Objects {
+    pub(super) fn len(&self) -> usize {
+        self.attributes.len() + self.events.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Array, &Value)> {
+        let attributes = self.attributes.iter().map(|object| (Array::Attributes, object));
+        attributes.chain(self.events.iter().map(|object| (Array::Events, object)))
+    }
+
+    /// In a request's body.
+    pub(super) fn bytes(&self) -> usize {
+        self.iter().map(|(_, object)| object.to_string().len() + 1).sum()
+    }
+}
+
+/// What became of a profile's objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    /// Of the attributes objects together; the error is one that may pass, if any of them is.
+    pub attributes: Result<(), BrazeError>,
+    /// Of each custom event.
+    pub events: Vec<Result<(), BrazeError>>,
+}
+
+impl Fate {
+    pub(super) fn taken(objects: &Objects) -> Self {
+        Self {
+            attributes: Ok(()),
+            events: vec![Ok(()); objects.events.len()],
+        }
+    }
+
+    /// No object was taken, for the same reason.
+    #[must_use]
+    pub fn failed(objects: &Objects, error: &BrazeError) -> Self {
+        Self {
+            attributes: Err(error.clone()),
+            events: vec![Err(error.clone()); objects.events.len()],
+        }
+    }
+
+    pub(super) fn settle(&mut self, array: Array, index: usize, error: &BrazeError) {
+        match array {
+            Array::Attributes => {
+                if self.attributes.is_ok() || !error.is_final() {
+                    self.attributes = Err(error.clone());
+                }
+            }
+            Array::Events => {
+                if let Some(event) = self.events.get_mut(index) {
+                    *event = Err(error.clone());
+                }
+            }
+        }
+    }
+}
