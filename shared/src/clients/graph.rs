@@ -276,7 +276,7 @@ impl GraphClient {
             url.push('/');
             if segment
                 .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
             {
                 url.push_str(segment);
             } else {

@@ -1,6 +1,7 @@
 //! Asks Graph about every page that a token is kept for.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
@@ -56,10 +57,10 @@ impl Seen {
 
 /// Asks about all `tokens`, which are kept by page id and by Instagram account id. Changes nothing. In the order of the
 /// pages' ids; tokens of Instagram Login are left out, since this host does not know them.
-pub async fn look_at_pages(
+pub async fn look_at_pages<S: BuildHasher + Sync>(
     graph: &GraphClient,
     app: &GraphApp,
-    tokens: &HashMap<String, SecretString>,
+    tokens: &HashMap<String, SecretString, S>,
 ) -> Vec<Seen> {
     let mut accounts: BTreeMap<&str, (SecretString, Vec<String>)> = BTreeMap::new();
     for (id, token) in tokens {

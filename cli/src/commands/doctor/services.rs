@@ -22,7 +22,7 @@ pub(super) async fn clock(target: &Target, clock: &Clock) -> Check {
     const NAME: &str = "clock";
     let graph = target.graph_settings().map(|graph| graph.url).ok();
     let mut time = None;
-    for url in graph.iter().chain([&target.urls.messenger]) {
+    for url in [&target.urls.messenger].into_iter().chain(&graph) {
         if time.is_none() {
             time = probe::server_time(url).await;
         }

@@ -167,7 +167,9 @@ impl House {
                     .remove("messages");
             }),
             "instagram not subscribed" => app(|app| drop(app.subscriptions.remove("instagram"))),
-            "version at its end" => app(|app| drop(app.ended_versions.insert("v26.0".to_owned()))),
+            "version at its end" => app(|app| {
+                app.ended_versions.insert("v26.0".to_owned());
+            }),
             "graph down" => graph.begin_outage(faults::unavailable(503)),
             "graph limits" => graph.begin_outage(faults::rate_limited(4)),
             "graph out of reach" => self.flags.extend(["--graph-url".to_owned(), NOWHERE.to_owned()]),

@@ -137,10 +137,7 @@ impl GraphClient {
             pages.extend(data.iter().filter_map(page));
             // The address of the next page holds the token; the cursor is enough.
             let paging = answer.get("paging").unwrap_or(&Value::Null);
-            if !json::member(paging, "next")
-                .text()
-                .is_some_and(|next| !next.is_empty())
-            {
+            if json::member(paging, "next").text().is_none_or(str::is_empty) {
                 return Ok(pages);
             }
             match paging.pointer("/cursors/after").and_then(Value::as_str) {
