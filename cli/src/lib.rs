@@ -63,7 +63,7 @@ pub async fn run() -> ExitCode {
     let cli = Cli::parse();
     output::init_log(cli.verbose, cli.command.is_quiet());
     let clock = cli.now.map_or_else(Clock::system, Clock::starting_at);
-    match commands::run(cli.command, &clock).await {
+    match Box::pin(commands::run(cli.command, &clock)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);

@@ -1,6 +1,7 @@
 //! The stack that `bridge setup` and `bridge doctor` work on: its addresses, settings, secrets and tables.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -68,9 +69,9 @@ impl TargetArgs {
     pub(crate) fn flags(&self) -> String {
         let mut flags = String::new();
         if let Some(stack) = self.secrets.stack() {
-            flags.push_str(&format!(" --stack {stack}"));
+            drop(write!(flags, " --stack {stack}"));
         } else if self.secrets.aws_addr().port() != 4000 {
-            flags.push_str(&format!(" --aws-addr {}", self.secrets.aws_addr()));
+            drop(write!(flags, " --aws-addr {}", self.secrets.aws_addr()));
         }
         flags
     }

@@ -163,7 +163,7 @@ impl HealthWorker {
             match self.graph.subscribe_app(app, inactive, &meta.verify_token).await {
                 Ok(()) => tracing::warn!("the app's subscription to pages is on again"),
                 Err(error) => {
-                    tracing::error!(%error, "the app's subscription to pages cannot be switched on")
+                    tracing::error!(%error, "the app's subscription to pages cannot be switched on");
                 }
             }
         }

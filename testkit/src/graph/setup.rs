@@ -434,14 +434,10 @@ impl Platform {
     }
 
     fn page_call(&mut self, asked: &Asked<'_>, parameters: &Parameters<'_>) -> Result<Value, Refused> {
-        let asker = self.asker(parameters)?;
         let app = self.options.app_id.clone();
-        let owner = match asker {
-            Owner::Page { page, .. } => page,
-            _ => {
-                let message = "(#210) A page access token is required to request this resource.";
-                return Err(Refused::arranged(GraphError::new(210, message)));
-            }
+        let Owner::Page { page: owner, .. } = self.asker(parameters)? else {
+            let message = "(#210) A page access token is required to request this resource.";
+            return Err(Refused::arranged(GraphError::new(210, message)));
         };
         let page = self.pages.get_mut(asked.node).filter(|page| page.id == owner.id);
         let page = page.ok_or_else(|| Refused::arranged(GraphError::no_object("get", asked.node)))?;

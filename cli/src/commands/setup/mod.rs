@@ -35,6 +35,7 @@ use crate::target::{Target, TargetArgs};
     bridge setup --stack meta-braze-bridge-dev --user-token - --page 1112223334 --dry-run\n  \
     bridge setup --stack meta-braze-bridge-dev --page-token 1112223334=@token"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct Args {
     #[command(flatten)]
     target: TargetArgs,
@@ -51,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long = "page", value_name = "ID")]
     pages: Vec<String>,
 
-    /// Comma list of the fields to subscribe to [default: the stack's SubscribedFields]
+    /// Comma list of the fields to subscribe to [default: the stack's setting]
     #[arg(long, value_name = "LIST")]
     fields: Option<String>,
 
@@ -67,7 +68,7 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// One JSON object: {"ok":…,"changed":…,"dry_run":…,"steps":[…],"checks":[…],"braze":[…]}
+    /// One JSON object: what was done, the checks, and the steps for Braze
     #[arg(long)]
     json: bool,
 
@@ -99,7 +100,8 @@ enum Became {
 /// A step, for people and scripts.
 #[derive(Debug, Serialize)]
 struct Step {
-    step: String,
+    #[serde(rename = "step")]
+    name: String,
     status: Became,
     message: String,
 }
@@ -124,7 +126,7 @@ impl Steps {
             output::line(format_args!("{word:<9}  {step}: {message}"));
         }
         self.all.push(Step {
-            step: step.to_owned(),
+            name: step.to_owned(),
             status,
             message,
         });
@@ -165,7 +167,7 @@ async fn set_up(args: Args, clock: &Clock, steps: &mut Steps) -> anyhow::Result<
         refused(
             "Graph does not take the app's id and secret",
             &error,
-            refusal::of_app(&error),
+            &refusal::of_app(&error),
         )
     })?;
 
@@ -256,7 +258,7 @@ fn progress(what: &str) {
     }
 }
 
-fn refused(what: &str, error: &GraphError, remedy: String) -> anyhow::Error {
+fn refused(what: &str, error: &GraphError, remedy: &str) -> anyhow::Error {
     anyhow!("{what}: {error} - {remedy}")
 }
 

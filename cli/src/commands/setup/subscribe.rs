@@ -58,7 +58,7 @@ impl Subscriber<'_> {
             refused(
                 "the app's subscriptions cannot be read",
                 &error,
-                refusal::of_app(&error),
+                &refusal::of_app(&error),
             )
         })
     }
@@ -116,7 +116,7 @@ impl Subscriber<'_> {
             refused(
                 &format!("the app is not subscribed to {object}"),
                 &error,
-                refusal::of_app(&error),
+                &refusal::of_app(&error),
             )
         })?;
         steps.add(&step, Became::Done, what);
@@ -158,7 +158,7 @@ impl Subscriber<'_> {
         let subscriptions = self.graph.subscribed_apps(self.credentials(page), &page.id).await;
         subscriptions.map_err(|error| {
             let what = format!("the subscriptions of page {} cannot be read", page.id);
-            refused(&what, &error, refusal::remedy(&error))
+            refused(&what, &error, &refusal::remedy(&error))
         })
     }
 
@@ -185,7 +185,7 @@ impl Subscriber<'_> {
             refused(
                 &format!("page {} is not subscribed", page.id),
                 &error,
-                refusal::remedy(&error),
+                &refusal::remedy(&error),
             )
         })?;
         steps.add(&step, Became::Done, format!("added {}", missing.join(", ")));

@@ -85,7 +85,7 @@ impl Search<'_> {
             refused(
                 &format!("Graph says nothing about {whose}"),
                 &error,
-                refusal::of_app(&error),
+                &refusal::of_app(&error),
             )
         })
     }
@@ -117,7 +117,7 @@ impl Search<'_> {
         };
         let listed = self.graph.pages(credentials).await;
         let listed = listed
-            .map_err(|error| refused("Graph does not list the pages", &error, refusal::remedy(&error)))?;
+            .map_err(|error| refused("Graph does not list the pages", &error, &refusal::remedy(&error)))?;
         if self.only.is_empty() {
             return choose(listed);
         }
@@ -155,7 +155,7 @@ impl Search<'_> {
                 Err(refused(
                     "the user token cannot be made long-lived",
                     &error,
-                    remedy,
+                    &remedy,
                 ))
             }
         }
