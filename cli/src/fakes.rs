@@ -74,12 +74,14 @@ impl Fakes {
             let (app_id, app_secret) = secret.fbe_app();
             let mut options = graph::Options::new(app_id, app_secret.expose_secret())
                 .any_token(true)
+                .clock(clock)
                 .history(HISTORY)
                 .drained(false);
             if let Some(token) = &secret.partner_system_user_token {
                 options = options.partner_token(token.expose_secret());
             }
             let fake = FakeGraph::start(options).await?;
+            fake.add_page(recorded_page());
             settings.insert("GRAPH_API_URL".to_owned(), fake.url());
             fakes.graph = Some(Arc::new(fake));
         }
@@ -139,6 +141,11 @@ impl Fakes {
         ]
         .concat()
     }
+}
+
+/// The page, and the Instagram account linked to it, that most recorded payloads come from.
+pub(crate) fn recorded_page() -> graph::Page {
+    graph::Page::new("1134597043258171", "Recorded Page").instagram("17841452691600098", "recorded.account")
 }
 
 fn default(settings: &mut BTreeMap<String, String>, name: &str, value: &str) {

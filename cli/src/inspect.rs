@@ -170,7 +170,7 @@ async fn scan(stack: &LocalStack, table: &str) -> anyhow::Result<Vec<HashMap<Str
 }
 
 /// An item as plain JSON.
-fn plain_item(item: &HashMap<String, AttributeValue>) -> Value {
+pub(crate) fn plain_item(item: &HashMap<String, AttributeValue>) -> Value {
     item.iter()
         .map(|(name, value)| (name.clone(), plain(value)))
         .collect::<Map<_, _>>()

@@ -13,14 +13,17 @@ mod commands;
 pub mod fakes;
 pub mod function_events;
 mod functions;
+mod hidden;
 pub mod inspect;
 mod meta;
 mod output;
 pub mod payloads;
+mod probe;
 mod scenes;
 pub mod secrets;
 pub mod stack;
 mod story;
+mod target;
 
 use std::process::ExitCode;
 
@@ -60,7 +63,7 @@ pub async fn run() -> ExitCode {
     let cli = Cli::parse();
     output::init_log(cli.verbose, cli.command.is_quiet());
     let clock = cli.now.map_or_else(Clock::system, Clock::starting_at);
-    match commands::run(cli.command, &clock).await {
+    match Box::pin(commands::run(cli.command, &clock)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);

@@ -27,6 +27,12 @@ pub(crate) fn note(text: impl Display) {
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
+/// A question, without a line break after it.
+pub(crate) fn ask(text: impl Display) {
+    let mut err = io::stderr().lock();
+    drop(write!(err, "{text}").and_then(|()| err.flush()));
+}
+
 /// The reason why the command failed, with its causes.
 pub(crate) fn error(error: &anyhow::Error) {
     note(format_args!("error: {error:#}"));

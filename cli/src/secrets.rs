@@ -22,6 +22,19 @@ pub(crate) const STACK_NAME: &str = "local";
 /// Names of the secrets that a stack has from the start.
 pub(crate) const NAMES: [&str; 5] = ["meta", "braze", "relay", "link", "partner"];
 
+/// Where the local stack keeps what CloudFormation knows of a deployed one: `{"url":…,"settings":{…}}`.
+pub(crate) const OUTPUTS: &str = "local/outputs";
+
+/// The output of a deployed stack that names a secret.
+fn output_of(name: &str) -> &'static str {
+    match name {
+        "meta" => "MetaSecretName",
+        "braze" => "BrazeSecretName",
+        "relay" => "RelaySecretName",
+        _ => "LinkSecretName",
+    }
+}
+
 /// The secrets of a stack that nobody gave any. They are printed and protect nothing.
 #[must_use]
 pub fn development() -> Value {
@@ -110,7 +123,8 @@ pub(crate) struct Secrets {
 }
 
 enum Source {
-    Values(Value),
+    /// Of a file, or the development values.
+    Values(Value, Option<PathBuf>),
     Local(aws_sdk_secretsmanager::Client),
     Stack {
         client: aws_sdk_secretsmanager::Client,
@@ -119,11 +133,33 @@ enum Source {
 }
 
 impl SecretArgs {
+    /// The deployed stack, if it is one.
+    pub(crate) fn stack(&self) -> Option<&str> {
+        self.stack.as_deref()
+    }
+
+    /// Whether the secrets are those of a file.
+    pub(crate) fn is_file(&self) -> bool {
+        self.secrets.is_some()
+    }
+
+    /// Where the local stack is looked for.
+    pub(crate) fn aws_addr(&self) -> SocketAddr {
+        self.aws_addr
+    }
+
+    /// How the local stack's AWS is spoken to; `None` if it does not run.
+    pub(crate) async fn local(&self) -> Option<aws_config::SdkConfig> {
+        let connect = tokio::net::TcpStream::connect(self.aws_addr);
+        let connected = tokio::time::timeout(Duration::from_millis(500), connect).await;
+        matches!(connected, Ok(Ok(_))).then(|| testkit::aws::sdk_config(&format!("http://{}", self.aws_addr)))
+    }
+
     /// Finds the source. Nothing is read yet but the stack's outputs.
     pub(crate) async fn open(&self) -> anyhow::Result<Secrets> {
         if let Some(path) = &self.secrets {
             return Ok(Secrets {
-                source: Source::Values(read_file(path)?),
+                source: Source::Values(read_file(path)?, Some(path.clone())),
             });
         }
         if let Some(stack) = &self.stack {
@@ -134,17 +170,12 @@ impl SecretArgs {
                 source: Source::Stack { client, outputs },
             });
         }
-        let connect = tokio::net::TcpStream::connect(self.aws_addr);
-        if !matches!(
-            tokio::time::timeout(Duration::from_millis(500), connect).await,
-            Ok(Ok(_))
-        ) {
+        let Some(config) = self.local().await else {
             output::note("no local stack is running: the development secrets are used");
             return Ok(Secrets {
-                source: Source::Values(development()),
+                source: Source::Values(development(), None),
             });
-        }
-        let config = testkit::aws::sdk_config(&format!("http://{}", self.aws_addr));
+        };
         Ok(Secrets {
             source: Source::Local(aws_sdk_secretsmanager::Client::new(&config)),
         })
@@ -161,6 +192,25 @@ pub(crate) async fn stack_outputs(
     Ok(outputs
         .filter_map(|output| Some((output.output_key()?.to_owned(), output.output_value()?.to_owned())))
         .collect())
+}
+
+/// The outputs and the parameters of a deployed stack.
+pub(crate) async fn stack_particulars(
+    config: &aws_config::SdkConfig,
+    stack: &str,
+) -> anyhow::Result<(BTreeMap<String, String>, BTreeMap<String, String>)> {
+    let stacks = describe(config, stack).await?;
+    let outputs = stacks.iter().flat_map(Stack::outputs);
+    let outputs = outputs
+        .filter_map(|output| Some((output.output_key()?.to_owned(), output.output_value()?.to_owned())));
+    let parameters = stacks.iter().flat_map(Stack::parameters);
+    let parameters = parameters.filter_map(|parameter| {
+        Some((
+            parameter.parameter_key()?.to_owned(),
+            parameter.parameter_value()?.to_owned(),
+        ))
+    });
+    Ok((outputs.collect(), parameters.collect()))
 }
 
 /// A parameter of a deployed stack; `None` if it has none of this name.
@@ -244,9 +294,54 @@ impl Secrets {
         outputs.get(output).cloned()
     }
 
-    async fn read<T: serde::de::DeserializeOwned>(&self, name: &str, output: &str) -> anyhow::Result<T> {
+    /// A secret as it stands, with all its fields.
+    pub(crate) async fn fields(&self, name: &str) -> anyhow::Result<Map<String, Value>> {
+        self.read(name, output_of(name)).await
+    }
+
+    /// Replaces a secret. Nothing is written where the development values serve.
+    pub(crate) async fn write(&self, name: &str, fields: &Map<String, Value>) -> anyhow::Result<()> {
+        let (client, id) = match &self.source {
+            Source::Values(_, None) => bail!("no local stack is running, so there is no secret to write"),
+            Source::Values(values, Some(path)) => {
+                let mut values = values.clone();
+                if let Some(values) = values.as_object_mut() {
+                    values.insert(name.to_owned(), Value::Object(fields.clone()));
+                }
+                return replace_file(path, &values);
+            }
+            Source::Local(client) => (client, format!("{STACK_NAME}/{name}")),
+            Source::Stack { client, outputs } => {
+                let output = output_of(name);
+                let id = outputs
+                    .get(output)
+                    .with_context(|| format!("the stack has no output {output}"))?;
+                (client, id.clone())
+            }
+        };
+        let value = Value::Object(fields.clone()).to_string();
+        let put = client
+            .put_secret_value()
+            .secret_id(&id)
+            .secret_string(value)
+            .send()
+            .await;
+        put.map_err(|error| {
+            anyhow::anyhow!(
+                "the secret {id} cannot be written: {}",
+                DisplayErrorContext(error)
+            )
+        })?;
+        Ok(())
+    }
+
+    pub(crate) async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+        output: &str,
+    ) -> anyhow::Result<T> {
         let value = match &self.source {
-            Source::Values(values) => values.get(name).map(Value::to_string).unwrap_or_default(),
+            Source::Values(values, _) => values.get(name).map(Value::to_string).unwrap_or_default(),
             Source::Local(client) => fetch(client, &format!("{STACK_NAME}/{name}")).await?,
             Source::Stack { client, outputs } => {
                 let id = outputs
@@ -259,7 +354,21 @@ impl Secrets {
     }
 }
 
-async fn fetch(client: &aws_sdk_secretsmanager::Client, id: &str) -> anyhow::Result<String> {
+/// Either the old or the new content is there, whole, and nobody else can read it.
+fn replace_file(path: &Path, content: &Value) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let cannot = || format!("cannot write {}", path.display());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(cannot)?;
+    let text = serde_json::to_string_pretty(content)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.as_file().sync_all())
+        .with_context(cannot)?;
+    file.persist(path).with_context(cannot)?;
+    Ok(())
+}
+
+pub(crate) async fn fetch(client: &aws_sdk_secretsmanager::Client, id: &str) -> anyhow::Result<String> {
     match client.get_secret_value().secret_id(id).send().await {
         Ok(value) => value
             .secret_string

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::clock::Clock;
 use testkit::aws::EmbeddedAws;
 use testkit::lambda::{
@@ -123,6 +123,7 @@ impl LocalStack {
             .await
             .with_context(|| format!("cannot listen on {}; try another --port", options.http))?;
         let url = format!("http://{}", listener.local_addr()?);
+        publish(&aws, &url, &settings).await?;
         let mut functions = plug(&template, &aws, &url, &settings, &options.clock)?;
 
         let stop = CancellationToken::new();
@@ -329,6 +330,14 @@ fn plug<'a>(
     } else {
         Err(usage(problems.join("\n")))
     }
+}
+
+/// Tells other commands what CloudFormation would tell of a deployed stack.
+async fn publish(aws: &EmbeddedAws, url: &str, settings: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    aws.put_secret(secrets::OUTPUTS, &json!({"url": url, "settings": settings}))
+        .await?;
+    aws.reset_calls();
+    Ok(())
 }
 
 /// Given secrets replace what is there; development secrets only fill what is missing.

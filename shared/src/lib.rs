@@ -12,6 +12,7 @@
 //! * [`store`]: what DynamoDB holds, and the commits that keep it consistent.
 //! * [`outbox`]: pending effects and their table; the function `outbox-dispatch` sends them.
 //! * [`clients`]: HTTP, AWS and Meta's Graph API.
+//! * [`health`]: whether the app and its pages are set up at Meta, as checks with a remedy each.
 //! * [`json`]: one lenient reader for JSON from outside. [`personal`]: what no log shows. [`digest`]: ids and keys.
 //! * [`secrets`], [`config`], [`telemetry`]: what every function needs at start.
 //!
@@ -32,6 +33,7 @@ pub mod clock;
 pub mod config;
 pub mod digest;
 pub mod fbe;
+pub mod health;
 pub mod json;
 pub mod messenger;
 pub mod outbox;

@@ -63,6 +63,11 @@ pub const CATALOG_ITEMS_FAILED: &str = "CatalogItemsFailed";
 /// Differences between an install as stored and as Graph tells it.
 pub const GRAPH_DRIFT: &str = "GraphDrift";
 
+/// Pages that were found not to send their events to the app, four times a day.
+pub const PAGES_UNSUBSCRIBED: &str = "PagesUnsubscribed";
+/// Days until the first of the pages' tokens ends; 0 for a dead one.
+pub const TOKEN_DAYS_LEFT: &str = "TokenDaysLeft";
+
 /// WhatsApp messages that Braze forwarded, ignored keywords included.
 pub const MESSAGES_RECEIVED: &str = "MessagesReceived";
 /// Messages that an external system took without an answer: it comes later, or never.

@@ -103,7 +103,9 @@ impl House {
         }
         aws.reset_calls();
         let braze = braze::Options::new(BRAZE_KEY).clock(&clock);
-        let graph = graph::Options::new(APP_ID, APP_SECRET).partner_token(PARTNER_TOKEN);
+        let graph = graph::Options::new(APP_ID, APP_SECRET)
+            .partner_token(PARTNER_TOKEN)
+            .clock(&clock);
         let external_system = external_system::Options::new(SIGNING_SECRET)
             .bearer_token(EXTERNAL_TOKEN)
             .openai_api_key(OPENAI_KEY)

@@ -13,6 +13,7 @@ use testkit::external_system::{self, Behaviour, ExternalSystem};
 use testkit::graph::{self, FakeGraph};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::fakes::recorded_page;
 use crate::output::{self, usage};
 use crate::secrets;
 
@@ -69,8 +70,13 @@ pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     let options = options.clock(clock).address(args.braze_addr).drained(false);
     let braze = FakeBraze::start(options).await?;
     let options = graph::Options::new(required("/meta/app_id")?, required("/meta/app_secret")?);
-    let options = options.any_token(true).address(args.graph_addr).drained(false);
+    let options = options
+        .any_token(true)
+        .clock(clock)
+        .address(args.graph_addr)
+        .drained(false);
     let graph = FakeGraph::start(options).await?;
+    graph.add_page(recorded_page());
     for file in &args.installs {
         let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         let webhook: Value =

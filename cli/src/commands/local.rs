@@ -165,6 +165,14 @@ fn greet(stack: &LocalStack) {
     }
     output::line("\nTry it:");
     if in_force("meta") {
+        // Two commands, and everything is green.
+        output::line(format_args!(
+            "bridge setup --user-token development --aws-addr {}",
+            aws.address()
+        ));
+    }
+    output::line(format_args!("bridge doctor --aws-addr {}", aws.address()));
+    if in_force("meta") {
         output::line(format_args!(
             "curl '{url}/messenger/webhook?hub.mode=subscribe&hub.verify_token=development-verify-token&hub.challenge=42'"
         ));

@@ -3,6 +3,7 @@
 mod chat;
 mod dead;
 mod demo;
+mod doctor;
 mod events;
 mod fakes;
 mod fbe;
@@ -10,6 +11,7 @@ mod link;
 mod local;
 mod say;
 mod send;
+mod setup;
 mod sign;
 mod smoke;
 
@@ -35,6 +37,10 @@ pub(crate) enum Command {
     Link(link::Args),
     /// Check that a stack answers as it should, with harmless requests
     Smoke(smoke::Args),
+    /// Set the app up at Meta: tokens of pages, subscriptions, and what is left to click in Braze
+    Setup(setup::Args),
+    /// Check that everything is set up, here, at Meta and at Braze, and say what to do where it is not
+    Doctor(doctor::Args),
     /// Look at what was given up, and try it again
     Dead(dead::Args),
     /// Look after businesses that installed the app
@@ -64,6 +70,8 @@ pub(crate) async fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
         Command::Sign(args) => sign::run(args).await,
         Command::Link(args) => link::run(args, clock).await,
         Command::Smoke(args) => smoke::run(args, clock).await,
+        Command::Setup(args) => Box::pin(setup::run(args, clock)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, clock)).await,
         Command::Dead(args) => dead::run(args, clock).await,
         Command::Fbe(args) => fbe::run(args, clock).await,
         Command::Fakes(args) => fakes::run(args, clock).await,

@@ -9,4 +9,5 @@ mod house;
 mod openapi;
 mod order;
 mod process;
+mod setup;
 mod usage;

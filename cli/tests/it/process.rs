@@ -132,6 +132,13 @@ async fn local_answers_once_it_is_ready_and_stops_cleanly() {
         (200, "42")
     );
 
+    for command in ["bridge setup --user-token", "bridge doctor --aws-addr"] {
+        assert!(
+            local.greeting.iter().any(|line| line.starts_with(command)),
+            "{command}"
+        );
+    }
+
     // The second is a signed message: address, headers and body in quotes.
     let curl = local
         .greeting

@@ -87,7 +87,9 @@ fn wrong_use_is_2_and_says_what_is_expected() {
 
 #[test]
 fn every_command_helps_with_examples() {
-    for command in ["demo", "local", "send", "sign", "link", "dead", "events"] {
+    for command in [
+        "demo", "local", "send", "sign", "link", "dead", "events", "setup", "doctor",
+    ] {
         let shown = bridge(&[command, "--help"])
             .assert()
             .success()

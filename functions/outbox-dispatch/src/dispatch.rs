@@ -13,6 +13,7 @@ use shared::telemetry;
 use crate::effect::{Group, Work};
 use crate::fbe::FbeWorker;
 use crate::fbe::partner::PartnerWorker;
+use crate::health::HealthWorker;
 use crate::messenger::send::SendWorker;
 use crate::messenger::sync::ContactWorker;
 use crate::settle::{Outcome, Settled, Settler};
@@ -35,6 +36,7 @@ pub(crate) enum Workers {
         sends: Box<SendWorker>,
         fbe: Box<FbeWorker>,
         partner: Box<PartnerWorker>,
+        health: Box<HealthWorker>,
     },
     Relay(Box<RelayWorker>),
 }
@@ -109,6 +111,7 @@ impl Dispatcher {
                 sends,
                 fbe,
                 partner,
+                health,
             } => {
                 let messenger = async {
                     self.settle(Box::pin(messenger.work(Group::all_of(work.messenger), until)).await)
@@ -126,11 +129,14 @@ impl Dispatcher {
                     self.settle(Box::pin(partner.work(Group::all_of(work.partner), until)).await)
                         .await
                 };
-                let (messenger, sends, fbe, partner) = futures_util::join!(messenger, sends, fbe, partner);
+                let health = async { self.settle(Box::pin(health.work(work.health)).await).await };
+                let (messenger, sends, fbe, partner, health) =
+                    futures_util::join!(messenger, sends, fbe, partner, health);
                 report.add(messenger);
                 report.add(sends);
                 report.add(fbe);
                 report.add(partner);
+                report.add(health);
             }
             Workers::Relay(relay) => {
                 let outcomes = Box::pin(relay.work(Group::all_of(work.whatsapp), until)).await;

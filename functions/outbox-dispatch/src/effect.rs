@@ -29,6 +29,8 @@ pub(crate) struct Work {
     pub(crate) fbe: Vec<Task<FbeEffect>>,
     /// Notices to the partner's platform.
     pub(crate) partner: Vec<Task<PartnerNotice>>,
+    /// A look at the app and its pages needs no particulars.
+    pub(crate) health: Vec<Task<()>>,
     /// An item of a conversation only wakes: what is to be done stands in the conversation.
     pub(crate) whatsapp: Vec<Task<()>>,
     /// What became at once of items that no worker can be given.
@@ -40,6 +42,7 @@ enum Effect {
     Send(Box<Message>),
     Fbe(FbeEffect),
     Partner(Box<PartnerNotice>),
+    Health,
     WhatsApp,
 }
 
@@ -56,6 +59,7 @@ impl Effect {
             Kind::FbePartnerNotify => Self::Partner(entry.payload()?),
             Kind::FbeNotify => Self::Fbe(FbeEffect::Notify(entry.payload()?)),
             Kind::FbeCatalogPush => Self::Fbe(FbeEffect::PushCatalog(entry.payload()?)),
+            Kind::HealthCheck => Self::Health,
             Kind::RelayMessage | Kind::RelayReply => Self::WhatsApp,
         })
     }
@@ -75,6 +79,7 @@ impl Work {
                 entry,
                 effect: *effect,
             }),
+            Ok(Effect::Health) => self.health.push(Task { entry, effect: () }),
             Ok(Effect::WhatsApp) => self.whatsapp.push(Task { entry, effect: () }),
             Err(error) => self.unreadable.push((entry, error.into())),
         }

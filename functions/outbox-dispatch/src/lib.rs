@@ -7,6 +7,7 @@ pub mod braze;
 mod dispatch;
 mod effect;
 pub mod fbe;
+mod health;
 mod messenger;
 pub mod settle;
 pub mod whatsapp;
@@ -23,6 +24,7 @@ use shared::clients::graph::GraphClient;
 use shared::clients::http;
 use shared::clock::Clock;
 use shared::config::Env;
+use shared::health::HealthSettings;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::Contacts;
 use shared::outbox::{Entry, Outbox, Status};
@@ -34,7 +36,8 @@ use shared::whatsapp::table::Conversations;
 use self::backoff::Backoff;
 use self::braze::Braze;
 use self::dispatch::{Dispatcher, Workers};
-use self::fbe::{FbeWorker, FollowUpSettings};
+use self::fbe::{FbeWorker, FollowUpSettings, GRAPH_TIMEOUT};
+use self::health::HealthWorker;
 use self::messenger::send::SendWorker;
 use self::messenger::sync::ContactWorker;
 use self::settle::Settler;
@@ -64,6 +67,7 @@ enum LaneSettings {
         contacts_table: String,
         messenger: MessengerSettings,
         fbe: FollowUpSettings,
+        health: HealthSettings,
     },
     Relay {
         relay_secret_id: String,
@@ -96,6 +100,7 @@ impl Settings {
                     contacts_table: env.required("CONTACTS_TABLE"),
                     messenger: MessengerSettings::read(env),
                     fbe: FollowUpSettings::read(env),
+                    health: HealthSettings::read(env),
                 }
             },
         }
@@ -151,6 +156,7 @@ impl App {
                 contacts_table,
                 messenger,
                 fbe,
+                health,
             } => {
                 let contacts = Contacts::new(dynamodb.clone(), contacts_table, outbox.clone(), clock.clone());
                 let sends = SendWorker::new(
@@ -163,12 +169,20 @@ impl App {
                 );
                 let messenger = ContactWorker::new(contacts, outbox.clone(), braze.clone(), messenger);
                 let partner = fbe.partner(secrets, outbox.clone(), clock.clone());
+                let health = HealthWorker::new(
+                    outbox.clone(),
+                    Secret::new(secrets.clone(), &fbe.meta_secret_id, clock.clone()),
+                    GraphClient::new(http::client(GRAPH_TIMEOUT), &fbe.graph),
+                    health,
+                    clock.clone(),
+                );
                 let fbe = FbeWorker::new(fbe, secrets, dynamodb, outbox.clone(), braze, clock.clone());
                 Workers::Sync {
                     messenger: Box::new(messenger),
                     sends: Box::new(sends),
                     fbe: Box::new(fbe),
                     partner: Box::new(partner),
+                    health: Box::new(health),
                 }
             }
             LaneSettings::Relay {
@@ -198,7 +212,8 @@ impl App {
     }
 
     /// A batch of the stream or of the queue, answered with what could not be settled; a tick of the
-    /// schedule; or `{"task":"reconcile"}`, which plans the day's comparisons of installs with Graph.
+    /// schedule; `{"task":"reconcile"}`, which plans the day's comparisons of installs with Graph; or
+    /// `{"task":"health"}`, which plans a look at the app's pages.
     ///
     /// # Errors
     ///
@@ -226,6 +241,10 @@ impl App {
         if let (Some("reconcile"), Workers::Sync { fbe, .. }) = (task, &self.dispatcher.workers) {
             let planned = Box::pin(fbe.plan_comparisons(until)).await?;
             return Ok(json!({"planned": planned}));
+        }
+        if let (Some("health"), Workers::Sync { health, .. }) = (task, &self.dispatcher.workers) {
+            let planned = Box::pin(health.plan(self.clock.now())).await?;
+            return Ok(json!({"planned": usize::from(planned)}));
         }
         let report = self.dispatcher.tick(until).await?;
         let summary = json!({

@@ -1,10 +1,11 @@
-//! Meta's Graph API, as far as FBE installs need it.
+//! Meta's Graph API, as far as FBE installs and the app's set-up need it.
 //!
 //! Where a token travels: as `Authorization: Bearer` where the call has no form, which is how Meta's own
-//! plugins do it, so that no URL ever holds one; as the documented `access_token` field in forms. Every call
-//! carries `appsecret_proof`: some refuse without, and any app can be set to ask for it.
+//! plugins do it, so that URLs hold none ([`app`] names the two that have to); as the documented `access_token`
+//! field in forms. Every call carries `appsecret_proof`: some refuse without, and any app can be set to ask for it.
 
 pub mod answer;
+pub mod app;
 pub mod error;
 mod settings;
 pub mod usage;
@@ -308,7 +309,7 @@ impl GraphClient {
             url.push('/');
             if segment
                 .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
             {
                 url.push_str(segment);
             } else {

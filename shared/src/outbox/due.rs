@@ -55,6 +55,20 @@ impl Outbox {
         Ok((due, oldest.and_then(|at| Timestamp::from_millisecond(at).ok())))
     }
 
+    /// Pending items of `lane`, due or not, at most about `limit`; the soonest of each shard. For people who look.
+    pub async fn waiting(&self, lane: Lane, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let per_shard = i32::try_from(limit.div_ceil(usize::from(SHARDS))).unwrap_or(i32::MAX);
+        let pages: Vec<Page> = stream::iter(0..SHARDS)
+            .map(|shard| self.page(lane, shard, None, i64::MAX, per_shard))
+            .buffer_unordered(usize::from(SHARDS))
+            .try_collect()
+            .await?;
+        let keys = pages.into_iter().flat_map(|page| page.keys).collect();
+        let mut entries = self.read_all(keys).await?;
+        entries.retain(|entry| entry.status == Status::Pending);
+        Ok(entries)
+    }
+
     async fn page(
         &self,
         lane: Lane,

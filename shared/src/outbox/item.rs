@@ -50,6 +50,8 @@ pub enum Kind {
     FbeReconcileManager,
     /// Push the catalog. Subject: the business.
     FbeCatalogPush,
+    /// Look whether the app's pages are subscribed and their tokens work. One subject for all.
+    HealthCheck,
     /// Hand messages to the external system. Subject: the conversation.
     RelayMessage,
     /// Send one reply through Braze. Subject: the conversation.
@@ -69,7 +71,8 @@ impl Kind {
             | Self::FbeNotify
             | Self::FbePartnerNotify
             | Self::FbeReconcileManager
-            | Self::FbeCatalogPush => Lane::Sync,
+            | Self::FbeCatalogPush
+            | Self::HealthCheck => Lane::Sync,
             Self::RelayMessage | Self::RelayReply => Lane::Relay,
         }
     }

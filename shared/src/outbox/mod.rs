@@ -14,6 +14,6 @@ mod table;
 
 pub use entry::{Entry, SHARDS, Status, UnreadablePayload};
 pub use item::{Kind, Lane, OutboxItem};
-pub use quarantine::Quarantined;
+pub use quarantine::{Kept, Quarantined};
 pub use reason::Reason;
 pub use table::Outbox;

@@ -29,7 +29,56 @@ pub struct Quarantined {
     pub raw: Personal<Bytes>,
 }
 
+/// A body that is kept, without the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// `messenger`, `fbe` or `whatsapp`.
+    pub source: &'static str,
+    /// Stable code.
+    pub reason: String,
+    /// When it came.
+    pub at: Option<Timestamp>,
+}
+
+/// Where bodies come from.
+const SOURCES: [&str; 3] = ["messenger", "fbe", "whatsapp"];
+
 impl Outbox {
+    /// What is kept, at most `limit` of each source.
+    pub async fn quarantined(&self, limit: u16) -> Result<Vec<Kept>, StoreError> {
+        let mut kept = Vec::new();
+        for source in SOURCES {
+            let query = self
+                .table
+                .query()
+                .key_condition_expression("subject = :subject")
+                .expression_attribute_values(":subject", string(format!("quarantine#{source}")))
+                .projection_expression("event_key, reason, created_at")
+                .limit(i32::from(limit));
+            let answer = query.send().await;
+            let answer = answer.map_err(|error| StoreError::sdk("Query", &error))?;
+            let items = answer.items.unwrap_or_default();
+            // A large body has several items.
+            let first = |item: &&Item| {
+                let key = item.get("event_key").and_then(|key| key.as_s().ok());
+                key.is_some_and(|key| key.ends_with("#0"))
+            };
+            kept.extend(items.iter().filter(first).map(|item| {
+                let at = item.get("created_at").and_then(|at| at.as_n().ok()?.parse().ok());
+                Kept {
+                    source,
+                    reason: item
+                        .get("reason")
+                        .and_then(|reason| reason.as_s().ok())
+                        .cloned()
+                        .unwrap_or_default(),
+                    at: at.and_then(|at| Timestamp::from_millisecond(at).ok()),
+                }
+            }));
+        }
+        Ok(kept)
+    }
+
     /// Keeps bodies or items that were not understood, for 30 days. The key is made of the bytes, so keeping
     /// the same thing again changes nothing.
     pub async fn quarantine(&self, quarantined: &[Quarantined]) -> Result<(), StoreError> {

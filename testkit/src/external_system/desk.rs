@@ -74,8 +74,11 @@ impl Desk {
         match self.check(request) {
             Ok((kind, body)) => self.take(request, kind, body),
             Err((status, body)) => {
-                self.refusals
-                    .push(format!("{status} {} {}: {body}", request.method, request.path));
+                // Somebody looks whether it is there, and asks for nothing.
+                if request.method == Method::POST {
+                    self.refusals
+                        .push(format!("{status} {} {}: {body}", request.method, request.path));
+                }
                 Turn {
                     effect: Effect::of(Answer::json(status, &body)),
                     conversation: String::new(),

@@ -1,4 +1,4 @@
-//! A fake Meta Graph API, as far as the Facebook Business Extension (FBE) needs it.
+//! A fake Meta Graph API, as far as the Facebook Business Extension (FBE) and setting up an app need it.
 //!
 //! - Every call needs an access token that the platform knows, in the query, the form, the JSON body or as a bearer. A
 //!   missing one is error 104, an unknown or invalidated one 190, one of another business 200 or 100/33.
@@ -6,7 +6,7 @@
 //! - An `appsecret_proof` that is sent must fit token and app secret; the token exchange requires one.
 //! - Answers carry `x-app-usage`, those about a business manager or catalog `x-business-use-case-usage`.
 //! - A business that is not installed has `{"data":[]}` as its installs: no error.
-//! - Feature configuration: see [`configuration`]; catalogs: see [`catalog`].
+//! - Feature configuration: see [`configuration`]; catalogs: see [`catalog`]; pages, tokens and subscriptions: [`setup`].
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -28,8 +28,10 @@ pub mod faults;
 mod install;
 pub mod messages;
 mod options;
+pub mod page;
 mod parameters;
 mod platform;
+pub mod setup;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +49,7 @@ pub use self::error::GraphError;
 pub use self::install::Install;
 pub use self::messages::{Reach, SentMessage};
 pub use self::options::{Call, Edge, KeepItems, Options};
+pub use self::page::{Application, Page, Person, Subscription};
 use self::platform::Platform;
 pub use self::platform::TokenKind;
 use crate::fault::{Fault, Script};
@@ -86,6 +89,9 @@ impl FakeGraph {
             reach: HashMap::new(),
             sent: Vec::new(),
             token_life: None,
+            application: Application::default(),
+            pages: BTreeMap::new(),
+            people: HashMap::new(),
             options,
         };
         if let Some(token) = &partner {
@@ -96,7 +102,9 @@ impl FakeGraph {
         let server = Server::start(address, move |request| {
             let model = model.clone();
             async move {
-                let effect = model.lock().receive(&request);
+                // Before the lock: the callback may ask this very fake.
+                let handshake = setup::handshake(&request).await;
+                let effect = model.lock().receive(&request, &handshake);
                 model.ring();
                 effect
             }
@@ -177,6 +185,40 @@ impl FakeGraph {
     /// Makes a token known; for `None` it may act for every business.
     pub fn add_token(&self, token: &str, kind: TokenKind, business: Option<&str>) {
         self.shared.lock().add_token(token, kind, business);
+    }
+
+    /// Makes a page that people have roles on.
+    pub fn add_page(&self, page: Page) {
+        self.shared.lock().pages.insert(page.id.clone(), page);
+    }
+
+    /// Changes a page, if there is one of this id.
+    pub fn change_page(&self, id: &str, change: impl FnOnce(&mut Page)) {
+        if let Some(page) = self.shared.lock().pages.get_mut(id) {
+            change(page);
+        }
+    }
+
+    /// A page as it stands.
+    #[must_use]
+    pub fn page(&self, id: &str) -> Option<Page> {
+        self.shared.lock().pages.get(id).cloned()
+    }
+
+    /// Makes a user or system-user token known, and whose it is.
+    pub fn add_person(&self, token: &str, person: Person) {
+        self.shared.lock().people.insert(token.to_owned(), person);
+    }
+
+    /// Changes the app at Meta.
+    pub fn change_app(&self, change: impl FnOnce(&mut Application)) {
+        change(&mut self.shared.lock().application);
+    }
+
+    /// The app as it stands at Meta.
+    #[must_use]
+    pub fn application(&self) -> Application {
+        self.shared.lock().application.clone()
     }
 
     /// From now on this token gets 190 with the subcode, such as 460 (password changed).

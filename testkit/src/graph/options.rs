@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
+use shared::clock::Clock;
 use tokio::time::Instant;
+
+use crate::time;
 
 /// The calls of the model. `{v}` is a version such as `v25.0`; a path without one is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +28,22 @@ pub enum Edge {
     ItemsBatch,
     /// `GET /{v}/{catalog_id}/check_batch_request_status`
     BatchStatus,
+    /// `GET /{v}/me/accounts`
+    Accounts,
+    /// `GET /{v}/oauth/access_token`
+    LongLivedToken,
+    /// `GET /{v}/debug_token`
+    DebugToken,
+    /// `GET /{v}/{app_id}/subscriptions`
+    AppSubscriptions,
+    /// `POST /{v}/{app_id}/subscriptions`
+    SubscribeApp,
+    /// `GET /{v}/{page_id}/subscribed_apps`
+    PageSubscriptions,
+    /// `POST /{v}/{page_id}/subscribed_apps`
+    SubscribePage,
+    /// `GET /{v}/{app_id}`, `GET /{v}/{page_id}`
+    Node,
 }
 
 /// How much of a catalog's items is kept.
@@ -50,6 +69,7 @@ pub struct Options {
     pub(super) keep_items: KeepItems,
     pub(super) history: usize,
     pub(super) drained: bool,
+    pub(super) clock: Clock,
 }
 
 impl Options {
@@ -66,6 +86,7 @@ impl Options {
             keep_items: KeepItems::Data,
             history: usize::MAX,
             drained: true,
+            clock: Clock::fixed(time::start()),
         }
     }
 
@@ -94,6 +115,13 @@ impl Options {
     #[must_use]
     pub fn keep_items(mut self, keep: KeepItems) -> Self {
         self.keep_items = keep;
+        self
+    }
+
+    /// The time by which tokens end. By default [`time::START_MILLISECONDS`].
+    #[must_use]
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = clock.clone();
         self
     }
 

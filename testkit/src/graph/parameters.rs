@@ -72,7 +72,18 @@ impl<'a> Parameters<'a> {
 
     /// Everything but credentials and bulk.
     pub(super) fn shown(&self) -> Map<String, Value> {
-        let hidden = |name: &str| matches!(name, "access_token" | "appsecret_proof" | "requests");
+        let hidden = |name: &str| {
+            matches!(
+                name,
+                "access_token"
+                    | "appsecret_proof"
+                    | "requests"
+                    | "input_token"
+                    | "client_secret"
+                    | "fb_exchange_token"
+                    | "verify_token"
+            )
+        };
         let value = |parameter: &Parameter<'_>| match parameter {
             Parameter::Text(text) => text.as_str().into(),
             Parameter::Json(raw) => serde_json::from_str(raw.get()).unwrap_or_default(),

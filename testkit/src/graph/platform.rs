@@ -14,7 +14,9 @@ use super::faults;
 use super::install::Install;
 use super::messages::{self, Reach, SentMessage};
 use super::options::{self, Call, Edge, Options};
+use super::page::{Application, Page, Person};
 use super::parameters::Parameters;
+use super::setup::Handshake;
 use crate::fault::{Answer, Effect, Fault, Script};
 use crate::history::{History, Refusals};
 use crate::server::Incoming;
@@ -68,12 +70,25 @@ pub(super) struct Platform {
     pub(super) sent: Vec<SentMessage>,
     /// Seconds that a system user's token lives; `None`: for ever.
     pub(super) token_life: Option<u64>,
+    pub(super) application: Application,
+    pub(super) pages: BTreeMap<String, Page>,
+    pub(super) people: HashMap<String, Person>,
 }
 
 /// Why the model refused, and whether the test had arranged it by changing the model's state.
-struct Refused {
+pub(super) struct Refused {
     error: GraphError,
     arranged: bool,
+}
+
+impl Refused {
+    /// Follows from the state that a test has arranged.
+    pub(super) fn arranged(error: GraphError) -> Self {
+        Self {
+            error,
+            arranged: true,
+        }
+    }
 }
 
 impl From<GraphError> for Refused {
@@ -85,10 +100,12 @@ impl From<GraphError> for Refused {
 }
 
 /// What a call asks for.
-struct Asked<'a> {
-    edge: Edge,
-    /// The node before the edge: a business manager or a catalog. Empty for `fbe_business`.
-    node: &'a str,
+pub(super) struct Asked<'a> {
+    /// Such as `v26.0`.
+    pub(super) version: &'a str,
+    pub(super) edge: Edge,
+    /// The node before the edge: a business manager, a catalog, an app, a page. Empty for `fbe_business`.
+    pub(super) node: &'a str,
 }
 
 impl<'a> Asked<'a> {
@@ -103,7 +120,15 @@ impl<'a> Asked<'a> {
             ("DELETE", "fbe_business/fbe_installs") => (Edge::Uninstall, ""),
             ("GET", "fbe_business") => (Edge::Configuration, ""),
             ("POST", "fbe_business") => (Edge::Configure, ""),
+            ("GET", "me/accounts") => (Edge::Accounts, ""),
+            ("GET", "oauth/access_token") => (Edge::LongLivedToken, ""),
+            ("GET", "debug_token") => (Edge::DebugToken, ""),
+            ("GET", node) if !node.contains('/') => (Edge::Node, node),
             (method, rest) => match (method, rest.split_once('/')?) {
+                ("GET", (node, "subscriptions")) => (Edge::AppSubscriptions, node),
+                ("POST", (node, "subscriptions")) => (Edge::SubscribeApp, node),
+                ("GET", (node, "subscribed_apps")) => (Edge::PageSubscriptions, node),
+                ("POST", (node, "subscribed_apps")) => (Edge::SubscribePage, node),
                 ("POST", (node, "access_token")) => (Edge::AccessToken, node),
                 ("POST", (node, "messages")) => (Edge::Messages, node),
                 ("POST", (node, "items_batch")) => (Edge::ItemsBatch, node),
@@ -111,7 +136,7 @@ impl<'a> Asked<'a> {
                 _ => return None,
             },
         };
-        Some(Self { edge, node })
+        Some(Self { version, edge, node })
     }
 }
 
@@ -155,7 +180,7 @@ impl Platform {
         }
     }
 
-    pub(super) fn receive(&mut self, request: &Incoming) -> Effect {
+    pub(super) fn receive(&mut self, request: &Incoming, handshake: &Handshake) -> Effect {
         let asked = Asked::read(&request.method, &request.path);
         let edge = asked.as_ref().map(|asked| asked.edge);
         let parameters = Parameters::read(request);
@@ -175,7 +200,11 @@ impl Platform {
                     Err(GraphError::new(2500, &message).into())
                 }
                 (_, Err(error)) => Err(error.clone().into()),
-                (Some(asked), Ok(parameters)) => self.process(asked, parameters, &mut items),
+                (Some(asked), Ok(parameters)) => match self.set_up(asked, parameters, handshake) {
+                    Ok(None) => self.process(asked, parameters, &mut items),
+                    Ok(Some(body)) => Ok(Answer::json(200, &body)),
+                    Err(refused) => Err(refused),
+                },
             };
             let answer = result.unwrap_or_else(|refused| {
                 error_code = Some(refused.error.code());
@@ -230,9 +259,7 @@ impl Platform {
             Edge::ItemsBatch | Edge::BatchStatus => self.catalog(asked, &token, parameters, items)?,
             Edge::AccessToken => self.exchange(asked.node, &token, parameters)?,
             Edge::Messages => self.message(asked.node, &token, parameters)?,
-            Edge::Installs | Edge::Uninstall | Edge::Configuration | Edge::Configure => {
-                self.business(asked.edge, &token, parameters)?
-            }
+            _ => self.business(asked.edge, &token, parameters)?,
         };
         Ok(Answer::json(200, &body))
     }
@@ -268,7 +295,12 @@ impl Platform {
     }
 
     /// A proof that is sent must be right on every call.
-    fn check_proof(&self, edge: Edge, token: &str, parameters: &Parameters<'_>) -> Result<(), GraphError> {
+    pub(super) fn check_proof(
+        &self,
+        edge: Edge,
+        token: &str,
+        parameters: &Parameters<'_>,
+    ) -> Result<(), GraphError> {
         let right = signer::appsecret_proof(self.options.app_secret.expose_secret(), token);
         match parameters.text("appsecret_proof") {
             Some(proof) if proof == right => Ok(()),

@@ -55,7 +55,7 @@ const BATCHES: usize = 2;
 const MARGIN: SignedDuration = SignedDuration::from_secs(20);
 
 /// Graph's calls, but for batches, which have their own limit.
-const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why something is decided anew no longer because the install changed in between.
 const CONTENDED: &str = "a business is written too often to keep up with";

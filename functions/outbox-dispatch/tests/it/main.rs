@@ -7,6 +7,7 @@
 )]
 
 mod fbe;
+mod health;
 mod messenger;
 mod unreadable;
 mod waiting;

@@ -44,7 +44,7 @@ pub(super) fn done(answer: Answer<Value>) -> Result<Answer<()>, GraphError> {
     Ok(answer.map(drop))
 }
 
-fn list(value: Option<&Value>) -> &[Value] {
+pub(super) fn list(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 

@@ -202,7 +202,7 @@ fn classify(
     }
 }
 
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     // What looks like no word may be a credential, whatever it starts with.
     redact::text(text)
         .split(' ')
