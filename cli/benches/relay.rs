@@ -118,7 +118,7 @@ async fn start(settings: &[(&str, &str)]) -> LocalStack {
 async fn write(stack: &LocalStack, people: &[String], text: &str) -> HashMap<String, Instant> {
     let token = stack.secrets()["relay"]["inbound_token"].as_str().unwrap();
     let (client, url) = (
-        reqwest::Client::new(),
+        shared::clients::http::client(Duration::from_mins(1)),
         format!("{}/whatsapp/inbound", stack.url()),
     );
     let braze = stack.fakes().braze.as_ref().unwrap();

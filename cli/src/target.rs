@@ -69,9 +69,9 @@ impl TargetArgs {
     pub(crate) fn flags(&self) -> String {
         let mut flags = String::new();
         if let Some(stack) = self.secrets.stack() {
-            drop(write!(flags, " --stack {stack}"));
+            write!(flags, " --stack {stack}").unwrap_or_default();
         } else if self.secrets.aws_addr().port() != 4000 {
-            drop(write!(flags, " --aws-addr {}", self.secrets.aws_addr()));
+            write!(flags, " --aws-addr {}", self.secrets.aws_addr()).unwrap_or_default();
         }
         flags
     }

@@ -83,7 +83,7 @@ impl House {
 
     /// That nothing was written here or at Meta.
     async fn is_untouched(&self) {
-        assert_eq!(self.meta().await, bridge::secrets::development()["meta"]);
+        assert_eq!(self.meta().await, *bridge::secrets::development().get("meta").unwrap());
         assert!(self.graph().application().subscriptions.is_empty());
         assert!(self.graph().page(PAGE).unwrap().subscribed.is_empty());
     }
@@ -162,7 +162,7 @@ async fn a_dry_run_says_what_it_would_do_and_does_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_other_field_of_the_secret_stays() {
     let house = House::live(&[]).await;
-    let mut meta = bridge::secrets::development()["meta"].clone();
+    let mut meta = *bridge::secrets::development().get("meta").unwrap().clone();
     meta["previous_app_secret"] = json!("an-older-secret");
     meta["something_new"] = json!({"kept": [1, 2, 3]});
     meta["page_access_tokens"] = json!({"7": "a-token-of-another-page"});
@@ -243,7 +243,7 @@ async fn what_meta_refuses_later_is_named_and_made_up_for_by_the_next_run() {
 
     // One field lacks a permission.
     graph.change_page(PAGE, |page| {
-        page.scopes.retain(|scope| scope != "pages_messaging")
+        page.scopes.retain(|scope| scope != "pages_messaging");
     });
     let ended = house.run(&["setup", "--user-token", USER, "--fields", "feed,messages"]);
     ended.said(0, &["pages_messaging"]);
@@ -252,7 +252,7 @@ async fn what_meta_refuses_later_is_named_and_made_up_for_by_the_next_run() {
     assert_eq!(fields.iter().collect::<Vec<_>>(), ["feed"]);
 
     graph.change_page(PAGE, |page| {
-        *page = Page::new(PAGE, "Recorded Page").instagram(INSTAGRAM, "shop")
+        *page = Page::new(PAGE, "Recorded Page").instagram(INSTAGRAM, "shop");
     });
     graph.change_app(|app| {
         app.subscriptions.clear();

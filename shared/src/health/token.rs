@@ -128,8 +128,8 @@ mod tests {
         }
     }
 
-    fn in_days(days: i64) -> Option<Timestamp> {
-        Some(Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * days))
+    fn in_days(days: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * days)
     }
 
     fn check(facts: &TokenFacts, instagram: &[String]) -> (Status, String) {
@@ -143,7 +143,7 @@ mod tests {
     fn a_good_token_is_good_with_or_without_an_end() {
         assert_eq!(check(&good(), &[]).0, Status::Ok);
         let ends = TokenFacts {
-            expires_at: in_days(30),
+            expires_at: Some(in_days(30)),
             ..good()
         };
         assert!(check(&ends, &[]).1.contains("30 days"));
@@ -196,7 +196,7 @@ mod tests {
             ),
             (
                 TokenFacts {
-                    expires_at: in_days(3),
+                    expires_at: Some(in_days(3)),
                     ..good()
                 },
                 Status::Warn,
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn the_end_of_data_access_counts_for_instagram_alone() {
         let mut facts = TokenFacts {
-            data_access_expires_at: in_days(5),
+            data_access_expires_at: Some(in_days(5)),
             ..good()
         };
         assert_eq!(days_left(&facts, Timestamp::UNIX_EPOCH), None);

@@ -305,7 +305,7 @@ impl Platform {
     }
 
     /// A page as a person sees it.
-    fn seen(page: &Page, person: &Person) -> Value {
+    fn shown(page: &Page, person: &Person) -> Value {
         let mut seen =
             json!({"id": page.id, "name": page.name, "category": "Internet Company", "tasks": page.tasks});
         let Some(members) = seen.as_object_mut() else {
@@ -348,7 +348,7 @@ impl Platform {
             .iter()
             .skip(from)
             .take(limit)
-            .map(|page| Self::seen(page, &person))
+            .map(|page| Self::shown(page, &person))
             .collect();
         let end = from + data.len();
         let mut answer = json!({"data": data});
@@ -377,7 +377,7 @@ impl Platform {
         let no_object = || Refused::arranged(GraphError::no_object("get", asked.node));
         let page = self.pages.get(asked.node).ok_or_else(no_object)?;
         match owner {
-            Owner::Person(person) if Self::may_see(&person, page) => Ok(Self::seen(page, &person)),
+            Owner::Person(person) if Self::may_see(&person, page) => Ok(Self::shown(page, &person)),
             Owner::Page { page: own, .. } if own.id == page.id => {
                 Ok(json!({"id": page.id, "name": page.name}))
             }

@@ -170,6 +170,12 @@ impl GraphError {
             detail: shorten(message),
         }
     }
+
+    /// Whether it is worth trying again later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, ErrorKind::Retryable { .. })
+    }
 }
 
 fn classify(

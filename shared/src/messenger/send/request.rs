@@ -273,7 +273,7 @@ mod tests {
 
     use super::*;
 
-    fn read(body: Value) -> Result<SendRequest, Invalid> {
+    fn read(body: &Value) -> Result<SendRequest, Invalid> {
         parse(body.to_string().as_bytes())
     }
 
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn a_text_for_a_user_is_a_response() {
         let request =
-            read(json!({"user_id": "42", "text": "hi", "dispatch_id": "d", "page_id": ""})).unwrap();
+            read(&json!({"user_id": "42", "text": "hi", "dispatch_id": "d", "page_id": ""})).unwrap();
         assert_eq!(request.recipient, Recipient::User("42".into()));
         assert_eq!(
             (request.way, request.channel),
@@ -334,21 +334,21 @@ mod tests {
     #[case(json!({"user_id": "1", "text": "hi", "messaging_type": "MESSAGE_TAG", "tag": "CUSTOMER_FEEDBACK"}), "message")]
     #[case(json!([]), "body")]
     fn the_field_at_fault_is_named(#[case] body: Value, #[case] at_fault: &str) {
-        assert_eq!(field(read(body)), at_fault);
+        assert_eq!(field(read(&body)), at_fault);
     }
 
     #[test]
     fn the_longest_texts_are_taken() {
-        assert!(read(json!({"user_id": "1", "text": "é".repeat(2_000)})).is_ok());
+        assert!(read(&json!({"user_id": "1", "text": "é".repeat(2_000)})).is_ok());
         let instagram = json!({"user_id": "1", "text": "é".repeat(500), "channel": "instagram"});
-        assert!(read(instagram).is_ok());
+        assert!(read(&instagram).is_ok());
     }
 
     #[test]
     fn a_tag_that_has_ended_is_known_before_anything_else_of_it() {
         for tag in RETIRED_TAGS {
             let body = json!({"user_id": "1", "text": "hi", "messaging_type": "MESSAGE_TAG", "tag": tag});
-            assert_eq!(read(body), Err(Invalid::TagRetired));
+            assert_eq!(read(&body), Err(Invalid::TagRetired));
         }
     }
 

@@ -173,8 +173,6 @@ fn calls(message: &Value) -> Vec<ToolCall> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::{HeaderMap, StatusCode};
     use serde_json::json;
 

@@ -8,23 +8,23 @@ use shared::config::Env;
 use testkit::aws::Fault as AwsFault;
 use testkit::fault::Fault;
 use testkit::graph::{Edge, GraphError, Reach, faults};
-use testkit::house::{APP_SECRET, House as TestHouse, INBOUND_TOKEN, LINK_KEY, PAGE, PAGE_TOKEN};
+use testkit::house::{APP_SECRET, House, INBOUND_TOKEN, LINK_KEY, PAGE, PAGE_TOKEN};
 use testkit::signer;
 
-struct House {
-    house: TestHouse,
+struct Stack {
+    house: House,
     events: messenger_events::App,
     send: messenger_send::App,
     dispatch: Dispatch,
 }
 
-impl House {
+impl Stack {
     async fn start() -> Self {
         Self::with(&[]).await
     }
 
     async fn with(settings: &[(&str, &str)]) -> Self {
-        let house = TestHouse::with(settings).await.unwrap();
+        let house = House::with(settings).await.unwrap();
         let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
         let clock = || house.clock.clone();
         let settings =
@@ -35,10 +35,10 @@ impl House {
         let settings = Env::new(house.lookup("DispatchSyncFunction")).finish(outbox_dispatch::Settings::read);
         let dispatch = Dispatch::new(settings.unwrap(), &secrets, &dynamodb, clock());
         Self {
+            house,
             events,
             send,
             dispatch,
-            house,
         }
     }
 
@@ -127,7 +127,7 @@ fn state(status: &str, reason: &str) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn a_message_leaves_once_with_the_pages_token_and_our_id() {
-    let house = House::start().await;
+    let house = Stack::start().await;
     house.writes("7001").await;
     let (_, answer) = house.sends("7001", json!({"dispatch_id": "d"})).await;
     house.sends("7001", json!({"dispatch_id": "d"})).await;
@@ -149,7 +149,7 @@ async fn a_message_leaves_once_with_the_pages_token_and_our_id() {
 
 #[tokio::test]
 async fn who_cannot_be_reached_loses_the_id_until_they_act() {
-    let house = House::start().await;
+    let house = Stack::start().await;
     house.is("7001", "user-1").await;
     house.tick().await;
     assert_eq!(house.attribute("user-1", "messenger_id"), Some(json!("7001")));
@@ -174,7 +174,7 @@ async fn who_cannot_be_reached_loses_the_id_until_they_act() {
 
 #[tokio::test]
 async fn a_window_that_meta_calls_closed_is_closed() {
-    let house = House::start().await;
+    let house = Stack::start().await;
     house.is("7001", "user-1").await;
     house.tick().await;
     house.house.graph.set_reach("7001", Reach::WindowClosed);
@@ -198,7 +198,7 @@ async fn a_window_that_meta_calls_closed_is_closed() {
 
 #[tokio::test]
 async fn who_opts_out_after_the_202_is_not_written_to() {
-    let house = House::start().await;
+    let house = Stack::start().await;
     house.writes("7001").await;
     house.sends("7001", json!({})).await;
     house.house.later(SignedDuration::from_secs(1));
@@ -212,7 +212,7 @@ async fn who_opts_out_after_the_202_is_not_written_to() {
 
 #[tokio::test]
 async fn without_a_token_it_waits_for_one() {
-    let house = House::start().await;
+    let house = Stack::start().await;
     let meta = json!({"app_id": "1", "app_secret": APP_SECRET, "verify_token": "v"});
     house.house.write_secret("MetaSecret", &meta).await.unwrap();
     house.writes("7001").await;
@@ -253,7 +253,7 @@ async fn each_answer_of_metas_has_its_consequence() {
         (error(100, 1_893_061), "dead", "graph_100_1893061"),
         (Fault::CutAfterProcessing, "pending", "graph_unreachable"),
     ] {
-        let house = House::start().await;
+        let house = Stack::start().await;
         house.writes("7001").await;
         house.sends("7001", json!({})).await;
         // A dead token is looked up anew, and tried once more.
@@ -268,7 +268,7 @@ async fn each_answer_of_metas_has_its_consequence() {
 
 #[tokio::test]
 async fn a_failure_is_reported_if_that_is_asked_for() {
-    let house = House::with(&[("MESSENGER_EVENTS", "send_failed")]).await;
+    let house = Stack::with(&[("MESSENGER_EVENTS", "send_failed")]).await;
     house.is("7001", "user-1").await;
     house.tick().await;
     house.house.graph.set_reach("7001", Reach::OtherApp);
@@ -292,7 +292,7 @@ async fn a_failure_is_reported_if_that_is_asked_for() {
 
 #[tokio::test]
 async fn what_was_taught_is_kept_though_the_store_falters() {
-    let house = House::start().await;
+    let house = Stack::start().await;
     house.is("7001", "user-1").await;
     house.tick().await;
     house.house.graph.set_reach("7001", Reach::Unavailable);
@@ -312,7 +312,7 @@ async fn what_was_taught_is_kept_though_the_store_falters() {
 
 #[tokio::test]
 async fn a_page_sends_to_many_and_to_each_once() {
-    let house = House::start().await;
+    let house = Stack::start().await;
     for n in 0..60 {
         house.writes(&format!("7{n:03}")).await;
     }

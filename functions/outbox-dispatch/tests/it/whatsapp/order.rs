@@ -222,11 +222,8 @@ fn whatever_fails_replies_and_their_pieces_come_once_and_in_order() {
     let house = runtime.block_on(House::with(&SETTINGS));
     let (people, told) = (Cell::new(0), Cell::new(Told::default()));
     let config = Config {
-        // Each takes some seconds; PROPTEST_CASES asks for more.
-        cases: match std::env::var("PROPTEST_CASES") {
-            Ok(_) => Config::default().cases,
-            Err(_) => 16,
-        },
+        // Each takes some seconds.
+        cases: 16,
         failure_persistence: None,
         max_shrink_iters: 200,
         ..Config::default()
