@@ -162,7 +162,7 @@ async fn a_dry_run_says_what_it_would_do_and_does_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_other_field_of_the_secret_stays() {
     let house = House::live(&[]).await;
-    let mut meta = *bridge::secrets::development().get("meta").unwrap().clone();
+    let mut meta = bridge::secrets::development().get("meta").unwrap().clone();
     meta["previous_app_secret"] = json!("an-older-secret");
     meta["something_new"] = json!({"kept": [1, 2, 3]});
     meta["page_access_tokens"] = json!({"7": "a-token-of-another-page"});
