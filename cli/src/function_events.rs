@@ -326,6 +326,7 @@ impl Events {
                 let case = match input.get("task").and_then(Value::as_str) {
                     Some("due") => "schedule",
                     Some("reconcile") => "reconcile",
+                    Some("health") => "health",
                     other => anyhow::bail!("a schedule sends the unknown task {other:?}"),
                 };
                 if seen.insert(case) {

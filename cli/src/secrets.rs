@@ -43,11 +43,6 @@ pub fn development() -> Value {
             "app_id": "development-app-id",
             "app_secret": "development-app-secret",
             "verify_token": "development-verify-token",
-            // Of the pages and accounts in events/payloads.
-            "page_access_tokens": {
-                "1134597043258171": "development-page-token",
-                "17841405793187218": "development-instagram-token",
-            },
         },
         "braze": { "api_key": "development-braze-api-key" },
         "relay": {

@@ -132,6 +132,7 @@ impl Stack {
         let aws = EmbeddedAws::in_memory().await.unwrap();
         aws.create_tables(&template).await.unwrap();
         let mut development = secrets::development();
+        development["meta"]["page_access_tokens"] = json!({"1134597043258171": "development-page-token"});
         development["meta"]["partner_system_user_token"] = json!("EAAB_partner");
         for (name, value) in development.as_object().unwrap() {
             aws.put_secret(&format!("local/{name}"), value).await.unwrap();
@@ -510,6 +511,9 @@ async fn drive(stack: &Stack) {
     braze.script(Endpoint::Track, faults::unauthorized());
     braze.script(Endpoint::TriggerSend, faults::unavailable(503));
     stack.external_system.script(Behaviour::failing(503));
+    let body = String::from_utf8(recorded("whatsapp", "full")).unwrap();
+    let again = body.replace("14497aa4b013bf150881547fb3076fd6", "another-dispatch");
+    stack.deliver("whatsapp", again.as_bytes()).await;
     stack
         .deliver("messenger", &message("7001", stack.clock.now()))
         .await;

@@ -83,7 +83,10 @@ impl House {
 
     /// That nothing was written here or at Meta.
     async fn is_untouched(&self) {
-        assert_eq!(self.meta().await, *bridge::secrets::development().get("meta").unwrap());
+        assert_eq!(
+            self.meta().await,
+            *bridge::secrets::development().get("meta").unwrap()
+        );
         assert!(self.graph().application().subscriptions.is_empty());
         assert!(self.graph().page(PAGE).unwrap().subscribed.is_empty());
     }

@@ -121,7 +121,7 @@ pub fn page_subscription(
         return Check::fail(
             &name,
             format!("the page sends its events to {others}, not to {app_id}"),
-            format!("{SETUP} --page {page_id}"),
+            format!("run `bridge setup --page {page_id}`"),
         );
     };
     let missing = missing(wanted, &own.fields);
@@ -131,7 +131,9 @@ pub fn page_subscription(
         Check::warn(
             &name,
             format!("without the fields {}", missing.join(", ")),
-            format!("{SETUP} --page {page_id}; a field that is refused there needs another permission"),
+            format!(
+                "run `bridge setup --page {page_id}`; a field that is refused there needs another permission"
+            ),
         )
     }
 }
