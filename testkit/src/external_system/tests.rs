@@ -119,7 +119,7 @@ async fn credentials_are_checked() {
         401
     );
     assert_eq!(client().get(system.url()).send().await.unwrap().status(), 404);
-    assert_eq!(system.take_refusals().len(), 5);
+    assert_eq!(system.take_refusals().len(), 4);
     assert_eq!(system.handover_count(), 0);
 }
 
