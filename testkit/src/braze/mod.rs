@@ -26,6 +26,7 @@
 mod attribute;
 mod campaign;
 mod canvas;
+mod canvas_send;
 pub mod faults;
 mod identifier;
 pub mod identify;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::input::Rejection;
 use super::model::{Model, Outcome, Step};
 use super::options::{Endpoint, Options, Request};
-use super::{canvas, faults, identify, track, trigger};
+use super::{canvas_send, faults, identify, track, trigger};
 use crate::fault::{Answer, Effect};
 use crate::server::Incoming;
 
@@ -81,7 +81,7 @@ impl Model {
             Endpoint::Track => track::process(self, body, rejections),
             Endpoint::Identify => identify::process(self, body),
             Endpoint::TriggerSend => trigger::process(self, body),
-            Endpoint::CanvasSend => canvas::process(self, body),
+            Endpoint::CanvasSend => canvas_send::process(self, body),
         }
     }
 

@@ -46,6 +46,9 @@ pub enum Edge {
     Node,
 }
 
+/// What came of asking a callback URL for the handshake: the words of the refusal.
+pub(super) type Handshake = Option<Result<(), String>>;
+
 /// How much of a catalog's items is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepItems {

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::error::GraphError;
-use super::options::Edge;
+use super::options::{Edge, Handshake};
 use super::page::{Page, Person, SCOPES, Subscription};
 use super::parameters::Parameters;
 use super::platform::{Asked, Platform, Refused};
@@ -46,9 +46,6 @@ const CHALLENGE: &str = "1158201444";
 const DAY: i64 = 24 * 3600;
 /// What ends the name of a page's token that was got with a short-lived one.
 const SHORT: &str = "-short";
-
-/// What came of asking a callback URL for the handshake: the words of the refusal.
-pub(super) type Handshake = Option<Result<(), String>>;
 
 /// Asks the callback URL that a call names, if it is one that subscribes an app.
 pub(super) async fn handshake(request: &Incoming) -> Handshake {
