@@ -10,8 +10,8 @@ use aws_sdk_cloudformation::types::Stack;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
-use shared::json;
 use shared::secrets::{LinkSecret, MetaSecret, RelaySecret};
+use shared::{json, sdk_error};
 
 use crate::output;
 use crate::payloads::{Credential, Sender};
@@ -322,10 +322,7 @@ impl Secrets {
             .send()
             .await;
         put.map_err(|error| {
-            anyhow::anyhow!(
-                "the secret {id} cannot be written: {}",
-                DisplayErrorContext(error)
-            )
+            anyhow::anyhow!("the secret {id} cannot be written: {}", sdk_error::reason(&error))
         })?;
         Ok(())
     }
@@ -368,7 +365,7 @@ pub(crate) async fn fetch(client: &aws_sdk_secretsmanager::Client, id: &str) -> 
         Ok(value) => value
             .secret_string
             .with_context(|| format!("the secret {id} holds no text")),
-        Err(error) => bail!("the secret {id} cannot be read: {}", DisplayErrorContext(error)),
+        Err(error) => bail!("the secret {id} cannot be read: {}", sdk_error::reason(&error)),
     }
 }
 

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use serde_json::{Value, json};
 use shared::clock::Clock;
+use shared::sdk_error;
 use testkit::aws::EmbeddedAws;
 use testkit::lambda::{
     Gateway, GatewayRoute, Handler, QueueDriver, QueueSource, ScheduleDriver, ScheduledInvocation,
@@ -366,7 +366,7 @@ async fn write_secrets(aws: &EmbeddedAws, given: Option<&Value>) -> anyhow::Resu
                         .is_some_and(GetSecretValueError::is_resource_not_found_exception) => {}
                 Err(error) => bail!(
                     "the secret {id} cannot be looked up: {}",
-                    DisplayErrorContext(error)
+                    sdk_error::reason(&error)
                 ),
             }
         }

@@ -1,24 +1,60 @@
 //! Why a call to AWS failed, in words that hold nothing of its answer: an answer that the SDK cannot read is part of
 //! its error, and may be a secret or a person's record.
 
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use std::error::Error;
+use std::fmt::Debug;
 
-/// The service's code where it gave one, else what kind of failure it was.
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+
+/// The service's code if it gave one; without any answer, what went wrong on the way.
 #[must_use]
 pub fn reason<E, R>(error: &SdkError<E, R>) -> String
 where
-    E: ProvideErrorMetadata,
+    E: ProvideErrorMetadata + Error + 'static,
+    R: Debug,
 {
-    if let Some(code) = error.as_service_error().and_then(ProvideErrorMetadata::code) {
-        return code.to_owned();
+    match error {
+        // The service's message can quote an item's key; its code cannot.
+        SdkError::ServiceError(answered) => answered
+            .err()
+            .code()
+            .unwrap_or("answer cannot be read")
+            .to_owned(),
+        SdkError::ResponseError(_) => "answer cannot be read".to_owned(),
+        unanswered => DisplayErrorContext(unanswered).to_string(),
     }
-    let kind = match error {
-        SdkError::TimeoutError(_) => "timed out",
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => "timed out",
-        SdkError::DispatchFailure(failure) if failure.is_io() => "connection failed",
-        SdkError::DispatchFailure(_) => "not sent",
-        SdkError::ConstructionFailure(_) => "request cannot be made",
-        _ => "answer cannot be read",
-    };
-    kind.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::error::ErrorMetadata;
+    use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
+
+    use super::*;
+
+    fn answered(error: GetSecretValueError) -> String {
+        reason(&SdkError::service_error(error, "{\"SecretString\":\"hush\""))
+    }
+
+    #[test]
+    fn an_answer_is_never_quoted() {
+        let metadata = ErrorMetadata::builder().message("hush").build();
+        assert_eq!(
+            answered(GetSecretValueError::generic(metadata)),
+            "answer cannot be read"
+        );
+        let metadata = ErrorMetadata::builder()
+            .code("AccessDenied")
+            .message("hush")
+            .build();
+        assert_eq!(answered(GetSecretValueError::generic(metadata)), "AccessDenied");
+        let cut_off = SdkError::<GetSecretValueError, _>::response_error("cut off", "hush");
+        assert_eq!(reason(&cut_off), "answer cannot be read");
+    }
+
+    #[test]
+    fn without_an_answer_it_says_what_went_wrong() {
+        let late = SdkError::<GetSecretValueError, ()>::timeout_error("after 3 s");
+        assert!(reason(&late).contains("after 3 s"), "{}", reason(&late));
+    }
 }

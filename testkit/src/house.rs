@@ -16,6 +16,7 @@ use crate::aws::EmbeddedAws;
 use crate::braze::{self, FakeBraze};
 use crate::external_system::{self, ExternalSystem};
 use crate::graph::{self, FakeGraph, TokenKind};
+use crate::signer;
 use crate::template::Template;
 use crate::time;
 
@@ -221,6 +222,21 @@ impl House {
         let delete = self.aws.secrets_manager().delete_secret().secret_id(name);
         delete.force_delete_without_recovery(true).send().await?;
         Ok(())
+    }
+
+    /// The event of a webhook of Meta's in which a person acts on a page now: `value` under `key`.
+    #[must_use]
+    pub fn act(&self, page: &str, psid: &str, key: &str, value: Value) -> Value {
+        let at = self.clock.now().as_millisecond();
+        let mut item = json!({"sender": {"id": psid}, "recipient": {"id": page}, "timestamp": at});
+        if let Some(item) = item.as_object_mut() {
+            item.insert(key.to_owned(), value);
+        }
+        let body = json!({"object": "page", "entry": [{"id": page, "time": at, "messaging": [item]}]});
+        let body = body.to_string();
+        let signature = signer::meta_signature(APP_SECRET, body.as_bytes());
+        let headers = [("x-hub-signature-256", signature.as_str())];
+        signer::gateway_event("POST", "/messenger/webhook", "", &headers, body.as_bytes(), false)
     }
 
     /// Moves the clock on.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use reqwest::header::{HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -128,11 +127,7 @@ async fn from_secrets_manager(outputs: &BTreeMap<String, String>) -> anyhow::Res
         let id = outputs
             .get(output)
             .with_context(|| format!("the stack has no output {output}"))?;
-        let answer = client.get_secret_value().secret_id(id).send().await;
-        let answer = answer.map_err(|error| {
-            anyhow::anyhow!("the secret {id} cannot be read: {}", DisplayErrorContext(error))
-        })?;
-        Ok::<_, anyhow::Error>(answer.secret_string.unwrap_or_default())
+        secrets::fetch(&client, id).await
     };
     let (meta, relay) = (read("MetaSecretName").await?, read("RelaySecretName").await?);
     Keys::new(&parse("meta", &meta)?, &parse("relay", &relay)?)

@@ -6,7 +6,6 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -17,6 +16,7 @@ use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::FbeSecretSettings;
 use shared::fbe::table::{Installs, Stored};
 use shared::outbox::Outbox;
+use shared::sdk_error;
 use testkit::braze::{CustomEvent, FakeBraze};
 use testkit::graph::FakeGraph;
 use testkit::partner::FakePartner;
@@ -396,7 +396,7 @@ impl<'a> Scene<'a> {
                 Some(refusal) if refusal.is_resource_not_found_exception() => Ok(false),
                 _ => bail!(
                     "the secret {id} cannot be looked up: {}",
-                    DisplayErrorContext(error)
+                    sdk_error::reason(&error)
                 ),
             },
         }

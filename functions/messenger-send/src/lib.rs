@@ -205,11 +205,12 @@ impl App {
     }
 }
 
-/// Of a user's contacts, the one whose id is on the profile: the one that was linked last.
+/// Of a user's contacts, the one that acted last: a link is an act, and a sync writes the id of the one whose act it is
+/// about.
 fn carrier(contacts: HashMap<ContactKey, Stored>) -> Option<Stored> {
     contacts.into_values().max_by(|a, b| {
-        let linked = |stored: &Stored| stored.contact.link.as_ref().map(|link| link.at);
-        (linked(a), &a.contact.key).cmp(&(linked(b), &b.contact.key))
+        let acted = |stored: &Stored| stored.contact.last_interaction;
+        (acted(a), &a.contact.key).cmp(&(acted(b), &b.contact.key))
     })
 }
 

@@ -129,7 +129,7 @@ impl Dispatcher {
                     self.settle(Box::pin(partner.work(Group::all_of(work.partner), until)).await)
                         .await
                 };
-                let health = async { self.settle(Box::pin(health.work(work.health)).await).await };
+                let health = async { self.settle(Box::pin(health.work(work.health, until)).await).await };
                 let (messenger, sends, fbe, partner, health) =
                     futures_util::join!(messenger, sends, fbe, partner, health);
                 report.add(messenger);

@@ -1,5 +1,7 @@
 //! Four times a day: do the pages' tokens work, and do the pages send their events to the app?
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -61,12 +63,14 @@ impl HealthWorker {
         self.outbox.add(&item).await
     }
 
-    /// One check serves all that are due.
-    pub(crate) async fn work(&self, tasks: Vec<Task<()>>) -> Vec<(Entry, Outcome)> {
+    /// One check serves all that are due. One that is not over at `until` begins anew with the next run.
+    pub(crate) async fn work(&self, tasks: Vec<Task<()>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
         if tasks.is_empty() {
             return Vec::new();
         }
-        let outcome = self.check().await;
+        let left = Duration::try_from(until.duration_since(self.clock.now())).unwrap_or_default();
+        let checked = tokio::time::timeout(left, Box::pin(self.check())).await;
+        let outcome = checked.unwrap_or(Outcome::Busy);
         tasks
             .into_iter()
             .map(|task| (task.entry, outcome.clone()))
@@ -97,7 +101,7 @@ impl HealthWorker {
             token || seen.subscriptions.as_ref().is_err_and(later)
         };
         if subscriptions.as_ref().is_err_and(later) || pages.iter().any(unanswered) {
-            return Outcome::retry("graph_unavailable");
+            return Outcome::retry(Reason::GraphUnavailable);
         }
         self.report(&app, subscriptions.as_deref(), &pages);
         if self.settings.auto_resubscribe {

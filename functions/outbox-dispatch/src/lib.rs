@@ -13,6 +13,7 @@ pub mod settle;
 pub mod whatsapp;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_lambda_events::event::dynamodb;
 use futures_util::stream::{self, StreamExt};
@@ -36,13 +37,16 @@ use shared::whatsapp::table::Conversations;
 use self::backoff::Backoff;
 use self::braze::Braze;
 use self::dispatch::{Dispatcher, Workers};
-use self::fbe::{FbeWorker, FollowUpSettings, GRAPH_TIMEOUT};
+use self::fbe::{FbeWorker, FollowUpSettings};
 use self::health::HealthWorker;
 use self::messenger::send::SendWorker;
 use self::messenger::sync::ContactWorker;
 use self::settle::Settler;
 use self::whatsapp::RelayWorker;
 use self::whatsapp::wake::{Queue, WakeUp, wake_ups};
+
+/// Graph's calls, but for catalog batches, which have their own limit.
+const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What is left of an invocation when workers have to be back.
 const MARGIN: SignedDuration = SignedDuration::from_secs(5);
@@ -159,24 +163,23 @@ impl App {
                 health,
             } => {
                 let contacts = Contacts::new(dynamodb.clone(), contacts_table, outbox.clone(), clock.clone());
+                // One client and one cached secret for all that speak to Graph.
+                let graph = GraphClient::new(http::client(GRAPH_TIMEOUT), &fbe.graph);
+                let meta = Secret::new(secrets.clone(), &fbe.meta_secret_id, clock.clone());
                 let sends = SendWorker::new(
                     contacts.clone(),
                     outbox.clone(),
-                    GraphClient::new(http::client(messenger::send::TIMEOUT), &fbe.graph),
-                    Secret::new(secrets.clone(), &fbe.meta_secret_id, clock.clone()),
+                    graph.clone(),
+                    meta.clone(),
                     messenger.clone(),
                     clock.clone(),
                 );
                 let messenger = ContactWorker::new(contacts, outbox.clone(), braze.clone(), messenger);
                 let partner = fbe.partner(secrets, outbox.clone(), clock.clone());
-                let health = HealthWorker::new(
-                    outbox.clone(),
-                    Secret::new(secrets.clone(), &fbe.meta_secret_id, clock.clone()),
-                    GraphClient::new(http::client(GRAPH_TIMEOUT), &fbe.graph),
-                    health,
-                    clock.clone(),
-                );
-                let fbe = FbeWorker::new(fbe, secrets, dynamodb, outbox.clone(), braze, clock.clone());
+                let health =
+                    HealthWorker::new(outbox.clone(), meta.clone(), graph.clone(), health, clock.clone());
+                let aws = (secrets, dynamodb);
+                let fbe = FbeWorker::new(fbe, (graph, meta), aws, outbox.clone(), braze, clock.clone());
                 Workers::Sync {
                     messenger: Box::new(messenger),
                     sends: Box::new(sends),

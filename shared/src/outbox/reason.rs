@@ -32,6 +32,8 @@ pub enum Reason {
     ConversationUnreadable,
     /// The messages waited for an external system that was down all the time.
     ExternalSystemDownForTooLong,
+    /// Graph did not answer the look at the app and its pages.
+    GraphUnavailable,
     /// An install was written by others again and again.
     InstallContended,
     /// The lease expired during the work, and another worker has claimed the subject.
@@ -58,7 +60,7 @@ pub enum Reason {
     OptedOut,
     /// Another app has the thread.
     OtherAppHasThread,
-    /// Meta has restricted the page.
+    /// The page pauses: Meta has restricted it, or takes no more of its messages for now.
     PageRestricted,
     /// Graph refuses the page's token.
     PageTokenInvalid,

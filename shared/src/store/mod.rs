@@ -74,7 +74,8 @@ impl StoreError {
 
     pub(crate) fn sdk<E, R>(operation: &'static str, error: &SdkError<E, R>) -> Self
     where
-        E: ProvideErrorMetadata,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: fmt::Debug,
     {
         Self {
             operation,

@@ -64,22 +64,23 @@ impl House {
             .await
     }
 
+    /// The rows of the outbox that are such.
+    async fn rows(&self, is_such: impl Fn(&HashMap<String, AttributeValue>) -> bool) -> usize {
+        let scan = self.aws.dynamodb().scan().table_name(&self.outbox_table);
+        let rows = scan.send().await.unwrap();
+        rows.items().iter().filter(|row| is_such(row)).count()
+    }
+
     pub(crate) async fn quarantined(&self) -> usize {
-        let rows = self
-            .aws
-            .dynamodb()
-            .scan()
-            .table_name(&self.outbox_table)
-            .send()
-            .await
-            .unwrap();
-        rows.items()
-            .iter()
-            .filter(|row| {
-                row.get("status")
-                    .is_some_and(|status| status.as_s().unwrap() == "quarantined")
-            })
-            .count()
+        self.rows(|row| {
+            row.get("status")
+                .is_some_and(|status| status.as_s().unwrap() == "quarantined")
+        })
+        .await
+    }
+
+    pub(crate) async fn synced_people(&self) -> usize {
+        self.rows(|row| row.contains_key("due_shard")).await
     }
 
     pub(crate) async fn contact(&self, psid: &str) -> HashMap<String, AttributeValue> {
@@ -93,21 +94,6 @@ impl House {
     pub(crate) async fn user(&self, psid: &str) -> Option<String> {
         let contact = self.contact(psid).await;
         Some(contact.get("user_id")?.as_s().unwrap().clone())
-    }
-
-    pub(crate) async fn synced_people(&self) -> usize {
-        let rows = self
-            .aws
-            .dynamodb()
-            .scan()
-            .table_name(&self.outbox_table)
-            .send()
-            .await
-            .unwrap();
-        rows.items()
-            .iter()
-            .filter(|row| row.contains_key("due_shard"))
-            .count()
     }
 }
 

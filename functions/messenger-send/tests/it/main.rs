@@ -7,14 +7,14 @@
 )]
 
 use jiff::SignedDuration;
-use lambda_http::{Body, Request, request};
+use lambda_http::{Body, request};
 use messenger_send::{App, Settings};
 use rstest::rstest;
 use serde_json::{Value, json};
 use shared::config::Env;
 use testkit::aws::Fault;
 use testkit::house::{APP_SECRET, House, INBOUND_TOKEN, LINK_KEY, PAGE};
-use testkit::signer::{self, gateway_event};
+use testkit::signer::gateway_event;
 
 struct Door {
     house: House,
@@ -40,18 +40,8 @@ impl Door {
 
     /// Somebody acts on a page.
     async fn acts(&self, page: &str, psid: &str, key: &str, value: Value) {
-        let at = self.house.clock.now().as_millisecond();
-        let mut item = json!({"sender": {"id": psid}, "recipient": {"id": page}, "timestamp": at});
-        item[key] = value;
-        let body = json!({"object": "page", "entry": [{"id": page, "time": at, "messaging": [item]}]});
-        let body = body.to_string();
-        let request: Request = lambda_http::http::Request::post("/messenger/webhook")
-            .header(
-                "x-hub-signature-256",
-                signer::meta_signature(APP_SECRET, body.as_bytes()),
-            )
-            .body(Body::Text(body))
-            .unwrap();
+        let event = self.house.act(page, psid, key, value);
+        let request = request::from_str(&event.to_string()).unwrap();
         assert_eq!(Box::pin(self.events.handle(request)).await.status(), 200);
     }
 
@@ -232,6 +222,15 @@ async fn a_user_is_reached_by_the_contact_that_was_linked_last_or_is_named() {
         subjects().await,
         [format!("messenger#{PAGE}#7001"), "messenger#202#8001".to_owned()]
     );
+    // Who writes from the other one is answered there.
+    door.house.later(SignedDuration::from_mins(1));
+    door.writes("7001", "hi").await;
+    assert_eq!(
+        door.sends(json!({"user_id": "user-1", "text": "hi"})).await.0,
+        202
+    );
+    let to_first = subjects().await.iter().filter(|to| to.ends_with("#7001")).count();
+    assert_eq!(to_first, 2);
     let other = json!({"user_id": "user-2", "text": "hello"});
     assert_eq!(door.sends(other).await.0, 404);
     // Unlinked, the contact is nobody's.

@@ -235,12 +235,7 @@ fn waiting() -> Outcome {
 
 /// What a failed call means where the token is not the question.
 pub(super) fn outcome(error: &GraphError) -> Outcome {
-    let reason = match (error.code, error.subcode, error.status) {
-        (Some(code), Some(subcode), _) => format!("graph_{code}_{subcode}"),
-        (Some(code), None, _) => format!("graph_{code}"),
-        (None, _, Some(status)) => format!("graph_status_{status}"),
-        (None, _, None) => "graph_unreachable".to_owned(),
-    };
+    let reason = error.reason();
     match error.kind {
         ErrorKind::Retryable { wait } => Outcome::Retry { reason, wait },
         ErrorKind::ReduceData | ErrorKind::SentAnyway => Outcome::retry(reason),

@@ -54,9 +54,6 @@ const BATCHES: usize = 2;
 /// No call is begun with less than this left.
 const MARGIN: SignedDuration = SignedDuration::from_secs(20);
 
-/// Graph's calls, but for batches, which have their own limit.
-pub(crate) const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// Why something is decided anew no longer because the install changed in between.
 const CONTENDED: &str = "a business is written too often to keep up with";
 
@@ -143,8 +140,8 @@ fn refresh_period(env: &mut Env<'_>) -> Option<SignedDuration> {
 impl FbeWorker {
     pub(crate) fn new(
         settings: FollowUpSettings,
-        secrets: &aws_sdk_secretsmanager::Client,
-        dynamodb: &aws_sdk_dynamodb::Client,
+        (graph, meta): (GraphClient, Secret<MetaSecret>),
+        (secrets, dynamodb): (&aws_sdk_secretsmanager::Client, &aws_sdk_dynamodb::Client),
         outbox: Outbox,
         braze: Braze,
         clock: Clock,
@@ -157,8 +154,8 @@ impl FbeWorker {
                 clock.clone(),
             ),
             secrets: BusinessSecrets::new(secrets.clone(), settings.secrets),
-            meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
-            graph: GraphClient::new(http::client(GRAPH_TIMEOUT), &settings.graph),
+            meta,
+            graph,
             feeds: http::client(LEASE),
             batches: Semaphore::new(BATCHES),
             outbox,

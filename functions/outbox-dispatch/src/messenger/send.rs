@@ -25,8 +25,6 @@ use super::pace::Pages;
 use crate::effect::{Group, Task};
 use crate::settle::Outcome;
 
-/// How long Meta has for its answer.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 /// A claim outlasts the call.
 const LEASE: Duration = Duration::from_mins(1);
 /// No call is begun with less than this left.
@@ -126,6 +124,11 @@ impl SendWorker {
         message: &Message,
         until: Timestamp,
     ) -> Result<Outcome, Outcome> {
+        let is_late = || self.clock.now() + MARGIN > until;
+        // Before the turn as well: a page's many messages would wait for one each, long after the time was up.
+        if is_late() {
+            return Err(Outcome::Busy);
+        }
         self.pages
             .turn(&key.account_id, self.clock.now())
             .await
@@ -133,7 +136,7 @@ impl SendWorker {
                 reason: Reason::PageRestricted.into(),
                 wait,
             })?;
-        if self.clock.now() + MARGIN > until {
+        if is_late() {
             return Err(Outcome::Busy);
         }
         // Another run may have sent it since we read it.
@@ -249,7 +252,7 @@ impl SendWorker {
             ?verdict,
             "Meta did not take a message"
         );
-        let reason = reason(error);
+        let reason = error.reason();
         match verdict {
             Verdict::Sent => {
                 metrics::counter!(telemetry::MESSENGER_SENDS).increment(1);
@@ -341,14 +344,4 @@ enum Failed {
     /// There is no token of the page or account.
     NoToken,
     Graph(GraphError),
-}
-
-/// Graph's error as a short code.
-fn reason(error: &GraphError) -> String {
-    match (error.code, error.subcode, error.status) {
-        (Some(code), Some(subcode), _) => format!("graph_{code}_{subcode}"),
-        (Some(code), None, _) => format!("graph_{code}"),
-        (None, _, Some(status)) => format!("graph_status_{status}"),
-        (None, _, None) => "graph_unreachable".to_owned(),
-    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use shared::outbox::{Entry, Kind, Reason};
+use shared::personal::Personal;
 use shared::store::{Claim, Released, StoreError};
 use shared::whatsapp::message::ConversationId;
 use shared::whatsapp::reply::{SENDS, event_key};
@@ -141,8 +142,8 @@ impl Drain<'_> {
         };
         let keys = self.waiting_messages().into_iter();
         let wake_up = WakeUp {
-            subject: self.subject().to_owned(),
-            event_keys: keys.map(|message| Self::message_key(message.turn)).collect(),
+            subject: self.subject().into(),
+            event_keys: Personal(keys.map(|message| Self::message_key(message.turn)).collect()),
         };
         let delay = ends.duration_since(self.now()).unsigned_abs();
         if let Err(error) = queue.send(&[(wake_up, delay)]).await {

@@ -4,15 +4,15 @@
 //! says by which worker. One that is lost costs a tick of the schedule, one that comes twice costs a read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::outbox::Entry;
+use shared::personal::Personal;
+use shared::sdk_error;
 
 /// Messages that SQS takes in one request.
 const MAX_BATCH: usize = 10;
@@ -21,19 +21,12 @@ const MAX_BATCH: usize = 10;
 const LONGEST_DELAY: Duration = Duration::from_mins(15);
 
 /// The body of a message.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WakeUp {
     /// The conversation.
-    pub(crate) subject: String,
+    pub(crate) subject: Personal<String>,
     /// Its items that have something new.
-    pub(crate) event_keys: Vec<String>,
-}
-
-// The subject names a person.
-impl fmt::Debug for WakeUp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WakeUp({} items)", self.event_keys.len())
-    }
+    pub(crate) event_keys: Personal<Vec<String>>,
 }
 
 /// Some wake-ups were not taken.
@@ -66,7 +59,7 @@ impl Queue {
                 (0..wake_ups.len()).collect()
             });
             let failed = failed.into_iter().filter_map(|place| wake_ups.get(place));
-            subjects.extend(failed.map(|(wake_up, _)| wake_up.subject.clone()));
+            subjects.extend(failed.map(|(wake_up, _)| wake_up.subject.0.clone()));
         }
         if subjects.is_empty() {
             Ok(())
@@ -90,7 +83,7 @@ impl Queue {
             request = request.entries(entry);
         }
         let answer = Box::pin(request.send()).await;
-        let answer = answer.map_err(|error| DisplayErrorContext(error).to_string())?;
+        let answer = answer.map_err(|error| sdk_error::reason(&error))?;
         let failed = answer
             .failed()
             .iter()
@@ -114,8 +107,11 @@ pub(crate) fn wake_ups(entries: &[Entry], now: Timestamp) -> Vec<(WakeUp, Durati
     }
     by_subject.retain(|_, (_, delay)| *delay <= LONGEST_DELAY);
     let wake_up = |(subject, (event_keys, delay)): (&str, _)| {
-        let subject = subject.to_owned();
-        (WakeUp { subject, event_keys }, delay)
+        let wake_up = WakeUp {
+            subject: subject.into(),
+            event_keys: event_keys.into(),
+        };
+        (wake_up, delay)
     };
     by_subject.into_iter().map(wake_up).collect()
 }

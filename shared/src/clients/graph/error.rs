@@ -171,6 +171,18 @@ impl GraphError {
         }
     }
 
+    /// The error as a short code for an item: `graph_<code>_<subcode>`, `graph_<code>`, `graph_status_<status>` or
+    /// `graph_unreachable`.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match (self.code, self.subcode, self.status) {
+            (Some(code), Some(subcode), _) => format!("graph_{code}_{subcode}"),
+            (Some(code), None, _) => format!("graph_{code}"),
+            (None, _, Some(status)) => format!("graph_status_{status}"),
+            (None, _, None) => "graph_unreachable".to_owned(),
+        }
+    }
+
     /// Whether it is worth trying again later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
