@@ -1,10 +1,5 @@
 //! `POST /messenger/send` on the embedded AWS: what is taken, and what is refused and why.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "tests fail by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use jiff::SignedDuration;
 use lambda_http::{Body, request};
