@@ -109,7 +109,7 @@ pub(crate) fn wake_ups(entries: &[Entry], now: Timestamp) -> Vec<(WakeUp, Durati
     let wake_up = |(subject, (event_keys, delay)): (&str, _)| {
         let wake_up = WakeUp {
             subject: subject.into(),
-            event_keys: event_keys.into(),
+            event_keys: Personal(event_keys),
         };
         (wake_up, delay)
     };
