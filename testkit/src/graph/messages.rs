@@ -3,7 +3,6 @@
 //! Everyone can be reached until [`FakeGraph::set_reach`](super::FakeGraph::set_reach) says otherwise.
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::error::GraphError;
 use super::parameters::Parameters;
@@ -61,8 +60,6 @@ pub struct SentMessage {
     pub message: Value,
     /// Its `mid`.
     pub message_id: String,
-    /// When it was taken.
-    pub received_at: Instant,
 }
 
 /// Reads a call as Meta does; `number` makes the message's id.
@@ -119,7 +116,6 @@ pub(super) fn send(
         tag,
         message,
         message_id: format!("m_fake_{number}"),
-        received_at: Instant::now(),
     })
 }
 
