@@ -6,10 +6,12 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 use shared::clients::http;
 use shared::clock::Clock;
+use shared::health::Status;
 use shared::messenger::key::ContactKey;
 use testkit::braze::{Endpoint, FakeBraze};
 
 use crate::check;
+use crate::commands::setup;
 use crate::inspect::{self, Snapshot};
 use crate::output::{self, usage};
 use crate::payloads::{self, Payload, Sender};
@@ -61,6 +63,9 @@ pub(crate) async fn run(args: &Args, clock: &Clock) -> anyhow::Result<()> {
         off: 0,
     };
     demo.refusals().await?;
+    if args.only.is_empty() {
+        demo.set_up(clock).await?;
+    }
     let mut played = 0;
     for payload in &chosen {
         if !demo.serves(payload.sender) {
@@ -194,6 +199,30 @@ impl Demo {
             if answered != status || body.is_some_and(|body| body != text) {
                 self.is_off(format_args!("{what}: expected {status}"));
             }
+        }
+        Ok(())
+    }
+
+    /// What a newcomer does first: `bridge setup`, twice, and every check that `bridge doctor` makes.
+    async fn set_up(&mut self, clock: &Clock) -> anyhow::Result<()> {
+        let report = setup::embedded(&self.stack, clock).await?;
+        self.say("bridge setup");
+        for line in report.lines() {
+            self.say(format_args!("  {line}"));
+        }
+        for problem in &report.problems {
+            self.is_off(format_args!("setup: {problem}"));
+        }
+        self.say("bridge doctor");
+        for check in &report.checks {
+            if check.status == Status::Ok {
+                self.say(format_args!("  ok         {}: {}", check.name, check.message));
+            } else {
+                self.is_off(format_args!("doctor: {}: {}", check.name, check.message));
+            }
+        }
+        if setup::embedded(&self.stack, clock).await?.changed() {
+            self.is_off("setup: the second time something was changed");
         }
         Ok(())
     }

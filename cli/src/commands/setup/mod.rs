@@ -5,17 +5,21 @@ mod secret;
 mod subscribe;
 mod tokens;
 
+use std::fmt;
+
 use anyhow::{Context as _, anyhow, bail};
+use clap::Parser as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::clients::graph::GraphError;
 use shared::clock::Clock;
-use shared::health::refusal;
+use shared::health::{Check, refusal};
 
 use crate::commands::doctor;
 use crate::hidden::Hidden;
 use crate::output::{self, UsageError, usage};
+use crate::stack::LocalStack;
 use crate::target::{Target, TargetArgs};
 
 /// Set the app up at Meta: tokens of pages, subscriptions, and what is left to click in Braze
@@ -106,6 +110,18 @@ struct Step {
     message: String,
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.status {
+            Became::Done => "done",
+            Became::Unchanged => "unchanged",
+            Became::Planned => "planned",
+            Became::Left => "by hand",
+        };
+        write!(f, "{word:<9}  {}: {}", self.name, self.message)
+    }
+}
+
 /// The steps so far; printed as they come.
 struct Steps {
     all: Vec<Step>,
@@ -115,32 +131,91 @@ struct Steps {
 
 impl Steps {
     fn add(&mut self, step: &str, status: Became, message: impl AsRef<str>) {
-        let message = self.hidden.clean(message.as_ref());
-        if !self.quiet {
-            let word = match status {
-                Became::Done => "done",
-                Became::Unchanged => "unchanged",
-                Became::Planned => "planned",
-                Became::Left => "by hand",
-            };
-            output::line(format_args!("{word:<9}  {step}: {message}"));
-        }
-        self.all.push(Step {
+        let step = Step {
             name: step.to_owned(),
             status,
-            message,
-        });
+            message: self.hidden.clean(message.as_ref()),
+        };
+        if !self.quiet {
+            output::line(&step);
+        }
+        self.all.push(step);
+    }
+}
+
+/// What was done, and what came of it.
+pub(crate) struct Report {
+    steps: Vec<Step>,
+    /// What the doctor says afterwards; none after a dry run.
+    pub(crate) checks: Vec<Check>,
+    /// What is to be pasted into Braze.
+    pasted: Vec<braze::BrazeStep>,
+    /// What was refused or reads back otherwise.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Report {
+    fn has(&self, status: Became) -> bool {
+        self.steps.iter().any(|step| step.status == status)
     }
 
-    fn has(&self, status: Became) -> bool {
-        self.all.iter().any(|step| step.status == status)
+    /// Whether anything was changed.
+    pub(crate) fn changed(&self) -> bool {
+        self.has(Became::Done)
+    }
+
+    /// The steps, one line each.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        self.steps.iter().map(Step::to_string)
     }
 }
 
 pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
+    let is_quiet = args.json;
+    let report = report(&args, clock, is_quiet).await?;
+    if args.json {
+        output::line(serde_json::to_string_pretty(&to_json(&report, args.dry_run))?);
+    } else {
+        print(&report, &args);
+    }
+    if let Some(problem) = report.problems.first() {
+        bail!("{problem}");
+    }
+    let failed = doctor::failures(&report.checks);
+    if failed > 0 {
+        bail!("set up, but {failed} of {} checks fail", report.checks.len());
+    }
+    Ok(())
+}
+
+/// Sets the stack of this process up, as somebody with a token for the fake Graph would.
+pub(crate) async fn embedded(stack: &LocalStack, clock: &Clock) -> anyhow::Result<Report> {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+    let aws = stack.aws().address().to_string();
+    let graph = stack.fakes().graph.as_ref().context("Graph is no fake")?.url();
+    let line = [
+        "setup",
+        "--aws-addr",
+        &aws,
+        "--url",
+        &stack.url(),
+        "--graph-url",
+        &graph,
+        "--user-token",
+        "demo",
+    ];
+    report(&Line::try_parse_from(line)?.args, clock, true).await
+}
+
+/// Does it all; what is done is printed as it happens, unless it is to be quiet.
+async fn report(args: &Args, clock: &Clock, is_quiet: bool) -> anyhow::Result<Report> {
     let mut steps = Steps {
         all: Vec::new(),
-        quiet: args.json,
+        quiet: is_quiet,
         hidden: Hidden::default(),
     };
     let result = Box::pin(set_up(args, clock, &mut steps)).await;
@@ -155,13 +230,13 @@ pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     })
 }
 
-async fn set_up(args: Args, clock: &Clock, steps: &mut Steps) -> anyhow::Result<()> {
-    let given = given(&args, &mut steps.hidden)?;
+async fn set_up(args: &Args, clock: &Clock, steps: &mut Steps) -> anyhow::Result<Report> {
+    let given = given(args, &mut steps.hidden)?;
     let target = args.target.open().await?;
-    let fields = fields(&args, &target)?;
+    let fields = fields(args, &target)?;
     let graph = target.graph()?;
 
-    let mut meta = secret::Meta::read(&target, &args, &mut steps.hidden).await?;
+    let mut meta = secret::Meta::read(&target, args, &mut steps.hidden).await?;
     let app = meta.app()?;
     graph.app_name(&app).await.map_err(|error| {
         refused(
@@ -209,46 +284,49 @@ async fn set_up(args: Args, clock: &Clock, steps: &mut Steps) -> anyhow::Result<
         Box::pin(doctor::diagnose(&target, clock)).await
     };
     let pasted = braze::steps(&target, &pages, args.reveal).await?;
-    let failed = doctor::failures(&checks) + problems.len();
-    let changed = steps.has(Became::Done);
-    if args.json {
-        let mut report: Value = doctor::report(&checks);
-        if let Some(report) = report.as_object_mut() {
-            report.insert("ok".to_owned(), json!(failed == 0));
-            report.insert("changed".to_owned(), json!(changed));
-            report.insert("dry_run".to_owned(), json!(args.dry_run));
-            report.insert("steps".to_owned(), json!(steps.all));
-            report.insert("braze".to_owned(), json!(pasted));
-            report.insert("problems".to_owned(), json!(problems));
-        }
-        output::line(serde_json::to_string_pretty(&report)?);
-    } else {
-        if !checks.is_empty() {
-            output::line("");
-            doctor::print(&checks);
-        }
-        braze::print(&pasted);
+    Ok(Report {
+        steps: std::mem::take(&mut steps.all),
+        checks,
+        pasted,
+        problems,
+    })
+}
+
+fn to_json(report: &Report, is_dry_run: bool) -> Value {
+    let failed = doctor::failures(&report.checks) + report.problems.len();
+    let mut json = doctor::report(&report.checks);
+    if let Some(json) = json.as_object_mut() {
+        json.insert("ok".to_owned(), json!(failed == 0));
+        json.insert("changed".to_owned(), json!(report.changed()));
+        json.insert("dry_run".to_owned(), json!(is_dry_run));
+        json.insert("steps".to_owned(), json!(report.steps));
+        json.insert("braze".to_owned(), json!(report.pasted));
+        json.insert("problems".to_owned(), json!(report.problems));
+    }
+    json
+}
+
+fn print(report: &Report, args: &Args) {
+    if !report.checks.is_empty() {
         output::line("");
-        output::line(match (args.dry_run, changed, steps.has(Became::Planned)) {
+        doctor::print(&report.checks);
+    }
+    braze::print(&report.pasted);
+    output::line("");
+    output::line(
+        match (args.dry_run, report.changed(), report.has(Became::Planned)) {
             (true, _, true) => "nothing was changed: this was a dry run",
             (true, ..) => "nothing would be changed",
             (false, true, _) => "set up",
             (false, false, _) => "nothing had to be changed: everything was set up already",
-        });
-        if !args.dry_run {
-            let flags = args.target.flags();
-            output::line(format_args!(
-                "Next: bridge doctor{flags} --wait 300, and write to the page from a phone"
-            ));
-        }
+        },
+    );
+    if !args.dry_run {
+        let flags = args.target.flags();
+        output::line(format_args!(
+            "Next: bridge doctor{flags} --wait 300, and write to the page from a phone"
+        ));
     }
-    if let Some(problem) = problems.first() {
-        bail!("{problem}");
-    }
-    if failed > 0 {
-        bail!("set up, but {failed} of {} checks fail", checks.len());
-    }
-    Ok(())
 }
 
 /// Says what is going on, to a person.
