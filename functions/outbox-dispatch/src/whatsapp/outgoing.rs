@@ -1,11 +1,10 @@
 //! A planned reply becomes the request that Braze gets, when its turn comes.
 
-use std::fmt;
-
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use shared::outbox::{OutboxItem, Reason};
+use shared::personal::Personal;
 use shared::whatsapp::conversation::Conversation;
 use shared::whatsapp::message::Person;
 use shared::whatsapp::reply::ReplyPayload;
@@ -15,15 +14,15 @@ use shared::whatsapp::split::{TEMPLATE_LIMIT, flatten, split};
 
 use super::route::reply_campaign;
 
-/// What is to be done with a reply now.
-#[derive(Clone, PartialEq)]
+/// What is to be done with a reply now. The bodies hold the text and say whom it is for.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Send {
     /// Post this to `/campaigns/trigger/send`.
-    Trigger(Value),
+    Trigger(Personal<Value>),
     /// Post this to `/canvas/trigger/send`.
-    Canvas(Value),
+    Canvas(Personal<Value>),
     /// Post this to `/users/track`.
-    Track(Value),
+    Track(Personal<Value>),
     /// Too long for the template it must go by now: settle the item and put these in its place, in one
     /// transaction.
     Replace(Vec<OutboxItem>),
@@ -31,20 +30,6 @@ pub(super) enum Send {
     Misconfigured(Reason),
     /// It can never be sent; for this reason.
     Dead(Reason),
-}
-
-// The bodies hold the text and say whom it is for.
-impl fmt::Debug for Send {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Trigger(_) => f.write_str("Trigger(…)"),
-            Self::Canvas(_) => f.write_str("Canvas(…)"),
-            Self::Track(_) => f.write_str("Track(…)"),
-            Self::Replace(items) => write!(f, "Replace({} items)", items.len()),
-            Self::Misconfigured(reason) => write!(f, "Misconfigured({})", reason.as_str()),
-            Self::Dead(reason) => write!(f, "Dead({})", reason.as_str()),
-        }
-    }
 }
 
 /// Decides how the reply with `event_key` leaves.
@@ -57,7 +42,8 @@ pub(super) fn decide_send(
 ) -> Send {
     let person = &conversation.person;
     if !reply.says_something() {
-        return track(person, &reply.attributes).map_or(Send::Dead(Reason::NoRecipient), Send::Track);
+        return track(person, &reply.attributes)
+            .map_or(Send::Dead(Reason::NoRecipient), |body| Send::Track(body.into()));
     }
     let Some(recipient) = recipient(person) else {
         return Send::Dead(Reason::NoRecipient);
@@ -68,7 +54,7 @@ pub(super) fn decide_send(
         property: &settings.trigger_property,
     };
     if let Some(canvas) = &reply.canvas {
-        return Send::Canvas(message.canvas(canvas));
+        return Send::Canvas(message.canvas(canvas).into());
     }
     let (named, route) = (reply.campaign.as_deref(), reply.route.as_deref());
     let rules = ReplyRules::from(settings);
@@ -90,7 +76,7 @@ pub(super) fn decide_send(
         },
     };
     let Some(text) = &reply.text else {
-        return Send::Trigger(message.campaign(campaign, None));
+        return Send::Trigger(message.campaign(campaign, None).into());
     };
     let mut text = text.clone();
     if by_template {
@@ -104,7 +90,7 @@ pub(super) fn decide_send(
     if text.trim().is_empty() {
         return Send::Dead(Reason::Blank);
     }
-    Send::Trigger(message.campaign(campaign, Some(&text)))
+    Send::Trigger(message.campaign(campaign, Some(&text)).into())
 }
 
 /// A message and whom it is for.
@@ -264,7 +250,7 @@ mod tests {
                 "attributes": { "whatsapp_human_agent": true }
             }]
         });
-        assert_eq!(body, expected);
+        assert_eq!(body.0, expected);
     }
 
     #[test]
@@ -478,7 +464,7 @@ mod tests {
                 "attributes": { "topic": "orders" }
             }]
         });
-        assert_eq!(body, expected);
+        assert_eq!(body.0, expected);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Drain<'_> {
         let sent = match decide_send(&entry.event_key, &reply, conversation, settings, self.now()) {
             Send::Trigger(body) => self.tools.braze.trigger_send(&body).await,
             Send::Canvas(body) => self.tools.braze.canvas_send(&body).await,
-            Send::Track(body) => self.tools.braze.track(&track_body(body)).await,
+            Send::Track(body) => self.tools.braze.track(&track_body(body.0)).await,
             Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason.as_str()).await,
             Send::Misconfigured(reason) => {
                 let outcome = Outcome::Misconfigured {

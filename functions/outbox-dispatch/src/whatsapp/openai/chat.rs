@@ -91,7 +91,7 @@ impl<'a> Chat<'a> {
     }
 
     fn take(&mut self, completion: Completion) -> Result<Next, ExternalSystemError> {
-        let text = completion.text.map(|text| Answer::of(text).replies);
+        let text = completion.text.map(|text| Answer::of(text.0).replies);
         let mut replies: Vec<AnswerReply> = text.into_iter().flatten().collect();
         let is_called_again = self.called.is_some();
         let mut results = Vec::new();
@@ -116,7 +116,7 @@ impl<'a> Chat<'a> {
                 problem,
             )));
         }
-        self.called = Some((completion.message, results));
+        self.called = Some((completion.message.0, results));
         Ok(Next::Ask)
     }
 

@@ -3,11 +3,10 @@
 //! Such servers report errors inside a 200, stream though they were told not to, cut answers off, think aloud and wrap
 //! errors in many ways. Half an answer is none, and an error counts as what it says, wherever it stands.
 
-use std::fmt;
-
 use jiff::Timestamp;
 use serde_json::Value;
 use shared::json as lenient;
+use shared::personal::Personal;
 use shared::whatsapp::answer::MAX_ANSWER_BYTES;
 
 use super::reasoning::without_leading;
@@ -17,29 +16,22 @@ use super::text::text_of;
 use crate::whatsapp::external_system::{ExternalSystemError, Received};
 
 /// What a model says and wants done.
-#[derive(Default, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Completion {
     /// Its text, never blank.
-    pub(super) text: Option<String>,
+    pub(super) text: Option<Personal<String>>,
     /// What it calls.
     pub(super) calls: Vec<ToolCall>,
     /// The message as received, to be given back with what came of the calls.
-    pub(super) message: Value,
-}
-
-// It holds what is said to a person.
-impl fmt::Debug for Completion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Completion({} calls)", self.calls.len())
-    }
+    pub(super) message: Personal<Value>,
 }
 
 /// A call of a tool.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct ToolCall {
     pub(super) id: String,
     pub(super) name: String,
-    pub(super) arguments: Value,
+    pub(super) arguments: Personal<Value>,
 }
 
 /// Reads an answer.
@@ -103,7 +95,7 @@ fn completion(choice: &Value) -> Result<Completion, Refused> {
         let text = choice.get("text").and_then(Value::as_str);
         let text = text.ok_or_else(|| malformed("choices[0].message", "is missing"))?;
         return Ok(Completion {
-            text: Some(said(text)?),
+            text: Some(said(text)?.into()),
             ..Completion::default()
         });
     };
@@ -124,7 +116,7 @@ fn completion(choice: &Value) -> Result<Completion, Refused> {
         .into());
     }
     let text = match said(&text) {
-        Ok(text) => Some(text),
+        Ok(text) => Some(text.into()),
         // What is called may say enough.
         Err(_) if !calls.is_empty() => None,
         Err(error) => return Err(error),
@@ -132,7 +124,7 @@ fn completion(choice: &Value) -> Result<Completion, Refused> {
     Ok(Completion {
         text,
         calls,
-        message: message.clone(),
+        message: message.clone().into(),
     })
 }
 
@@ -165,7 +157,7 @@ fn calls(message: &Value) -> Vec<ToolCall> {
                 .unwrap_or_default()
                 .to_owned(),
             name: function.get("name")?.as_str()?.to_owned(),
-            arguments,
+            arguments: arguments.into(),
         })
     };
     calls.into_iter().flatten().filter_map(call).collect()
@@ -196,7 +188,7 @@ mod tests {
 
     fn text(body: &str) -> String {
         match of(200, body) {
-            Ok(completion) => completion.text.unwrap_or_default(),
+            Ok(completion) => completion.text.unwrap_or_default().0,
             Err(refused) => format!("{:?}", refused.error),
         }
     }
@@ -399,7 +391,7 @@ mod tests {
         );
         let calls = of(200, called).unwrap().calls;
         assert_eq!(
-            (calls[0].name.as_str(), &calls[0].arguments),
+            (calls[0].name.as_str(), &calls[0].arguments.0),
             ("hand_off", &json!({}))
         );
     }
