@@ -215,10 +215,12 @@ impl Demo {
         }
         self.say("bridge doctor");
         for check in &report.checks {
-            if check.status == Status::Ok {
-                self.say(format_args!("  ok         {}: {}", check.name, check.message));
-            } else {
-                self.is_off(format_args!("doctor: {}: {}", check.name, check.message));
+            let said = format_args!("{}: {}", check.name, check.message);
+            match check.status {
+                Status::Ok => self.say(format_args!("  ok         {said}")),
+                // The machine's clock, where the demo has another.
+                Status::Warn => self.say(format_args!("  warn       {said}")),
+                Status::Fail => self.is_off(format_args!("doctor: {said}")),
             }
         }
         if setup::embedded(&self.stack, clock).await?.changed() {

@@ -250,6 +250,8 @@ fn the_demo_is_in_order() {
     assert_eq!(output.status.code(), Some(0), "{told}");
     // A newcomer sees what was answered, stored and sent.
     for line in [
+        "done       page_subscription 1134597043258171: ",
+        "ok         handshake: ",
         "messenger/referral_link_token",
         "is user user-43 (by ref)",
         "outbox  contact_sync done",

@@ -8,11 +8,11 @@ use http::Method;
 use lambda_http::Request;
 use shared::clock::Clock;
 use shared::config::Env;
-use shared::fbe::payload::{self, reason};
+use shared::fbe::payload;
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::Installs;
-use shared::outbox::Outbox;
+use shared::outbox::{Outbox, Reason};
 use shared::secrets::{MetaSecret, PartnerSecret, Secret};
 use shared::telemetry;
 use shared::webhook::{Answer, ErrorCode, answer, handshake, meta};
@@ -107,7 +107,7 @@ impl App {
         let (samples, quarantined): (Vec<_>, Vec<_>) = parsed
             .quarantined
             .into_iter()
-            .partition(|one| one.reason == reason::SAMPLE);
+            .partition(|one| one.reason == Reason::Sample);
         if !samples.is_empty() {
             tracing::info!(samples = samples.len(), "the app dashboard sent its sample");
         }

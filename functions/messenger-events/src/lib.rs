@@ -118,7 +118,7 @@ impl App {
                 let whole = Quarantined {
                     source: "messenger",
                     // All items were understood.
-                    reason: Reason::UnreadableContact.as_str(),
+                    reason: Reason::UnreadableContact,
                     raw: verified.body().clone().into(),
                 };
                 self.outbox.quarantine(&[whole]).await?;

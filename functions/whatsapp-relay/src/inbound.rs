@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use lambda_http::http::HeaderMap;
 use lambda_http::http::header::CONTENT_TYPE;
-use shared::outbox::Quarantined;
+use shared::outbox::{Quarantined, Reason};
 use shared::store::{Rounds, StoreError};
 use shared::telemetry;
 use shared::webhook::Answer;
@@ -30,21 +30,21 @@ impl App {
                     self.store(&message).await
                 }
             }
-            Inbound::Ignored(reason) => Ok(accepted("ignored", None, Some(reason))),
+            Inbound::Ignored(reason) => Ok(accepted("ignored", None, Some(reason.as_str()))),
             Inbound::Quarantined(reason) => return self.quarantine(body, reason).await,
         };
         match stored {
             // Nothing can be added to it, and trying again does not help.
             Err(error) if error.is_unreadable() => {
                 error.count_unreadable("conversation");
-                self.quarantine(body, "conversation_unreadable").await
+                self.quarantine(body, Reason::ConversationUnreadable).await
             }
             stored => stored.map_err(|error| store_unavailable(&error)),
         }
     }
 
     /// Keeps a body whole.
-    pub(crate) async fn quarantine(&self, body: Bytes, reason: &'static str) -> Result<Answer, Answer> {
+    pub(crate) async fn quarantine(&self, body: Bytes, reason: Reason) -> Result<Answer, Answer> {
         let kept = Quarantined {
             source: "whatsapp",
             reason,
@@ -52,7 +52,7 @@ impl App {
         };
         let quarantined = self.outbox.quarantine(&[kept]).await;
         quarantined.map_err(|error| store_unavailable(&error))?;
-        Ok(accepted("quarantined", None, Some(reason)))
+        Ok(accepted("quarantined", None, Some(reason.as_str())))
     }
 
     async fn store(&self, message: &InboundMessage) -> Result<Answer, StoreError> {

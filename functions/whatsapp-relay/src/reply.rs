@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use lambda_http::http::{HeaderMap, StatusCode};
 use serde_json::json;
+use shared::outbox::Reason;
 use shared::store::{Rounds, StoreError};
 use shared::telemetry;
 use shared::webhook::access::admit;
@@ -42,7 +43,8 @@ impl App {
         match self.take(&id, &reply, &guard, opens).await {
             Err(Failed::Store(error)) if error.is_unreadable() => {
                 error.count_unreadable("conversation");
-                self.quarantine(body.clone(), "conversation_unreadable").await
+                self.quarantine(body.clone(), Reason::ConversationUnreadable)
+                    .await
             }
             Err(Failed::Store(error)) => Err(store_unavailable(&error)),
             Err(Failed::Refused(code)) => {

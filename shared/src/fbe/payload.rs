@@ -13,33 +13,9 @@ use super::secret::{self, Token, TokenType};
 use super::{read, redact};
 use crate::digest::Digest;
 use crate::json::{self, Scalar};
-use crate::outbox::Quarantined;
+use crate::outbox::{Quarantined, Reason};
 use crate::personal::Personal;
 use crate::webhook::Verified;
-
-/// Why something was quarantined.
-pub mod reason {
-    /// Not JSON; typographic quotes are the usual cause.
-    pub const INVALID_JSON: &str = "invalid_json";
-    /// JSON, but none of the known shapes.
-    pub const NOT_UNDERSTOOD: &str = "not_understood";
-    /// A subscription that sends the names of fields without their values.
-    pub const VALUES_NOT_INCLUDED: &str = "values_not_included";
-    /// A field that is not ours.
-    pub const UNKNOWN_FIELD: &str = "unknown_field";
-    /// A known field without an object as its value.
-    pub const NO_VALUE: &str = "no_value";
-    /// It does not say which business it is about.
-    pub const NO_BUSINESS_ID: &str = "no_business_id";
-    /// A business id that no secret can be named after.
-    pub const BUSINESS_ID_TOO_LONG: &str = "business_id_too_long";
-    /// An integration event without a Business Manager.
-    pub const NO_BUSINESS_MANAGER_ID: &str = "no_business_manager_id";
-    /// More than a stored install can hold.
-    pub const TOO_LARGE: &str = "too_large";
-    /// The sample that the app dashboard sends: expected, and no reason for an alarm.
-    pub const SAMPLE: &str = "sample";
-}
 
 /// A stored item holds 400 KB, and an install keeps its grant up to twice, next to its history.
 const MAX_GRANT_BYTES: usize = 120_000;
@@ -81,19 +57,19 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
         Ok(document) => parsed.document(&document, received_at),
         Err(_) => {
             let raw = redact::text(&String::from_utf8_lossy(verified.body()));
-            parsed.keep(reason::INVALID_JSON, raw);
+            parsed.keep(Reason::NotJson, raw);
         }
     }
     parsed
 }
 
 impl Parsed {
-    fn quarantine(&mut self, reason: &'static str, raw: &Value) {
+    fn quarantine(&mut self, reason: Reason, raw: &Value) {
         self.keep(reason, redact::value(raw).to_string());
     }
 
     /// Keeps what arrived, without its tokens.
-    fn keep(&mut self, reason: &'static str, raw: String) {
+    fn keep(&mut self, reason: Reason, raw: String) {
         self.quarantined.push(Quarantined {
             source: "fbe",
             reason,
@@ -103,7 +79,7 @@ impl Parsed {
 
     fn document(&mut self, document: &Value, received_at: Timestamp) {
         let Some(members) = document.as_object() else {
-            return self.quarantine(reason::NOT_UNDERSTOOD, document);
+            return self.quarantine(Reason::NotUnderstood, document);
         };
         if let Some(entries) = members.get("entry") {
             for entry in items(entries) {
@@ -132,7 +108,7 @@ impl Parsed {
                 received_at,
             );
         } else {
-            self.quarantine(reason::NOT_UNDERSTOOD, document);
+            self.quarantine(Reason::NotUnderstood, document);
         }
     }
 
@@ -152,8 +128,8 @@ impl Parsed {
                     self.change(change, &around, received_at);
                 }
             }
-            _ if entry.get("changed_fields").is_some() => self.quarantine(reason::VALUES_NOT_INCLUDED, entry),
-            _ => self.quarantine(reason::NOT_UNDERSTOOD, entry),
+            _ if entry.get("changed_fields").is_some() => self.quarantine(Reason::ValuesNotIncluded, entry),
+            _ => self.quarantine(Reason::NotUnderstood, entry),
         }
     }
 
@@ -167,11 +143,11 @@ impl Parsed {
             "business_integration_install" => IntegrationChange::Install,
             "business_integration_update" => IntegrationChange::Update,
             "business_integration_uninstall" => IntegrationChange::Uninstall,
-            _ => return self.quarantine(reason::UNKNOWN_FIELD, change),
+            _ => return self.quarantine(Reason::UnknownField, change),
         };
         let id = |name: &str| value.and_then(|value| value.get(name)).and_then(read::id);
         let Some(business_manager_id) = id("business_manager_id") else {
-            return self.quarantine(reason::NO_BUSINESS_MANAGER_ID, change);
+            return self.quarantine(Reason::NoBusinessManagerId, change);
         };
         let at = plausible(around.at, received_at);
         self.integrations.push(BusinessIntegrationEvent {
@@ -198,7 +174,7 @@ impl Parsed {
     ) {
         let value = value.map(read::unwrapped);
         let Some(Value::Object(members)) = value.as_deref() else {
-            return self.quarantine(reason::NO_VALUE, raw);
+            return self.quarantine(Reason::NoValue, raw);
         };
         match install(field, members, around, received_at) {
             Ok(event) => self.changes.push(event),
@@ -212,16 +188,16 @@ fn install(
     value: &Map<String, Value>,
     around: &Around,
     received_at: Timestamp,
-) -> Result<InstallEvent, &'static str> {
+) -> Result<InstallEvent, Reason> {
     let business_id = ["business_id", "fbe_external_business_id", "external_business_id"]
         .iter()
         .find_map(|name| value.get(*name).and_then(business_id))
-        .ok_or(reason::NO_BUSINESS_ID)?;
+        .ok_or(Reason::NoBusinessId)?;
     if business_id.starts_with("sample_business_id") {
-        return Err(reason::SAMPLE);
+        return Err(Reason::Sample);
     }
     if !secret::fits(&business_id) {
-        return Err(reason::BUSINESS_ID_TOO_LONG);
+        return Err(Reason::BusinessIdTooLong);
     }
     let text = |name: &str| {
         let text = value.get(name).and_then(Value::as_str).map(str::trim);
@@ -229,11 +205,11 @@ fn install(
     };
     let token = text("access_token").filter(|token| token != "0");
     if token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES) {
-        return Err(reason::TOO_LARGE);
+        return Err(Reason::TooLarge);
     }
     let granted = read::granted(value);
     if serde_json::to_vec(&granted).map_or(usize::MAX, |json| json.len()) > MAX_GRANT_BYTES {
-        return Err(reason::TOO_LARGE);
+        return Err(Reason::TooLarge);
     }
     let at = plausible(
         around.at.or_else(|| Scalar::from(value.get("time")).time()),
@@ -313,7 +289,7 @@ mod tests {
         "2026-11-21T10:00:00Z".parse().unwrap()
     }
 
-    fn reasons(parsed: &Parsed) -> Vec<&'static str> {
+    fn reasons(parsed: &Parsed) -> Vec<Reason> {
         parsed.quarantined.iter().map(|item| item.reason).collect()
     }
 
@@ -346,12 +322,12 @@ mod tests {
         assert_eq!(
             reasons(&parsed),
             [
-                reason::NO_VALUE,
-                reason::UNKNOWN_FIELD,
-                reason::UNKNOWN_FIELD,
-                reason::NOT_UNDERSTOOD,
-                reason::VALUES_NOT_INCLUDED,
-                reason::NO_BUSINESS_ID
+                Reason::NoValue,
+                Reason::UnknownField,
+                Reason::UnknownField,
+                Reason::NotUnderstood,
+                Reason::ValuesNotIncluded,
+                Reason::NoBusinessId
             ]
         );
         let raw = &parsed.quarantined.last().unwrap().raw;
@@ -376,7 +352,7 @@ mod tests {
             .collect();
         assert_eq!(ids, ["a", "10000002479028556077430"]);
         // Two businesses whose ids lost a character would be one.
-        assert_eq!(reasons(&parsed), [reason::NO_BUSINESS_ID]);
+        assert_eq!(reasons(&parsed), [Reason::NoBusinessId]);
         let InstallChange::Granted { granted, .. } = &parsed.changes[0].change else {
             panic!("removed");
         };
@@ -411,9 +387,9 @@ mod tests {
     #[test]
     fn a_business_that_no_secret_can_be_named_after_is_kept_apart() {
         let parsed = read(json!({"business_id": "é".repeat(100), "access_token": "t"}).to_string());
-        assert_eq!(reasons(&parsed), [reason::BUSINESS_ID_TOO_LONG]);
+        assert_eq!(reasons(&parsed), [Reason::BusinessIdTooLong]);
         let parsed = read(json!({"business_id": "a", "access_token": "t".repeat(20_000)}).to_string());
-        assert_eq!(reasons(&parsed), [reason::TOO_LARGE]);
+        assert_eq!(reasons(&parsed), [Reason::TooLarge]);
     }
 
     proptest::proptest! {

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::event::{Event, EventKind};
 use super::key::{Channel, is_id};
 use crate::json::{self, List, Members, Object, Scalar};
-use crate::outbox::Quarantined;
+use crate::outbox::{Quarantined, Reason};
 use crate::webhook::Verified;
 use wire::{Flat, Item};
 
@@ -44,38 +44,6 @@ pub struct Parsed {
 
 /// Who is named as the source of what is quarantined.
 const SOURCE: &str = "messenger";
-
-/// The codes of [`Quarantined::reason`].
-pub mod reason {
-    /// The body is not JSON.
-    pub const NOT_JSON: &str = "not_json";
-    /// The body is JSON without a list of entries.
-    pub const MALFORMED_BODY: &str = "malformed_body";
-    /// `object` is neither `page` nor `instagram`.
-    pub const UNKNOWN_OBJECT: &str = "unknown_object";
-    /// An entry is not an object with readable keys.
-    pub const MALFORMED_ENTRY: &str = "malformed_entry";
-    /// An entry holds none of the lists that we know.
-    pub const NO_ITEMS: &str = "no_items";
-    /// `messaging`, `standby` or `changes` is not a list.
-    pub const MALFORMED_LIST: &str = "malformed_list";
-    /// The subscription was made without values (`changed_fields`).
-    pub const VALUES_NOT_INCLUDED: &str = "values_not_included";
-    /// A change is of a field that we do not know.
-    pub const UNKNOWN_FIELD: &str = "unknown_field";
-    /// An item or change is not an object with readable keys.
-    pub const MALFORMED_ITEM: &str = "malformed_item";
-    /// An item has none of the keys that name a kind.
-    pub const UNKNOWN_KIND: &str = "unknown_kind";
-    /// A person's item does not say who.
-    pub const NO_PERSON: &str = "no_person";
-    /// The page or account is not named.
-    pub const NO_ACCOUNT: &str = "no_account";
-    /// An id cannot be one.
-    pub const BAD_ID: &str = "bad_id";
-    /// An opt-out, of which Meta publishes no sample: read, and kept for comparison.
-    pub const UNCONFIRMED_SHAPE: &str = "unconfirmed_shape";
-}
 
 /// Takes a webhook apart. `received_at` stands in for times that are missing or cannot be.
 ///
@@ -123,27 +91,27 @@ struct Change<'a> {
     value: Option<&'a RawValue>,
 }
 
-fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result<(), &'static str> {
+fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result<(), Reason> {
     let text = json::text(body);
     let body: Object<Body<'_>> = json::parse(&text).map_err(|error| match error {
-        json::Error::Shape { .. } => reason::MALFORMED_BODY,
-        json::Error::Syntax { .. } => reason::NOT_JSON,
+        json::Error::Shape { .. } => Reason::MalformedBody,
+        json::Error::Syntax { .. } => Reason::NotJson,
     })?;
-    let body = body.get().ok_or(reason::MALFORMED_BODY)?;
+    let body = body.get().ok_or(Reason::MalformedBody)?;
     if body.object.is_absent() && body.field.text().is_some() && body.value.is_some() {
         parsed.dashboard_tests += 1;
         return Ok(());
     }
     let object = body.object.text().unwrap_or_default();
-    let channel = Channel::of_object(object).ok_or(reason::UNKNOWN_OBJECT)?;
+    let channel = Channel::of_object(object).ok_or(Reason::UnknownObject)?;
     let List::Is(entries) = &body.entry else {
-        return Err(reason::MALFORMED_BODY);
+        return Err(Reason::MalformedBody);
     };
     for raw in entries {
         let Ok(Object::Is(entry)) = json::parse::<Object<Entry<'_>>>(raw.get()) else {
             parsed.quarantined.push(Quarantined {
                 source: SOURCE,
-                reason: reason::MALFORMED_ENTRY,
+                reason: Reason::MalformedEntry,
                 raw: body_of(object, raw.get()).into(),
             });
             continue;
@@ -179,9 +147,9 @@ impl Context<'_> {
     fn read_entry(&self, entry: &Entry<'_>, raw: &RawValue, parsed: &mut Parsed) {
         if let Some(fields) = entry.changed_fields {
             let whole = self.entry("changed_fields", fields.get());
-            self.quarantine(reason::VALUES_NOT_INCLUDED, &whole, parsed);
+            self.quarantine(Reason::ValuesNotIncluded, &whole, parsed);
         } else if entry.messaging.is_none() && entry.standby.is_none() && entry.changes.is_none() {
-            self.quarantine(reason::NO_ITEMS, raw.get(), parsed);
+            self.quarantine(Reason::NoItems, raw.get(), parsed);
         }
         for item in self.list(MESSAGING, entry.messaging, parsed) {
             self.read_item(item, false, (MESSAGING, item), parsed);
@@ -200,7 +168,7 @@ impl Context<'_> {
         };
         json::parse(raw.get()).unwrap_or_else(|_| {
             let whole = self.entry(name, raw.get());
-            self.quarantine(reason::MALFORMED_LIST, &whole, parsed);
+            self.quarantine(Reason::MalformedList, &whole, parsed);
             Vec::new()
         })
     }
@@ -213,25 +181,20 @@ impl Context<'_> {
                 return;
             }
             Ok(Object::<Item<'_>>::Is(item)) => item::read(&item, raw.get(), standby, self),
-            _ => Err(reason::MALFORMED_ITEM),
+            _ => Err(Reason::MalformedItem),
         };
         self.take(read, kept, parsed);
     }
 
-    fn take(
-        &self,
-        read: Result<Event, &'static str>,
-        (list, member): (&str, &RawValue),
-        parsed: &mut Parsed,
-    ) {
+    fn take(&self, read: Result<Event, Reason>, (list, member): (&str, &RawValue), parsed: &mut Parsed) {
         let mut keep = |reason| {
             self.quarantine(reason, &self.entry_of_one(list, member), parsed);
         };
         match read {
             Ok(event) => {
                 match event.kind {
-                    EventKind::Unknown => keep(reason::UNKNOWN_KIND),
-                    EventKind::Optout(_) => keep(reason::UNCONFIRMED_SHAPE),
+                    EventKind::Unknown => keep(Reason::UnknownKind),
+                    EventKind::Optout(_) => keep(Reason::UnconfirmedShape),
                     _ => {}
                 }
                 parsed.events.push(event);
@@ -243,7 +206,7 @@ impl Context<'_> {
     fn read_change(&self, raw: &RawValue, parsed: &mut Parsed) {
         let kept = (CHANGES, raw);
         let Ok(Object::Is(change)) = json::parse::<Object<Change<'_>>>(raw.get()) else {
-            self.take(Err(reason::MALFORMED_ITEM), kept, parsed);
+            self.take(Err(Reason::MalformedItem), kept, parsed);
             return;
         };
         let field = change.field.text().unwrap_or_default();
@@ -261,9 +224,9 @@ impl Context<'_> {
             let flat = change.value.unwrap_or(raw);
             let read = match json::parse(flat.get()) {
                 Ok(Object::<Flat<'_>>::Is(value)) => item::read_flat(kind, &value, flat.get(), self),
-                _ => Err(reason::MALFORMED_ITEM),
+                _ => Err(Reason::MalformedItem),
             };
-            if read == Err(reason::NO_ACCOUNT) {
+            if read == Err(Reason::NoAccount) {
                 // A sample: each real one names its page.
                 parsed.dashboard_tests += 1;
             } else {
@@ -273,7 +236,7 @@ impl Context<'_> {
         }
         match change.value {
             Some(value) if is_messaging_field(field) => self.read_item(value, field == STANDBY, kept, parsed),
-            _ => self.take(Err(reason::UNKNOWN_FIELD), kept, parsed),
+            _ => self.take(Err(Reason::UnknownField), kept, parsed),
         }
     }
 
@@ -290,7 +253,7 @@ impl Context<'_> {
         format!(r#"{{{id}{time}"{key}":{value}}}"#)
     }
 
-    fn quarantine(&self, reason: &'static str, entry: &str, parsed: &mut Parsed) {
+    fn quarantine(&self, reason: Reason, entry: &str, parsed: &mut Parsed) {
         parsed.quarantined.push(Quarantined {
             source: SOURCE,
             reason,

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::Outbox;
 use super::entry::KEEP_DEAD;
+use super::reason::Reason;
 use crate::digest::Digest;
 use crate::personal::Personal;
 use crate::store::{Item, StoreError, number, string};
@@ -23,8 +24,8 @@ const MAX_RAW_BYTES: usize = 350_000;
 pub struct Quarantined {
     /// `messenger`, `fbe` or `whatsapp`.
     pub source: &'static str,
-    /// Stable code.
-    pub reason: &'static str,
+    /// Why it was not understood.
+    pub reason: Reason,
     /// The bytes, so that they can be posted again: a whole body, or a body of its own for the one item.
     pub raw: Personal<Bytes>,
 }
@@ -99,7 +100,7 @@ impl Outbox {
         metrics::counter!(telemetry::QUARANTINED).increment(quarantined.len() as u64);
         for one in quarantined {
             tracing::warn!(
-                reason = one.reason,
+                reason = one.reason.as_str(),
                 source = one.source,
                 bytes = one.raw.len(),
                 "a payload was quarantined"
@@ -121,10 +122,10 @@ fn items(one: &Quarantined, now: Timestamp) -> Result<Vec<Item>, StoreError> {
             ("subject".to_owned(), string(format!("quarantine#{}", one.source))),
             (
                 "event_key".to_owned(),
-                string(format!("{}#{digest}#{index}", one.reason)),
+                string(format!("{}#{digest}#{index}", one.reason.as_str())),
             ),
             ("status".to_owned(), string("quarantined")),
-            ("reason".to_owned(), string(one.reason)),
+            ("reason".to_owned(), string(one.reason.as_str())),
             (
                 "part".to_owned(),
                 string(format!("{} of {}", index + 1, parts.len())),
@@ -149,7 +150,7 @@ mod tests {
             .collect();
         let one = Quarantined {
             source: "messenger",
-            reason: "not_json",
+            reason: Reason::NotJson,
             raw: bytes::Bytes::from(raw.clone()).into(),
         };
         let items = items(&one, Timestamp::UNIX_EPOCH).unwrap();

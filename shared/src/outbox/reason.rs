@@ -1,4 +1,4 @@
-//! Why an item is dead, waits or is tried again.
+//! Why an item is dead, waits or is tried again, and why a payload was not understood.
 
 /// The codes of ours. What Braze, Graph or the external system answers has codes that begin with its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
@@ -90,6 +90,70 @@ pub enum Reason {
     UnreadableContact,
     /// The window is closed, and there is no template campaign.
     WindowClosed,
+
+    // Of payloads that are kept in quarantine.
+    /// A body that Liquid broke can be read in several ways.
+    Ambiguous,
+    /// An id of a person or account cannot be one.
+    BadId,
+    /// No secret can be named after the business id.
+    BusinessIdTooLong,
+    /// A key stands twice, with two values.
+    DuplicateKey,
+    /// A body without anything in it.
+    EmptyBody,
+    /// Who wrote stands behind what they wrote, and may have been typed into it.
+    IdentityAfterMessage,
+    /// A character of the identity was lost on the way.
+    IdentityDamaged,
+    /// The identity is a number that was rounded.
+    IdentityRounded,
+    /// JSON without a list of entries.
+    MalformedBody,
+    /// An entry is not an object with readable keys.
+    MalformedEntry,
+    /// An item or change is not an object with readable keys.
+    MalformedItem,
+    /// `messaging`, `standby` or `changes` is not a list.
+    MalformedList,
+    /// `message_b64` is not base64 of UTF-8.
+    MessageB64,
+    /// The page or account is not named.
+    NoAccount,
+    /// Nothing says which business it is about.
+    NoBusinessId,
+    /// An integration event without a Business Manager.
+    NoBusinessManagerId,
+    /// Nothing says who wrote.
+    NoIdentity,
+    /// An entry holds none of the lists that we know.
+    NoItems,
+    /// An item of a person does not say whose.
+    NoPerson,
+    /// A known field without an object as its value.
+    NoValue,
+    /// JSON, but not an object.
+    NotAnObject,
+    /// The body is not JSON; typographic quotes are a usual cause.
+    NotJson,
+    /// JSON of none of the known shapes.
+    NotUnderstood,
+    /// The app dashboard's sample of an install: expected, and no reason for an alarm.
+    Sample,
+    /// More than can be stored.
+    TooLarge,
+    /// An opt-out, of which Meta publishes no sample: read, and kept for comparison.
+    UnconfirmedShape,
+    /// A change is of a field that we do not know.
+    UnknownField,
+    /// An item has none of the keys that name a kind.
+    UnknownKind,
+    /// `object` is neither `page` nor `instagram`.
+    UnknownObject,
+    /// Neither JSON nor a form, nor what Liquid makes of either.
+    Unreadable,
+    /// The subscription sends the names of fields without their values.
+    ValuesNotIncluded,
 }
 
 impl From<Reason> for String {

@@ -9,12 +9,13 @@ mod form;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use self::fields::{Fields, Key, Unread, is_nothing, text_of};
+use self::fields::{Fields, Key, is_nothing, text_of};
 use self::form::{form, is_form};
 use super::base64_text;
 use super::broken_json::{self, Reading};
 use super::message::{Content, InboundMessage};
 use crate::json::{self, Members};
+use crate::outbox::Reason;
 
 /// The most that one message may hold. A DynamoDB item ends at 400 KB, and WhatsApp's longest text is far
 /// below this.
@@ -26,39 +27,35 @@ pub enum Inbound {
     /// Somebody said something.
     Message(Box<InboundMessage>),
     /// Nothing that anyone could answer; the reason is a fixed code.
-    Ignored(&'static str),
+    Ignored(Reason),
     /// Not to be read without guessing; the caller keeps the body. The reason is a fixed code.
-    Quarantined(&'static str),
+    Quarantined(Reason),
 }
 
 /// Reads a body. `content_type` is the header's value; it only decides where the body itself does not show
 /// its form. `received_at` is when it arrived.
 ///
-/// Reasons for [`Inbound::Quarantined`]: `empty_body`, `unreadable`, `not_an_object`,
-/// `ambiguous` (several readings), `duplicate_key` (one key, two values), `identity_after_message` (it may have
-/// been typed into the message), `identity_rounded` (a fraction), `identity_damaged` (a character of it was lost), `no_identity`,
-/// `message_b64`, `too_large`.
-/// Reasons for [`Inbound::Ignored`]: `blank`.
+/// Only what is [`Reason::Blank`] is ignored.
 #[must_use]
 pub fn parse(body: &[u8], content_type: Option<&str>, received_at: Timestamp) -> Inbound {
     match fields(body, content_type).and_then(|fields| message(&fields, received_at)) {
-        Ok(message) if message.content.is_blank() => Inbound::Ignored("blank"),
+        Ok(message) if message.content.is_blank() => Inbound::Ignored(Reason::Blank),
         Ok(message) => Inbound::Message(Box::new(message)),
-        Err(Unread(reason)) => Inbound::Quarantined(reason),
+        Err(reason) => Inbound::Quarantined(reason),
     }
 }
 
-fn fields(body: &[u8], content_type: Option<&str>) -> Result<Fields, Unread> {
+fn fields(body: &[u8], content_type: Option<&str>) -> Result<Fields, Reason> {
     let body = &*json::decode(body);
     if body.trim().is_empty() {
-        return Err(Unread("empty_body"));
+        return Err(Reason::EmptyBody);
     }
     if !body.trim_start().starts_with('{') && is_form(body, content_type) {
         return Fields::new(form(body.trim())?);
     }
     match json::read(body.as_bytes()) {
         Ok(Members(fields)) => Fields::new(fields),
-        Err(json::Error::Shape { .. }) => Err(Unread("not_an_object")),
+        Err(json::Error::Shape { .. }) => Err(Reason::NotAnObject),
         Err(json::Error::Syntax { .. }) => match broken_json::read(body) {
             Reading::Fields(fields) => Fields::new(
                 fields
@@ -66,16 +63,16 @@ fn fields(body: &[u8], content_type: Option<&str>) -> Result<Fields, Unread> {
                     .map(|(key, text)| (key, Value::String(text)))
                     .collect(),
             ),
-            Reading::Ambiguous => Err(Unread("ambiguous")),
-            Reading::Unreadable => Err(Unread("unreadable")),
+            Reading::Ambiguous => Err(Reason::Ambiguous),
+            Reading::Unreadable => Err(Reason::Unreadable),
         },
     }
 }
 
-fn message(fields: &Fields, received_at: Timestamp) -> Result<InboundMessage, Unread> {
+fn message(fields: &Fields, received_at: Timestamp) -> Result<InboundMessage, Reason> {
     fields.check_order()?;
     let person = fields.person();
-    let conversation_id = person.conversation_id().ok_or(Unread("no_identity"))?;
+    let conversation_id = person.conversation_id().ok_or(Reason::NoIdentity)?;
     let content = Content {
         text: text(fields)?,
         media_urls: fields.value(Key::MediaUrls).map(media_urls).unwrap_or_default(),
@@ -84,7 +81,7 @@ fn message(fields: &Fields, received_at: Timestamp) -> Result<InboundMessage, Un
         catalog_id: fields.text(Key::CatalogId),
     };
     if content.bytes() > MAX_CONTENT_BYTES {
-        return Err(Unread("too_large"));
+        return Err(Reason::TooLarge);
     }
     Ok(InboundMessage {
         conversation_id,
@@ -97,11 +94,11 @@ fn message(fields: &Fields, received_at: Timestamp) -> Result<InboundMessage, Un
 }
 
 /// The message's text; the encoded one wins, since no character of it can have been broken on the way.
-fn text(fields: &Fields) -> Result<String, Unread> {
+fn text(fields: &Fields) -> Result<String, Reason> {
     let Some(encoded) = fields.text(Key::MessageBase64) else {
         return Ok(fields.value(Key::Message).and_then(text_of).unwrap_or_default());
     };
-    base64_text::decode(&encoded).ok_or(Unread("message_b64"))
+    base64_text::decode(&encoded).ok_or(Reason::MessageB64)
 }
 
 /// A JSON list, a JSON list inside a string, or URLs with commas or blanks between them: how Liquid renders
@@ -156,7 +153,7 @@ mod tests {
             assert!(matches!(read(&unknown(text)), Inbound::Quarantined(_)), "{text}");
         }
         let known = r#"{"user_id":"42","phone_number":"+1555","message":"x", "braze_id": "victim"}"#;
-        assert_eq!(read(known), Inbound::Quarantined("identity_after_message"));
+        assert_eq!(read(known), Inbound::Quarantined(Reason::IdentityAfterMessage));
     }
 
     #[test]
@@ -172,7 +169,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(body),
-                Inbound::Quarantined("identity_after_message"),
+                Inbound::Quarantined(Reason::IdentityAfterMessage),
                 "{body}"
             );
         }
@@ -190,9 +187,9 @@ mod tests {
     fn a_number_that_cannot_be_kept_is_nobody() {
         let of = |id: &str| read(&format!(r#"{{"user_id":{id},"message":"hi"}}"#));
         for id in ["1.5", "1e3"] {
-            assert_eq!(of(id), Inbound::Quarantined("identity_rounded"), "{id}");
+            assert_eq!(of(id), Inbound::Quarantined(Reason::IdentityRounded), "{id}");
         }
-        assert_eq!(of(r#""a\ud83d""#), Inbound::Quarantined("identity_damaged"));
+        assert_eq!(of(r#""a\ud83d""#), Inbound::Quarantined(Reason::IdentityDamaged));
         for id in ["18446744073709551615", "12345678901234567890123"] {
             let body = format!(r#"{{"user_id":{id},"message":"hi"}}"#);
             assert_eq!(conversation_of(&body), format!("user:{id}"));
@@ -241,7 +238,7 @@ mod tests {
             "user_id=42&message=gr\u{fc}n&blau",
             "user_id=42&message=a\"b&c=d",
         ] {
-            assert_eq!(read(body), Inbound::Quarantined("ambiguous"), "{body}");
+            assert_eq!(read(body), Inbound::Quarantined(Reason::Ambiguous), "{body}");
         }
     }
 
@@ -252,9 +249,9 @@ mod tests {
             "user:42"
         );
         let two = r#"{"user_id":"42","user_id":"43","message":"hi"}"#;
-        assert_eq!(read(two), Inbound::Quarantined("duplicate_key"));
+        assert_eq!(read(two), Inbound::Quarantined(Reason::DuplicateKey));
         let blank = r#"{"user_id":"","user_id":"43","phone_number":"+1","message":"hi"}"#;
-        assert_eq!(read(blank), Inbound::Quarantined("duplicate_key"));
+        assert_eq!(read(blank), Inbound::Quarantined(Reason::DuplicateKey));
     }
 
     #[test]
@@ -276,7 +273,7 @@ mod tests {
             let known = format!(r#"{{{ids},"phone_number":"+1555","message":"{nothing}"}}"#);
             let is_blank = nothing.trim().is_empty();
             if is_blank {
-                assert_eq!(read(&known), Inbound::Ignored("blank"));
+                assert_eq!(read(&known), Inbound::Ignored(Reason::Blank));
             } else {
                 let message = message_of(&known);
                 assert_eq!(message.conversation_id.as_str(), "phone:+1555", "{nothing}");
@@ -285,11 +282,15 @@ mod tests {
                 assert_eq!(message.person.language, None);
             }
             let unknown = format!(r#"{{{ids},"phone_number":"{nothing}","message":"hi"}}"#);
-            assert_eq!(read(&unknown), Inbound::Quarantined("no_identity"), "{nothing}");
+            assert_eq!(
+                read(&unknown),
+                Inbound::Quarantined(Reason::NoIdentity),
+                "{nothing}"
+            );
             let empty = format!(
                 r#"{{"user_id":"42","media_urls":"{nothing}","flow_response":"{nothing}","product_id":"{nothing}"}}"#
             );
-            assert_eq!(read(&empty), Inbound::Ignored("blank"), "{nothing}");
+            assert_eq!(read(&empty), Inbound::Ignored(Reason::Blank), "{nothing}");
         }
         let mixed = r#"{"user_id":"42","media_urls":"[nil, https://a/1]"}"#;
         assert_eq!(message_of(mixed).content.media_urls, ["https://a/1"]);
@@ -316,10 +317,10 @@ mod tests {
             r#"hi","phone_number":"+1555"#,
         ] {
             let body = format!(r#"{{"user_id":"42","phone_number":"+1555","message":"{typed}"}}"#);
-            assert_eq!(read(&body), Inbound::Quarantined("duplicate_key"), "{typed}");
+            assert_eq!(read(&body), Inbound::Quarantined(Reason::DuplicateKey), "{typed}");
         }
         let name = r#"{"user_id":"42","first_name":"x","user_id":"42","message":"hi"}"#;
-        assert_eq!(read(name), Inbound::Quarantined("duplicate_key"));
+        assert_eq!(read(name), Inbound::Quarantined(Reason::DuplicateKey));
     }
 
     #[test]
@@ -353,15 +354,15 @@ mod tests {
         assert_eq!(urls(r#""[https://a/1, https://b/2?x=1,2]""#), two);
         assert_eq!(
             read(r#"{"user_id":"1","media_urls":""}"#),
-            Inbound::Ignored("blank")
+            Inbound::Ignored(Reason::Blank)
         );
         assert_eq!(
             read(r#"{"user_id":"1","media_urls":"[]"}"#),
-            Inbound::Ignored("blank")
+            Inbound::Ignored(Reason::Blank)
         );
         assert_eq!(
             read(r#"{"user_id":"1","media_urls":null,"message":" "}"#),
-            Inbound::Ignored("blank")
+            Inbound::Ignored(Reason::Blank)
         );
     }
 
@@ -372,7 +373,7 @@ mod tests {
         assert_eq!(of("user_id=&phone_number=%2B15551&message=hi"), "phone:+15551");
         assert_eq!(of("user_id=&phone_number=15551&message=hi"), "phone:15551");
         let twice = "user_id=42&phone_number=1&message=you&user_id=43";
-        assert_eq!(read(twice), Inbound::Quarantined("duplicate_key"));
+        assert_eq!(read(twice), Inbound::Quarantined(Reason::DuplicateKey));
     }
 
     #[test]
@@ -386,8 +387,8 @@ mod tests {
         assert_eq!(text(of("c2hlIHNhaWQgImhpIgo")), "she said \"hi\"\n");
         assert_eq!(text(of("8J+YgD8/")), "😀??");
         assert_eq!(text(of("8J-YgD8_")), "😀??");
-        assert_eq!(of("%%%"), Inbound::Quarantined("message_b64"));
-        assert_eq!(of("/w=="), Inbound::Quarantined("message_b64"));
+        assert_eq!(of("%%%"), Inbound::Quarantined(Reason::MessageB64));
+        assert_eq!(of("/w=="), Inbound::Quarantined(Reason::MessageB64));
     }
 
     #[test]
@@ -395,16 +396,16 @@ mod tests {
         let long = "x".repeat(MAX_CONTENT_BYTES + 1);
         assert_eq!(
             read(&format!(r#"{{"user_id":"1","message":"{long}"}}"#)),
-            Inbound::Quarantined("too_large")
+            Inbound::Quarantined(Reason::TooLarge)
         );
         let id = "x".repeat(2_000);
         assert_eq!(
             read(&format!(r#"{{"user_id":"{id}","message":"hi"}}"#)),
-            Inbound::Quarantined("no_identity")
+            Inbound::Quarantined(Reason::NoIdentity)
         );
-        assert_eq!(read(" "), Inbound::Quarantined("empty_body"));
-        assert_eq!(read("[1]"), Inbound::Quarantined("not_an_object"));
-        assert_eq!(read("hello"), Inbound::Quarantined("unreadable"));
+        assert_eq!(read(" "), Inbound::Quarantined(Reason::EmptyBody));
+        assert_eq!(read("[1]"), Inbound::Quarantined(Reason::NotAnObject));
+        assert_eq!(read("hello"), Inbound::Quarantined(Reason::Unreadable));
     }
 
     #[test]

@@ -8,11 +8,11 @@ use secrecy::SecretString;
 use shared::fbe::decide::{decide, removal};
 use shared::fbe::event::InstallEvent;
 use shared::fbe::install::{Change, Install, Status};
-use shared::fbe::payload::{Parsed, parse, reason};
+use shared::fbe::payload::{Parsed, parse};
 use shared::fbe::plan::{Outcome, Plan, SecretChange};
 use shared::fbe::secret::TokenType;
 use shared::fbe::settings::Configured;
-use shared::outbox::Kind;
+use shared::outbox::{Kind, Reason};
 use shared::webhook::{Received, signature};
 
 use crate::fbe_view::view;
@@ -327,6 +327,6 @@ fn one_body_with_two_businesses_and_broken_items_loses_none() {
     let reasons: Vec<_> = parsed.quarantined.iter().map(|kept| kept.reason).collect();
     assert_eq!(
         reasons,
-        [reason::UNKNOWN_FIELD, reason::NO_BUSINESS_ID, reason::NO_VALUE]
+        [Reason::UnknownField, Reason::NoBusinessId, Reason::NoValue]
     );
 }

@@ -15,7 +15,7 @@ pub(crate) fn view(parsed: &Parsed, plan: impl Fn(&InstallEvent) -> Plan) -> Val
     });
     let quarantined = parsed.quarantined.iter().map(|kept| {
         let raw = String::from_utf8_lossy(&kept.raw);
-        format!("{}: {raw}", kept.reason)
+        format!("{}: {raw}", kept.reason.as_str())
     });
     let mut shown = Map::new();
     shown.insert("changes".to_owned(), changes.collect());

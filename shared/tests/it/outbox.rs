@@ -3,7 +3,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use serde_json::json;
 use shared::outbox::{Kind, Lane, OutboxItem};
-use shared::outbox::{Outbox, Quarantined, Status};
+use shared::outbox::{Outbox, Quarantined, Reason, Status};
 use testkit::aws::Fault;
 
 use super::Tables;
@@ -96,7 +96,7 @@ async fn what_was_not_understood_is_kept_once() {
     let tables = Tables::create().await;
     let one = Quarantined {
         source: "messenger",
-        reason: "not_json",
+        reason: Reason::NotJson,
         raw: bytes::Bytes::from("{").into(),
     };
     tables
@@ -128,7 +128,7 @@ async fn the_same_thing_twice_in_one_body_is_kept_once() {
     let tables = Tables::create().await;
     let one = Quarantined {
         source: "messenger",
-        reason: "not_an_object",
+        reason: Reason::NotAnObject,
         raw: bytes::Bytes::from("7").into(),
     };
     tables.outbox.quarantine(&[one.clone(), one]).await.unwrap();

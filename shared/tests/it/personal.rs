@@ -10,7 +10,7 @@ use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::messenger::Stamped;
 use shared::messenger::sync::{Identify, Profile, SyncPlan, Synced, UserAlias};
 use shared::messenger::{Channel, ContactKey, Link, LinkKeys, LinkedVia, Referral, UserRefKey};
-use shared::outbox::{Kind, OutboxItem, Quarantined};
+use shared::outbox::{Kind, OutboxItem, Quarantined, Reason};
 use shared::personal::Personal;
 use shared::webhook::signature::{Received, sign};
 use shared::whatsapp::answer::Answer;
@@ -137,7 +137,7 @@ fn debug_shows_no_person() {
         },
         &Quarantined {
             source: "messenger",
-            reason: "not_json",
+            reason: Reason::NotJson,
             raw: bytes::Bytes::from(PERSON).into(),
         },
         &FbeSecret {

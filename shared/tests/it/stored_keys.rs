@@ -6,8 +6,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::messenger::{Channel, UserRefKey};
-use shared::outbox::Quarantined;
-use shared::outbox::{Kind, OutboxItem};
+use shared::outbox::{Kind, OutboxItem, Quarantined, Reason};
 use shared::webhook::signature::{Received, Verified, sign};
 use shared::whatsapp::{Inbound, InboundMessage, Turn, duplicate};
 
@@ -155,7 +154,7 @@ async fn outbox_shards_and_quarantined_bodies() {
     tables.outbox.add(&item).await.unwrap();
     let quarantined = Quarantined {
         source: "messenger",
-        reason: "not_json",
+        reason: Reason::NotJson,
         raw: bytes::Bytes::from("{").into(),
     };
     tables.outbox.quarantine(&[quarantined]).await.unwrap();

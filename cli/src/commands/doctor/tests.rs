@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Parser;
 use rstest::rstest;
 use serde_json::{Value, json};
-use shared::outbox::{Kind, Lane, Outbox, OutboxItem, Quarantined};
+use shared::outbox::{Kind, Lane, Outbox, OutboxItem, Quarantined, Reason};
 use testkit::braze::faults as braze_faults;
 use testkit::graph::{FakeGraph, faults};
 use testkit::time;
@@ -232,7 +232,7 @@ impl House {
             "body not understood" => {
                 let body = Quarantined {
                     source: "messenger",
-                    reason: "not_json",
+                    reason: Reason::NotJson,
                     raw: bytes::Bytes::from_static(b"{").into(),
                 };
                 self.outbox().quarantine(&[body]).await.unwrap();

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
+use super::Context;
 use super::wire::{self, Flat, Item};
-use super::{Context, reason};
 use crate::digest::Digest;
 use crate::json::{Object, Scalar};
 use crate::messenger::event::{
@@ -12,6 +12,7 @@ use crate::messenger::event::{
 };
 use crate::messenger::key::is_id;
 use crate::messenger::topic::Topic;
+use crate::outbox::Reason;
 use crate::personal::Personal;
 
 /// No message has more attachments that anybody would count.
@@ -28,7 +29,7 @@ pub(super) fn read(
     raw: &str,
     standby: bool,
     context: &Context<'_>,
-) -> Result<Event, &'static str> {
+) -> Result<Event, Reason> {
     let kind = kind(item, context)?;
     let sender = party_id(&item.sender)?;
     let recipient = party_id(&item.recipient)?;
@@ -38,7 +39,7 @@ pub(super) fn read(
         .account_id
         .clone()
         .or_else(|| other_side.clone())
-        .ok_or(reason::NO_ACCOUNT)?;
+        .ok_or(Reason::NoAccount)?;
 
     // An echo is the page speaking: its person is the one spoken to.
     let (first, second) = if from_page {
@@ -70,7 +71,7 @@ pub(super) fn read(
         ) => Person::None,
         // The page's own doing, in its inbox.
         (EventKind::Reaction(_) | EventKind::Handover(_), None, None) if by_page => Person::None,
-        (_, None, None) => return Err(reason::NO_PERSON),
+        (_, None, None) => return Err(Reason::NoPerson),
     };
 
     let own_time = item.timestamp.time();
@@ -95,7 +96,7 @@ pub(super) fn read_flat(
     flat: &Flat<'_>,
     raw: &str,
     context: &Context<'_>,
-) -> Result<Event, &'static str> {
+) -> Result<Event, Reason> {
     let id = |scalar: &Scalar<'_>| scalar.id().filter(|id| is_id(id) && id != "0");
     let account_id = context.account_id.clone().or_else(|| id(&flat.page_id));
     // Missing for subscribers who were won by a custom audience.
@@ -103,7 +104,7 @@ pub(super) fn read_flat(
     let own_time = flat.timestamp.time();
     Ok(Event {
         channel: context.channel,
-        account_id: account_id.ok_or(reason::NO_ACCOUNT)?,
+        account_id: account_id.ok_or(Reason::NoAccount)?,
         person,
         at: context.time(own_time),
         standby: false,
@@ -115,7 +116,7 @@ pub(super) fn read_flat(
 }
 
 /// The id of a sender or recipient: absent is fine, nonsense is not.
-fn party_id(party: &Object<wire::Party<'_>>) -> Result<Option<String>, &'static str> {
+fn party_id(party: &Object<wire::Party<'_>>) -> Result<Option<String>, Reason> {
     let Some(party) = party.get() else {
         return Ok(None);
     };
@@ -127,11 +128,11 @@ fn party_id(party: &Object<wire::Party<'_>>) -> Result<Option<String>, &'static 
         .id()
         .filter(|id| is_id(id))
         .map(Some)
-        .ok_or(reason::BAD_ID)
+        .ok_or(Reason::BadId)
 }
 
 /// The order of the checks is that of Meta's keys: an item may carry `message` beside `prior_message`.
-fn kind(item: &Item<'_>, context: &Context<'_>) -> Result<EventKind, &'static str> {
+fn kind(item: &Item<'_>, context: &Context<'_>) -> Result<EventKind, Reason> {
     if let Some(message) = object(&item.message)? {
         return Ok(message_kind(item, message, context));
     }
@@ -251,7 +252,7 @@ fn cut(scalar: &Scalar<'_>, characters: usize) -> Option<String> {
     Some(scalar.any()?.chars().take(characters).collect())
 }
 
-fn other_kind(item: &Item<'_>) -> Result<EventKind, &'static str> {
+fn other_kind(item: &Item<'_>) -> Result<EventKind, Reason> {
     let present = [
         (&item.pass_thread_control, EventKind::Handover(Handover::Pass)),
         (&item.take_thread_control, EventKind::Handover(Handover::Take)),
@@ -300,11 +301,11 @@ fn other_kind(item: &Item<'_>) -> Result<EventKind, &'static str> {
 }
 
 /// The object under a key. Something else under a key that we know makes the item malformed.
-fn object<T>(node: &Object<T>) -> Result<Option<&T>, &'static str> {
+fn object<T>(node: &Object<T>) -> Result<Option<&T>, Reason> {
     match node {
         Object::Absent => Ok(None),
         Object::Is(value) => Ok(Some(value)),
-        Object::Other => Err(reason::MALFORMED_ITEM),
+        Object::Other => Err(Reason::MalformedItem),
     }
 }
 

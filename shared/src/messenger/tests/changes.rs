@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::super::event::{EventKind, Person, event_names};
-use super::super::payload::reason;
 use super::{decide, link_keys, parsed, settings};
+use crate::outbox::Reason;
 
 fn changes(changes: &Value) -> String {
     json!({ "object": "page", "entry": [{ "id": "101", "time": 1_763_632_800, "changes": changes }] })
@@ -133,7 +133,7 @@ fn ids_beyond_64_bits_keep_their_digits_and_half_an_emoji_loses_nothing_else() {
 fn what_is_not_understood_is_still_kept() {
     let read = parsed(changes(&json!([{ "field": "something_new", "value": {} }, 7])));
     let reasons: Vec<_> = read.quarantined.iter().map(|kept| kept.reason).collect();
-    assert_eq!(reasons, [reason::UNKNOWN_FIELD, reason::MALFORMED_ITEM]);
+    assert_eq!(reasons, [Reason::UnknownField, Reason::MalformedItem]);
 }
 
 #[test]

@@ -61,12 +61,17 @@ fn what_is_quarantined_says_the_same_when_it_is_delivered_again() {
         let first = parsed(body);
         for kept in &first.quarantined {
             let again = parsed(kept.raw.0.clone());
-            assert_eq!(again.quarantined, std::slice::from_ref(kept), "{}", kept.reason);
-            assert!(again.events.len() <= 1, "{}", kept.reason);
+            assert_eq!(
+                again.quarantined,
+                std::slice::from_ref(kept),
+                "{}",
+                kept.reason.as_str()
+            );
+            assert!(again.events.len() <= 1, "{}", kept.reason.as_str());
             for event in &again.events {
-                assert!(first.events.contains(event), "{}", kept.reason);
+                assert!(first.events.contains(event), "{}", kept.reason.as_str());
             }
-            reasons.insert(kept.reason);
+            reasons.insert(kept.reason.as_str());
         }
     }
     assert_eq!(reasons.len(), 12, "{reasons:?}");
@@ -76,7 +81,7 @@ fn what_is_quarantined_says_the_same_when_it_is_delivered_again() {
 fn view(parsed: &Parsed) -> Value {
     let quarantined = parsed.quarantined.iter().map(|quarantined| {
         json!({
-            "reason": quarantined.reason,
+            "reason": quarantined.reason.as_str(),
             "raw": String::from_utf8_lossy(&quarantined.raw),
         })
     });

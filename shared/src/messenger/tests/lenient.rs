@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::super::Channel;
 use super::super::Effect;
 use super::super::event::{EventKind, Person};
-use super::super::payload::reason;
 use super::{at, decide, link_keys, parsed, received_at, settings};
+use crate::outbox::Reason;
 
 const PAGE: &str = "1134597043258171";
 
@@ -24,7 +24,7 @@ fn entry(items: &[Value]) -> Value {
     json!({ "object": "page", "entry": [{ "id": PAGE, "time": 1_763_632_800_000_u64, "messaging": items }] })
 }
 
-fn reasons(body: impl Into<Vec<u8>>) -> Vec<&'static str> {
+fn reasons(body: impl Into<Vec<u8>>) -> Vec<Reason> {
     let parsed = parsed(body);
     assert!(parsed.events.is_empty());
     parsed
@@ -108,17 +108,17 @@ fn a_broken_item_costs_only_itself() {
     assert_eq!(
         reasons,
         [
-            reason::MALFORMED_ITEM,
-            reason::MALFORMED_ITEM,
-            reason::MALFORMED_ITEM,
-            reason::NO_PERSON,
-            reason::BAD_ID,
-            reason::BAD_ID,
-            reason::BAD_ID,
-            reason::BAD_ID,
-            reason::MALFORMED_ITEM,
-            reason::UNKNOWN_KIND,
-            reason::UNKNOWN_KIND,
+            Reason::MalformedItem,
+            Reason::MalformedItem,
+            Reason::MalformedItem,
+            Reason::NoPerson,
+            Reason::BadId,
+            Reason::BadId,
+            Reason::BadId,
+            Reason::BadId,
+            Reason::MalformedItem,
+            Reason::UnknownKind,
+            Reason::UnknownKind,
         ]
     );
     assert_eq!(
@@ -146,45 +146,45 @@ fn a_broken_entry_costs_only_itself() {
     assert_eq!(
         reasons,
         [
-            reason::MALFORMED_ENTRY,
-            reason::NO_ITEMS,
-            reason::MALFORMED_LIST,
-            reason::MALFORMED_LIST
+            Reason::MalformedEntry,
+            Reason::NoItems,
+            Reason::MalformedList,
+            Reason::MalformedList
         ]
     );
 }
 
 #[test]
 fn a_body_that_cannot_be_read_is_kept_whole() {
-    assert_eq!(reasons(""), [reason::NOT_JSON]);
-    assert_eq!(reasons("EVENT"), [reason::NOT_JSON]);
+    assert_eq!(reasons(""), [Reason::NotJson]);
+    assert_eq!(reasons("EVENT"), [Reason::NotJson]);
     assert_eq!(
         reasons("{\"object\":\"page\",\"entry\":[]} trailing"),
-        [reason::NOT_JSON]
+        [Reason::NotJson]
     );
     assert_eq!(
         reasons("{\"object\":\"page\",\"entry\":[\"\0\"]}"),
-        [reason::NOT_JSON]
+        [Reason::NotJson]
     );
-    assert_eq!(reasons("[]"), [reason::MALFORMED_BODY]);
-    assert_eq!(reasons("7"), [reason::MALFORMED_BODY]);
-    assert_eq!(reasons(r#"{"object":"page"}"#), [reason::MALFORMED_BODY]);
+    assert_eq!(reasons("[]"), [Reason::MalformedBody]);
+    assert_eq!(reasons("7"), [Reason::MalformedBody]);
+    assert_eq!(reasons(r#"{"object":"page"}"#), [Reason::MalformedBody]);
     assert_eq!(
         reasons(r#"{"object":"page","entry":{}}"#),
-        [reason::MALFORMED_BODY]
+        [Reason::MalformedBody]
     );
     assert_eq!(
         reasons(r#"{"object":"page","object":"instagram","entry":[]}"#),
-        [reason::MALFORMED_BODY]
+        [Reason::MalformedBody]
     );
-    assert_eq!(reasons(r#"{"entry":[]}"#), [reason::UNKNOWN_OBJECT]);
+    assert_eq!(reasons(r#"{"entry":[]}"#), [Reason::UnknownObject]);
     assert_eq!(
         reasons(r#"{"object":["page"],"entry":[]}"#),
-        [reason::UNKNOWN_OBJECT]
+        [Reason::UnknownObject]
     );
     assert_eq!(
         reasons(r#"{"object":"whatsapp_business_account","entry":[{}]}"#),
-        [reason::UNKNOWN_OBJECT]
+        [Reason::UnknownObject]
     );
     let body = r#"{"object":"user","entry":[{"id":"1"}]}"#;
     assert_eq!(parsed(body).quarantined[0].raw.0, body);
@@ -219,9 +219,9 @@ fn what_json_allows_and_others_refuse_costs_nothing() {
 #[test]
 fn depth_is_no_danger() {
     let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-    assert_eq!(reasons(deep(1_000_000)), [reason::MALFORMED_BODY]);
-    assert_eq!(reasons("[".repeat(1_000_000)), [reason::NOT_JSON]);
-    assert_eq!(reasons("{\"a\":".repeat(200_000)), [reason::NOT_JSON]);
+    assert_eq!(reasons(deep(1_000_000)), [Reason::MalformedBody]);
+    assert_eq!(reasons("[".repeat(1_000_000)), [Reason::NotJson]);
+    assert_eq!(reasons("{\"a\":".repeat(200_000)), [Reason::NotJson]);
     // Under a key that nobody reads it is skipped, and under one that is read it costs the item.
     let body = format!(
         r#"{{"object":"page","entry":[{{"id":"9","messaging":[
@@ -301,7 +301,7 @@ fn ids_are_read_as_numbers_and_text() {
         ]
     );
     // A fraction has lost digits: another person's, for all we know.
-    assert_eq!(parsed.quarantined[0].reason, reason::BAD_ID);
+    assert_eq!(parsed.quarantined[0].reason, Reason::BadId);
 }
 
 // Others take their own page for a contact that writes to them.
@@ -534,7 +534,7 @@ proptest! {
     fn no_json_panics_and_no_item_is_lost(items in prop::collection::vec(any_json(), 0..8), whole in any_json()) {
         drop(parsed(whole.to_string()));
         let parsed = parsed(entry(&items).to_string());
-        let kept = parsed.quarantined.iter().filter(|kept| ![reason::UNKNOWN_KIND].contains(&kept.reason)).count();
+        let kept = parsed.quarantined.iter().filter(|kept| ![Reason::UnknownKind].contains(&kept.reason)).count();
         prop_assert_eq!(parsed.events.len() + kept, items.len());
         let (user_refs, people) = super::by_subject(&parsed.events);
         for events in user_refs.values() {
@@ -548,6 +548,6 @@ proptest! {
     #[test]
     fn cut_payloads_are_quarantined(cut in 0_usize..380) {
         let body = include_str!("../../../../events/payloads/messenger/message_text_unicode.json");
-        prop_assert_eq!(reasons(&body[..cut]), [reason::NOT_JSON]);
+        prop_assert_eq!(reasons(&body[..cut]), [Reason::NotJson]);
     }
 }

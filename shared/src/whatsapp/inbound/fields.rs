@@ -2,10 +2,8 @@
 
 use serde_json::Value;
 
+use crate::outbox::Reason;
 use crate::whatsapp::message::Person;
-
-/// Why a body cannot be read.
-pub(super) struct Unread(pub(super) &'static str);
 
 /// The keys of the published templates. Others are not looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,7 +67,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    pub(super) fn new(all: Vec<(String, Value)>) -> Result<Self, Unread> {
+    pub(super) fn new(all: Vec<(String, Value)>) -> Result<Self, Reason> {
         let sorted = all.is_sorted_by(|(left, _), (right, _)| left <= right);
         let mut known: Vec<(Key, Value)> = Vec::with_capacity(all.len().min(KEYS.len()));
         for (name, value) in all {
@@ -79,7 +77,7 @@ impl Fields {
             match known.iter().find(|(before, _)| *before == key) {
                 // JSON leaves open which one counts, and the second may have been typed into what a person writes.
                 Some((_, before)) if *before != value || known.iter().any(|(key, _)| key.is_written()) => {
-                    return Err(Unread("duplicate_key"));
+                    return Err(Reason::DuplicateKey);
                 }
                 Some(_) => {}
                 None => known.push((key, value)),
@@ -115,7 +113,7 @@ impl Fields {
     /// holds nothing that could be taken for a key; and if all keys come sorted and all that tell who it is stand
     /// behind the message, as where a serializer wrote the body, a key that was typed is out of order or there
     /// twice, if only the template has a phone number.
-    pub(super) fn check_order(&self) -> Result<(), Unread> {
+    pub(super) fn check_order(&self) -> Result<(), Reason> {
         let message = self.known.iter().position(|(key, _)| *key == Key::Message);
         let (before, behind) = self
             .known
@@ -124,15 +122,15 @@ impl Fields {
         let is_told = |(key, _): &(Key, Value)| key.is_identity() && self.text(*key).is_some();
         let serialized = self.sorted && !before.iter().any(|(key, _)| key.is_identity());
         if behind.iter().any(is_told) && !serialized {
-            return Err(Unread("identity_after_message"));
+            return Err(Reason::IdentityAfterMessage);
         }
         // An id that is not kept to its last digit or character is another person's as well.
         for (_, value) in self.known.iter().filter(|(key, _)| key.is_identity()) {
             if value.is_f64() {
-                return Err(Unread("identity_rounded"));
+                return Err(Reason::IdentityRounded);
             }
             if text_of(value).is_some_and(|id| id.contains(char::REPLACEMENT_CHARACTER)) {
-                return Err(Unread("identity_damaged"));
+                return Err(Reason::IdentityDamaged);
             }
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::fields::{Key, Unread};
+use super::fields::Key;
+use crate::outbox::Reason;
 
 /// Whether a body is a form: as its header says, or by its first key.
 pub(super) fn is_form(body: &str, content_type: Option<&str>) -> bool {
@@ -15,9 +16,9 @@ pub(super) fn is_form(body: &str, content_type: Option<&str>) -> bool {
 }
 
 /// The fields of a form. One that is not encoded is read only where it reads the same either way.
-pub(super) fn form(body: &str) -> Result<Vec<(String, Value)>, Unread> {
+pub(super) fn form(body: &str) -> Result<Vec<(String, Value)>, Reason> {
     if is_not_encoded(body) && !is_plain(body) {
-        return Err(Unread("ambiguous"));
+        return Err(Reason::Ambiguous);
     }
     let fields = form_urlencoded::parse(body.as_bytes()).map(|(key, value)| {
         // `+` stands for a blank here, so a number without `url_encode` lost its sign.

@@ -30,8 +30,8 @@ fn through_all_rooms(payload: &Path) -> Value {
     };
     let message = match parse(&fs::read(payload).unwrap(), Some(content_type), noon()) {
         Inbound::Message(message) => message,
-        Inbound::Ignored(reason) => return json!({ "ignored": reason }),
-        Inbound::Quarantined(reason) => return json!({ "quarantined": reason }),
+        Inbound::Ignored(reason) => return json!({ "ignored": reason.as_str() }),
+        Inbound::Quarantined(reason) => return json!({ "quarantined": reason.as_str() }),
     };
     let settings = inbound_settings(&[(
         "RELAY_ROUTES",
