@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod app;
 pub mod error;
+mod list;
 mod settings;
 pub mod usage;
 
@@ -33,7 +34,7 @@ use crate::json;
 /// A full batch takes Meta longer than any other call.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(1);
 /// Pages of `fbe_installs` that are followed. One business has one install, so more is a loop.
-const MAX_PAGES: usize = 20;
+const MOST_INSTALLS: usize = 20;
 
 /// The Meta app in whose name calls are made.
 #[derive(Debug, Clone)]
@@ -160,39 +161,14 @@ impl GraphClient {
         credentials: Credentials<'_>,
         business_id: &str,
     ) -> Result<Answer<Vec<Value>>, GraphError> {
-        let mut installs = Vec::new();
-        let mut after = String::new();
-        let mut usage = Usage::default();
-        for _ in 0..MAX_PAGES {
-            let mut request = self
-                .authorised(Method::GET, &["fbe_business", "fbe_installs"], credentials)?
-                .query(&[("fbe_external_business_id", business_id)]);
-            if !after.is_empty() {
-                request = request.query(&[("after", &after)]);
-            }
-            let answer = self.request(request).await?;
-            usage = answer.usage;
-            match answer.value.get("data") {
-                Some(Value::Array(data)) => installs.extend_from_slice(data),
-                // An answer that is not understood must never read as "not installed".
-                _ => return Err(unreadable("an answer without `data`")),
-            }
-            let paging = answer.value.get("paging");
-            let Some(paging) = paging.filter(|paging| paging.get("next").is_some_and(Value::is_string))
-            else {
-                break;
-            };
-            let cursor = paging.get("cursors").and_then(|cursors| cursors.get("after"));
-            match cursor.and_then(Value::as_str) {
-                Some(cursor) if cursor != after => cursor.clone_into(&mut after),
-                Some(_) => break,
-                None => return Err(unreadable("a further page without a cursor")),
-            }
-        }
-        Ok(Answer {
-            value: installs,
-            usage,
-        })
+        let query = [("fbe_external_business_id", business_id)];
+        self.list(
+            credentials,
+            &["fbe_business", "fbe_installs"],
+            &query,
+            MOST_INSTALLS,
+        )
+        .await
     }
 
     /// Removes the app from a business, from our side.

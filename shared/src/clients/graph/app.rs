@@ -13,7 +13,7 @@ use super::{Credentials, GraphApp, GraphClient, GraphError};
 use crate::json::{self, Scalar};
 
 /// Pages of `me/accounts` that are followed, of 100 each. More is a loop.
-const MAX_PAGES: usize = 500;
+const MOST_PAGES: usize = 500;
 /// What is asked of a page, and what is left of it where Graph refuses the linked account.
 const LISTED_FIELDS: [&str; 2] = [
     "id,name,access_token,tasks,instagram_business_account{id,username}",
@@ -123,29 +123,11 @@ impl GraphClient {
     }
 
     async fn pages_with(&self, credentials: Credentials<'_>, fields: &str) -> Result<Vec<Page>, GraphError> {
-        let (mut pages, mut after) = (Vec::new(), String::new());
-        for _ in 0..MAX_PAGES {
-            let mut request = self
-                .authorised(Method::GET, &["me", "accounts"], credentials)?
-                .query(&[("fields", fields), ("limit", "100")]);
-            if !after.is_empty() {
-                request = request.query(&[("after", &after)]);
-            }
-            let answer = self.request(request).await?.value;
-            let data = answer.get("data").and_then(Value::as_array);
-            let data = data.ok_or_else(|| unreadable("an answer without `data`"))?;
-            pages.extend(data.iter().filter_map(page));
-            // The address of the next page holds the token; the cursor is enough.
-            let paging = answer.get("paging").unwrap_or(&Value::Null);
-            if json::member(paging, "next").text().is_none_or(str::is_empty) {
-                return Ok(pages);
-            }
-            match paging.pointer("/cursors/after").and_then(Value::as_str) {
-                Some(cursor) if cursor != after => cursor.clone_into(&mut after),
-                _ => return Err(unreadable("a further page without a new cursor")),
-            }
-        }
-        Err(unreadable("pages without end"))
+        let query = [("fields", fields), ("limit", "100")];
+        let listed = self
+            .list(credentials, &["me", "accounts"], &query, MOST_PAGES)
+            .await?;
+        Ok(listed.value.iter().filter_map(page).collect())
     }
 
     /// One page by its id, which the list leaves out where a Business Portfolio owns it.
