@@ -232,6 +232,13 @@ impl House {
         if let Some(item) = item.as_object_mut() {
             item.insert(key.to_owned(), value);
         }
+        self.page_event(page, &item)
+    }
+
+    /// The event of a webhook of Meta's with one item about a page.
+    #[must_use]
+    pub fn page_event(&self, page: &str, item: &Value) -> Value {
+        let at = self.clock.now().as_millisecond();
         let body = json!({"object": "page", "entry": [{"id": page, "time": at, "messaging": [item]}]});
         let body = body.to_string();
         let signature = signer::meta_signature(APP_SECRET, body.as_bytes());

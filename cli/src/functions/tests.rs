@@ -467,6 +467,13 @@ async fn sends(stack: &Stack) {
     stack.settle().await;
     let again = json!({"psid": "7007", "text": "hello", "dispatch_id": "e"});
     assert_eq!(send(again).await, Some(409));
+    // Meta tells the page what it has said itself.
+    let first = &stack.graph.sent_messages()[0];
+    let echo = json!({"object": "page", "entry": [{"id": page, "time": 0, "messaging": [{
+        "sender": {"id": page}, "recipient": {"id": first.recipient}, "timestamp": stack.clock.now().as_millisecond(),
+        "message": {"mid": "m_echo", "is_echo": true, "metadata": first.message["metadata"]},
+    }]}]});
+    stack.deliver("messenger", echo.to_string().as_bytes()).await;
 }
 
 async fn drive(stack: &Stack) {

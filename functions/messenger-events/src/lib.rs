@@ -1,5 +1,6 @@
 //! `POST /messenger/webhook`: what happened on Messenger and Instagram.
 
+mod echo;
 mod ingest;
 
 use lambda_http::Request;
@@ -110,9 +111,10 @@ impl App {
             Err(error) => return telemetry::secrets_unavailable(&error),
         };
         let quarantined = self.outbox.quarantine(&parsed.quarantined);
+        let echoes = echo::settle(&self.outbox, echo::own_messages(&parsed.events));
         let ingested = ingest::events(&self.contacts, parsed.events, &keys, &self.settings);
         let durable = async {
-            let ((), ingested) = futures_util::try_join!(quarantined, ingested)?;
+            let ((), (), ingested) = futures_util::try_join!(quarantined, echoes, ingested)?;
             if ingested == Ingested::AllButUnreadable {
                 // Whole: what the others did is known by then, and does no harm a second time.
                 let whole = Quarantined {

@@ -2,14 +2,14 @@
 //!
 //! The message is looked at, made durable and answered; `outbox-dispatch` sends it.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use jiff::Timestamp;
 use lambda_http::Request;
 use lambda_http::http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 use shared::clock::Clock;
 use shared::config::Env;
+use shared::messenger::contact::Contact;
 use shared::messenger::key::ContactKey;
 use shared::messenger::send::request::{Invalid, Recipient};
 use shared::messenger::send::{self, Refusal, SendRequest};
@@ -17,6 +17,7 @@ use shared::messenger::settings;
 use shared::messenger::sync::Stored;
 use shared::messenger::table::Contacts;
 use shared::outbox::Outbox;
+use shared::personal::Personal;
 use shared::secrets::{MetaSecret, RelaySecret, Secret};
 use shared::store::StoreError;
 use shared::telemetry;
@@ -106,7 +107,8 @@ impl App {
             Invalid::Field(field, expected) => field_invalid(field, expected),
             Invalid::TagRetired => ErrorCode::TagRetired.answer(),
         })?;
-        let Stored { contact, .. } = self.recipient(&request).await?;
+        let now = self.clock.now();
+        let contact = self.recipient(&request, now).await?;
         let key = contact.key.clone();
         let send_id = match &request.dispatch_id {
             Some(dispatch_id) => send::send_id(dispatch_id, &key),
@@ -114,7 +116,6 @@ impl App {
         };
         let message = request.message(send_id.clone());
         let item = message.item(&key);
-        let now = self.clock.now();
         let Some(refusal) = send::refusal(&contact, message.way, now) else {
             let is_new = self
                 .outbox
@@ -142,53 +143,80 @@ impl App {
     }
 
     /// The contact that a message is for.
-    async fn recipient(&self, request: &SendRequest) -> Result<Stored, Answer> {
-        let keys = match &request.recipient {
-            Recipient::User(user_id) => {
-                let keys = self.contacts.of_user(user_id).await;
-                keys.map_err(|error| unavailable(&error))?
-            }
-            Recipient::Scoped(scoped_id) => {
-                let accounts = match &request.account_id {
-                    Some(account_id) => vec![account_id.clone()],
-                    None => self.accounts().await?,
-                };
-                let key = |account_id| ContactKey {
-                    channel: request.channel,
-                    account_id,
-                    scoped_id: scoped_id.clone(),
-                };
-                accounts.into_iter().map(key).collect()
-            }
-        };
+    async fn recipient(&self, request: &SendRequest, now: Timestamp) -> Result<Contact, Answer> {
+        match &request.recipient {
+            Recipient::User(user_id) => self.of_user(user_id, request, now).await,
+            Recipient::Scoped(scoped_id) => self.of_scoped_id(scoped_id, request).await,
+        }
+    }
+
+    /// The index knows them a moment late: enough to take a message in, for it is looked at again before it leaves. To
+    /// choose among several, or to refuse, they are read.
+    async fn of_user(&self, user_id: &str, request: &SendRequest, now: Timestamp) -> Result<Contact, Answer> {
         let is_meant = |key: &ContactKey| {
             key.channel == request.channel
                 && request.account_id.as_ref().is_none_or(|id| *id == key.account_id)
         };
-        let keys: Vec<ContactKey> = keys.into_iter().filter(is_meant).collect();
-        let known = self.contacts.read(&keys, &[], &[]).await;
-        let mut known = known.map_err(|error| unavailable(&error))?;
+        let mut known = self
+            .contacts
+            .of_user(user_id)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        known.contacts.retain(|key, _| is_meant(key));
+        known.unreadable_contacts.retain(is_meant);
+        let way = request.way;
+        let may_be_sent = |stored: &&Stored| send::refusal(&stored.contact, way, now).is_none();
+        let only = known
+            .contacts
+            .values()
+            .next()
+            .filter(|_| known.contacts.len() == 1);
+        if let (Some(stored), true) = (only.filter(may_be_sent), known.unreadable_contacts.is_empty()) {
+            return Ok(stored.contact.clone());
+        }
+        let keys = known.contacts.into_keys().chain(known.unreadable_contacts);
+        let mut contacts = self.read(&keys.collect::<Vec<_>>()).await?;
+        contacts.retain(|contact| contact.user_id() == Some(user_id));
+        carrier(contacts).ok_or_else(|| ErrorCode::ContactUnknown.answer())
+    }
+
+    async fn of_scoped_id(
+        &self,
+        scoped_id: &Personal<String>,
+        request: &SendRequest,
+    ) -> Result<Contact, Answer> {
+        let accounts = match &request.account_id {
+            Some(account_id) => vec![account_id.clone()],
+            None => self.accounts().await?,
+        };
+        let key = |account_id| ContactKey {
+            channel: request.channel,
+            account_id,
+            scoped_id: scoped_id.clone(),
+        };
+        let mut contacts = self
+            .read(&accounts.into_iter().map(key).collect::<Vec<_>>())
+            .await?;
+        if contacts.len() > 1 {
+            return Err(field_invalid(
+                "page_id",
+                "says which page: the `psid` is known on several",
+            ));
+        }
+        contacts.pop().ok_or_else(|| ErrorCode::ContactUnknown.answer())
+    }
+
+    async fn read(&self, keys: &[ContactKey]) -> Result<Vec<Contact>, Answer> {
+        let known = self.contacts.read(keys, &[], &[]).await;
+        let known = known.map_err(|error| unavailable(&error))?;
         if !known.unreadable_contacts.is_empty() {
             return Err(ErrorCode::StoreUnavailable.answer());
         }
-        match &request.recipient {
-            Recipient::User(user_id) => {
-                known
-                    .contacts
-                    .retain(|_, stored| stored.contact.user_id() == Some(user_id.as_str()));
-                carrier(known.contacts)
-            }
-            Recipient::Scoped(_) => {
-                if known.contacts.len() > 1 {
-                    return Err(field_invalid(
-                        "page_id",
-                        "says which page: the `psid` is known on several",
-                    ));
-                }
-                known.contacts.into_values().next()
-            }
-        }
-        .ok_or_else(|| ErrorCode::ContactUnknown.answer())
+        Ok(known
+            .contacts
+            .into_values()
+            .map(|stored| stored.contact)
+            .collect())
     }
 
     /// The pages and Instagram accounts whose people can be written to.
@@ -207,11 +235,10 @@ impl App {
 
 /// Of a user's contacts, the one that acted last: a link is an act, and a sync writes the id of the one whose act it is
 /// about.
-fn carrier(contacts: HashMap<ContactKey, Stored>) -> Option<Stored> {
-    contacts.into_values().max_by(|a, b| {
-        let acted = |stored: &Stored| stored.contact.last_interaction;
-        (acted(a), &a.contact.key).cmp(&(acted(b), &b.contact.key))
-    })
+fn carrier(contacts: Vec<Contact>) -> Option<Contact> {
+    contacts
+        .into_iter()
+        .max_by(|a, b| (a.last_interaction, &a.key).cmp(&(b.last_interaction, &b.key)))
 }
 
 fn accepted(status: &str, send_id: &str) -> Answer {

@@ -43,6 +43,7 @@ fn details(event: &Event) -> Vec<(&'static str, Option<&str>)> {
         details.push(("ad_id", referral.ad_id.as_deref()));
     }
     match &event.kind {
+        EventKind::Echo { send_id, .. } => details.push(("send_id", send_id.as_deref())),
         EventKind::Postback(postback) => details.push(("payload", plain(postback.payload.as_ref()))),
         EventKind::Optin(optin) => {
             details.push(("type", optin.optin_type.as_deref()));

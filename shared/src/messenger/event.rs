@@ -60,6 +60,28 @@ impl Event {
         }
     }
 
+    /// The message of ours whose echo it is: whom it reached, and its id.
+    #[must_use]
+    pub fn own_message(&self) -> Option<(ContactKey, &str)> {
+        match (&self.person, &self.kind) {
+            (
+                Person::Scoped(scoped_id),
+                EventKind::Echo {
+                    send_id: Some(send_id),
+                    ..
+                },
+            ) => {
+                let key = ContactKey {
+                    channel: self.channel,
+                    account_id: self.account_id.clone(),
+                    scoped_id: scoped_id.clone(),
+                };
+                Some((key, send_id))
+            }
+            _ => None,
+        }
+    }
+
     /// The key of the `user_ref` record that the event says something about, if any: a plugin's optin,
     /// postback or referral, or the first act of a person who ticked a checkbox plugin.
     #[must_use]
@@ -230,6 +252,8 @@ pub enum EventKind {
         mid: Option<Personal<String>>,
         /// The app that sent it.
         app_id: Option<String>,
+        /// Of a message that left through the bridge: its id.
+        send_id: Option<String>,
     },
     /// The person took a message back.
     Unsend {

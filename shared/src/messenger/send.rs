@@ -73,7 +73,7 @@ impl Message {
     pub fn item(&self, contact: &ContactKey) -> OutboxItem {
         OutboxItem {
             subject: contact.to_string(),
-            event_key: format!("send#{}", self.send_id),
+            event_key: event_key(&self.send_id),
             kind: Kind::MessengerSend,
             payload: json!(self),
             not_before: None,
@@ -136,6 +136,18 @@ impl Message {
 #[must_use]
 pub fn send_id(dispatch_id: &str, contact: &ContactKey) -> String {
     Digest::of_parts([dispatch_id, &contact.to_string()]).short()
+}
+
+/// Whether a text has the form of our ids; what is ours, the outbox says.
+#[must_use]
+pub fn is_send_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The key of a message's outbox item.
+#[must_use]
+pub fn event_key(send_id: &str) -> String {
+    format!("send#{send_id}")
 }
 
 /// Why a message is not sent to somebody.

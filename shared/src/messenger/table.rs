@@ -8,6 +8,8 @@
 //! Two writers share a contact and do not disturb each other: the webhook function writes `facts` (conditional on
 //! `version`), the dispatcher writes `synced` (under its lease). Users' records are the dispatcher's alone.
 
+mod turns;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ use crate::store::transact::{MAX_TRANSACT, Transacted, transact_once};
 use crate::store::update::Update;
 use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, number, string};
 use crate::telemetry;
+
+pub use turns::Turn;
 
 /// What the keys of link tokens begin with.
 const TOKEN: &str = "link_token#";
@@ -164,8 +168,9 @@ impl Contacts {
         Ok(known(items, user_refs))
     }
 
-    /// The contacts that are linked to a user, as the index knows it: a moment late.
-    pub async fn of_user(&self, user_id: &str) -> Result<Vec<ContactKey>, StoreError> {
+    /// The contacts that are linked to a user, as the index knows them: a moment late, without the acts that were noted
+    /// beside the facts, and without what Braze was told.
+    pub async fn of_user(&self, user_id: &str) -> Result<Known, StoreError> {
         let query = self
             .table
             .query()
@@ -174,8 +179,7 @@ impl Contacts {
             .expression_attribute_values(":user_id", string(user_id));
         let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
         let items = items.map_err(|error| StoreError::sdk("Query", &error))?;
-        let key = |item: &Item| item.get("contact_key")?.as_s().ok()?.parse().ok();
-        Ok(items.iter().filter_map(key).collect())
+        Ok(known(items, &[]))
     }
 
     /// Connects to DynamoDB, by reading a key that no contact has.

@@ -196,6 +196,15 @@ impl Outbox {
         self.table.update(there).await.map(drop)
     }
 
+    /// Settles an item as done, also if it was given up, and whoever works on it: what it was to do is known to be done.
+    /// Without such an item nothing happens.
+    pub async fn found_done(&self, subject: &str, event_key: &str) -> Result<(), StoreError> {
+        let done = self
+            .done_update(subject, event_key)
+            .when("attribute_exists(#event_key) AND #status <> :status");
+        self.table.update(done).await.map(drop)
+    }
+
     fn done_update(&self, subject: &str, event_key: &str) -> Update {
         Update::new(key(subject, event_key))
             .set("status", string("done"))

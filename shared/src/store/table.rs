@@ -12,7 +12,7 @@ use super::{Item, StoreError};
 use crate::clock::Clock;
 
 /// Why a write or a transaction ends that met one transaction after the other.
-pub(super) const CONFLICT: &str = "other transactions keep getting in the way";
+pub(crate) const CONFLICT: &str = "other transactions keep getting in the way";
 
 /// A table of the stack.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ impl Table {
     }
 
     /// Makes an update, again while a transaction is at the item: the SDK does not.
-    pub(super) async fn update_returning(
+    pub(crate) async fn update_returning(
         &self,
         returned: ReturnValue,
         update: Update,

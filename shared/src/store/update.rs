@@ -54,6 +54,12 @@ impl Update {
         self
     }
 
+    /// Makes a number greater. An item without it is an error.
+    pub(crate) fn increase(mut self, name: &str, by: AttributeValue) -> Self {
+        self.set.push(format!("#{name} = #{name} + :{name}"));
+        self.value(name, by)
+    }
+
     /// Adds members to a set.
     pub(crate) fn add(mut self, name: &str, members: Vec<String>) -> Self {
         self.add.push(format!("#{name} :{name}"));

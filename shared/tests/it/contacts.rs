@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 use shared::messenger::Stamped;
 use shared::messenger::contact::{Contact, Link, LinkedVia};
@@ -241,14 +240,8 @@ async fn a_user_finds_their_contacts_and_unlinked_ones_leave_the_index() {
             outbox: vec![],
         };
         write(&tables, &[unit]).await;
-        let dynamodb = tables.house.aws.dynamodb();
-        let found = dynamodb
-            .query()
-            .table_name(tables.house.table("ContactsTable"))
-            .index_name("by_user")
-            .key_condition_expression("user_id = :user")
-            .expression_attribute_values(":user", AttributeValue::S("user-42".to_owned()));
-        assert_eq!(found.send().await.unwrap().count(), expected);
+        let found = tables.contacts.of_user("user-42").await.unwrap().contacts;
+        assert_eq!(found.len(), expected);
     }
 }
 

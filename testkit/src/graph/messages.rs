@@ -3,6 +3,7 @@
 //! Everyone can be reached until [`FakeGraph::set_reach`](super::FakeGraph::set_reach) says otherwise.
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::error::GraphError;
 use super::parameters::Parameters;
@@ -60,6 +61,8 @@ pub struct SentMessage {
     pub message: Value,
     /// Its `mid`.
     pub message_id: String,
+    /// When it was taken.
+    pub received_at: Instant,
 }
 
 /// Reads a call as Meta does; `number` makes the message's id.
@@ -116,6 +119,7 @@ pub(super) fn send(
         tag,
         message,
         message_id: format!("m_fake_{number}"),
+        received_at: Instant::now(),
     })
 }
 

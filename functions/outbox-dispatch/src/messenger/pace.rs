@@ -1,6 +1,9 @@
 //! How fast a page sends: at most 30 messages a second, fewer when Meta's limits fill up, none while it pauses.
 //!
-//! Kept by each process. Above 40 a second Meta's own inbox of the page stops working.
+//! All processes share a page's time to send (`Contacts::take_time`): each takes about a second of it at once. Limits that
+//! fill up and pauses are kept by each process, and found out by another at the price of one message.
+//!
+//! Above 40 a second Meta's own inbox of the page stops working.
 //! (<https://developers.facebook.com/docs/messenger-platform/overview/rate-limiting>)
 
 use std::collections::HashMap;
@@ -8,48 +11,166 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use shared::messenger::table::Contacts;
+use shared::store::StoreError;
 use tokio::time::Instant;
 
-/// Between two messages: 30 a second.
-const STEP: Duration = Duration::from_nanos(33_333_334);
+/// Between two messages: 30 a second, also if one is up to 20 ms longer on its way than the first.
+const STEP: SignedDuration = SignedDuration::from_millis(34);
 /// From 80 % of a limit on.
-const SLOW: Duration = Duration::from_millis(133);
+const SLOW: SignedDuration = SignedDuration::from_millis(133);
 /// From 95 % of a limit on.
-const SLOWEST: Duration = Duration::from_secs(1);
+const SLOWEST: SignedDuration = SignedDuration::from_secs(1);
+/// How much of a page's time is taken at once: what is not used of it nobody else has.
+const TAKEN_AT_ONCE: SignedDuration = SignedDuration::from_secs(1);
 
 /// How long a restricted page pauses at first; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_mins(30);
 const LONGEST_PAUSE: Duration = Duration::from_hours(4);
 
-/// Pages and Instagram accounts by their ids.
+/// The time of one run, by which it takes turns and sleeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    began_at: Timestamp,
+    began: Instant,
+    /// No message may leave later.
+    pub(super) until: Timestamp,
+}
+
+impl Run {
+    pub(super) fn new(now: Timestamp, until: Timestamp) -> Self {
+        Self {
+            began_at: now,
+            began: Instant::now(),
+            until,
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        let elapsed = SignedDuration::try_from(self.began.elapsed()).unwrap_or(SignedDuration::MAX);
+        self.began_at.saturating_add(elapsed).unwrap_or(Timestamp::MAX)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.now() > self.until
+    }
+
+    async fn sleep_until(&self, at: Timestamp) {
+        let wait = Duration::try_from(at.duration_since(self.began_at)).unwrap_or_default();
+        tokio::time::sleep_until(self.began + wait).await;
+    }
+}
+
+/// What came of waiting for a page's turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum PageTurn {
+    /// It is ours, now.
+    Taken,
+    /// None is left before the run's end.
+    TooLate,
+    /// The page pauses for so long.
+    Paused(Duration),
+}
+
+/// Pages and Instagram accounts by their ids, as far as this process knows them.
 #[derive(Debug, Default)]
 pub(super) struct Pages(Mutex<HashMap<String, Page>>);
 
 #[derive(Debug)]
 struct Page {
-    next: Instant,
-    step: Duration,
+    step: SignedDuration,
     paused_until: Option<Timestamp>,
     restrictions: u32,
 }
 
-impl Pages {
-    /// Waits for the page's turn to send a message. An error says for how long the page pauses.
-    pub(super) async fn turn(&self, account_id: &str, now: Timestamp) -> Result<(), Duration> {
-        let turn = {
-            let mut pages = self.pages();
-            let page = page(&mut pages, account_id);
-            if let Some(until) = page.paused_until.filter(|until| *until > now) {
-                return Err(until.duration_since(now).unsigned_abs());
-            }
-            let turn = page.next.max(Instant::now());
-            page.next = turn + page.step;
-            turn
+impl Default for Page {
+    fn default() -> Self {
+        Self {
+            step: STEP,
+            paused_until: None,
+            restrictions: 0,
+        }
+    }
+}
+
+/// The turns of a page in one run.
+pub(super) struct Turns<'a> {
+    contacts: &'a Contacts,
+    pages: &'a Pages,
+    account_id: &'a str,
+    run: Run,
+    taken: tokio::sync::Mutex<Taken>,
+}
+
+/// What is taken of the page's time and not used yet.
+struct Taken {
+    next: Timestamp,
+    end: Timestamp,
+    step: SignedDuration,
+    /// Messages that have had no turn.
+    messages: i32,
+}
+
+impl<'a> Turns<'a> {
+    /// For so many `messages`.
+    pub(super) fn new(
+        contacts: &'a Contacts,
+        pages: &'a Pages,
+        account_id: &'a str,
+        messages: usize,
+        run: Run,
+    ) -> Self {
+        let taken = Taken {
+            next: Timestamp::MIN,
+            end: Timestamp::MIN,
+            step: STEP,
+            messages: i32::try_from(messages).unwrap_or(i32::MAX),
         };
-        tokio::time::sleep_until(turn).await;
-        Ok(())
+        Self {
+            contacts,
+            pages,
+            account_id,
+            run,
+            taken: tokio::sync::Mutex::new(taken),
+        }
     }
 
+    /// Waits for the next turn.
+    pub(super) async fn next(&self) -> Result<PageTurn, StoreError> {
+        let turn = {
+            let mut taken = self.taken.lock().await;
+            let taken = &mut *taken;
+            // As long as the others wait for this one, the page may have begun to pause.
+            if let Some(pause) = self.pages.pause_of(self.account_id, self.run.now()) {
+                return Ok(PageTurn::Paused(pause));
+            }
+            // Turns that have passed are not made up for: they would come on top of the ones to come.
+            while taken.next < taken.end && taken.next + taken.step < self.run.now() {
+                taken.next += taken.step;
+            }
+            if taken.next >= taken.end {
+                taken.step = self.pages.step_of(self.account_id);
+                let length = (taken.step * taken.messages.max(1)).min(TAKEN_AT_ONCE.max(taken.step));
+                let now = self.run.now();
+                let time = self
+                    .contacts
+                    .take_time(self.account_id, length, (now, self.run.until));
+                let Some(begin) = time.await? else {
+                    return Ok(PageTurn::TooLate);
+                };
+                (taken.next, taken.end) = (begin, begin + length);
+            }
+            let turn = taken.next;
+            taken.next += taken.step;
+            taken.messages -= 1;
+            turn
+        };
+        self.run.sleep_until(turn).await;
+        Ok(PageTurn::Taken)
+    }
+}
+
+impl Pages {
     /// A message was taken, and so much of the limit is used up, in percent.
     pub(super) fn sent(&self, account_id: &str, percent: u64) {
         let mut pages = self.pages();
@@ -85,18 +206,22 @@ impl Pages {
         page.paused_until = page.paused_until.max(until);
     }
 
+    fn pause_of(&self, account_id: &str, now: Timestamp) -> Option<Duration> {
+        let until = self.pages().get(account_id)?.paused_until?;
+        (until > now).then(|| until.duration_since(now).unsigned_abs())
+    }
+
+    fn step_of(&self, account_id: &str) -> SignedDuration {
+        self.pages().get(account_id).map_or(STEP, |page| page.step)
+    }
+
     fn pages(&self) -> MutexGuard<'_, HashMap<String, Page>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn page<'a>(pages: &'a mut HashMap<String, Page>, account_id: &str) -> &'a mut Page {
-    pages.entry(account_id.to_owned()).or_insert_with(|| Page {
-        next: Instant::now(),
-        step: STEP,
-        paused_until: None,
-        restrictions: 0,
-    })
+    pages.entry(account_id.to_owned()).or_default()
 }
 
 #[cfg(test)]
@@ -107,42 +232,39 @@ mod tests {
         Timestamp::from_second(1_700_000_000).unwrap()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_page_sends_thirty_a_second_and_no_page_waits_for_another() {
+    #[test]
+    fn a_page_near_its_limit_slows_down() {
         let pages = Pages::default();
-        let began = Instant::now();
-        for _ in 0..31 {
-            pages.turn("1", now()).await.unwrap();
-        }
-        assert!(
-            (began + Duration::from_secs(1)..began + Duration::from_millis(1_050)).contains(&Instant::now())
-        );
-        let then = Instant::now();
-        pages.turn("2", now()).await.unwrap();
-        assert_eq!(Instant::now(), then);
+        let step = |percent| {
+            pages.sent("1", percent);
+            pages.step_of("1")
+        };
+        assert_eq!([79, 80, 96, 10].map(step), [STEP, SLOW, SLOWEST, STEP]);
+        assert_eq!(pages.step_of("2"), STEP);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_page_near_its_limit_slows_down() {
-        let pages = Pages::default();
-        pages.sent("1", 96);
-        let began = Instant::now();
-        for _ in 0..3 {
-            pages.turn("1", now()).await.unwrap();
-        }
-        assert!(Instant::now() >= began + Duration::from_secs(2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_restricted_page_pauses_for_longer_each_time_until_a_message_is_taken() {
+    #[test]
+    fn a_restricted_page_pauses_for_longer_each_time_until_a_message_is_taken() {
         let pages = Pages::default();
         let pauses: Vec<_> = (0..5)
             .map(|_| pages.restricted("1", now()).as_secs() / 60)
             .collect();
         assert_eq!(pauses, [30, 60, 120, 240, 240]);
-        assert_eq!(pages.turn("1", now()).await, Err(Duration::from_hours(4)));
-        assert_eq!(pages.turn("2", now()).await, Ok(()));
+        assert_eq!(pages.pause_of("1", now()), Some(Duration::from_hours(4)));
+        assert_eq!(pages.pause_of("2", now()), None);
         pages.sent("1", 0);
         assert_eq!(pages.restricted("1", now()), Duration::from_mins(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_goes_on_by_itself_and_ends() {
+        let run = Run::new(now(), now() + SignedDuration::from_secs(3));
+        run.sleep_until(now() + SignedDuration::from_secs(2)).await;
+        assert_eq!(run.now(), now() + SignedDuration::from_secs(2));
+        // What has passed is not slept for.
+        run.sleep_until(now() - SignedDuration::from_secs(60)).await;
+        assert!(!run.is_over());
+        tokio::time::advance(Duration::from_millis(1_001)).await;
+        assert!(run.is_over());
     }
 }

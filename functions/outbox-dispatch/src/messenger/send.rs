@@ -1,8 +1,9 @@
 //! Sends messages through Meta, and learns from its answers.
 //!
 //! Each page's messages leave side by side, at the page's pace; a person's one after the other. An attempt whose answer
-//! is lost is made again: Meta knows no idempotency key.
+//! is lost is made again, unless the message's echo has settled it: Meta knows no idempotency key.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
@@ -14,14 +15,13 @@ use shared::messenger::decide::{Plan, learn};
 use shared::messenger::key::{Channel, ContactKey};
 use shared::messenger::send::{self, Lesson, Message, Refusal, Verdict};
 use shared::messenger::settings::MessengerSettings;
-use shared::messenger::table::{Contacts, Record, Unit};
+use shared::messenger::table::{Contacts, Record, Turn, Unit};
 use shared::outbox::{Entry, Outbox, OutboxItem, Reason};
 use shared::secrets::{MetaSecret, Secret};
 use shared::store::{Claim, Rounds, StoreError};
 use shared::telemetry;
-use tokio::time::Instant;
 
-use super::pace::Pages;
+use super::pace::{PageTurn, Pages, Run, Turns};
 use crate::effect::{Group, Task};
 use crate::settle::Outcome;
 
@@ -32,7 +32,7 @@ const MARGIN: SignedDuration = SignedDuration::from_secs(18);
 /// Messages of a page under way at once.
 const CONCURRENCY: usize = 8;
 /// Meta limits messages to one thread, and does not say how.
-const PER_PERSON: Duration = Duration::from_secs(1);
+const PER_PERSON: SignedDuration = SignedDuration::from_secs(1);
 /// Without a word of Meta's on how long.
 const RATE_LIMITED: Duration = Duration::from_mins(1);
 /// Why the contact is not written any more.
@@ -77,40 +77,45 @@ impl SendWorker {
 
     /// Sends messages; gives each item's outcome.
     pub(crate) async fn work(&self, groups: Vec<Group<Message>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+        let run = Run::new(self.clock.now(), until - MARGIN);
         let mut outcomes = Vec::new();
-        let mut pages: Vec<(String, Vec<Thread>)> = Vec::new();
+        let mut pages: BTreeMap<String, Vec<Thread>> = BTreeMap::new();
         for group in groups {
             let Ok(contact) = group.subject.parse::<ContactKey>() else {
                 outcomes.extend(group.outcome(&Outcome::dead(Reason::PayloadUnreadable)));
                 continue;
             };
-            let account_id = contact.account_id.clone();
-            let thread = Thread {
+            let threads = pages.entry(contact.account_id.clone()).or_default();
+            threads.push(Thread {
                 contact,
                 tasks: group.tasks,
-            };
-            match pages.iter_mut().find(|(id, _)| *id == account_id) {
-                Some((_, threads)) => threads.push(thread),
-                None => pages.push((account_id, vec![thread])),
-            }
+            });
         }
-        let pages = pages.into_iter().map(|(_, threads)| {
-            let threads = stream::iter(threads).map(|thread| self.thread(thread, until));
-            threads.buffer_unordered(CONCURRENCY).collect::<Vec<_>>()
-        });
-        for sent in futures_util::future::join_all(pages).await {
-            outcomes.extend(sent.into_iter().flatten());
-        }
+        let pages = pages
+            .iter_mut()
+            .map(|(account_id, threads)| self.page(account_id, std::mem::take(threads), run));
+        outcomes.extend(futures_util::future::join_all(pages).await.concat());
         outcomes
     }
 
-    async fn thread(&self, thread: Thread, until: Timestamp) -> Vec<(Entry, Outcome)> {
+    async fn page(&self, account_id: &str, threads: Vec<Thread>, run: Run) -> Vec<(Entry, Outcome)> {
+        let messages = threads.iter().map(|thread| thread.tasks.len()).sum();
+        let turns = Turns::new(&self.contacts, &self.pages, account_id, messages, run);
+        let threads = stream::iter(threads).map(|thread| self.thread(thread, &turns, run));
+        threads
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await
+            .concat()
+    }
+
+    async fn thread(&self, thread: Thread, turns: &Turns<'_>, run: Run) -> Vec<(Entry, Outcome)> {
         let mut outcomes = Vec::with_capacity(thread.tasks.len());
-        let mut next = Instant::now();
-        for Task { entry, effect } in thread.tasks {
-            tokio::time::sleep_until(next).await;
-            let sent = Box::pin(self.message(&thread.contact, &entry, &effect, until)).await;
-            next = Instant::now() + PER_PERSON;
+        for (place, Task { entry, effect }) in thread.tasks.into_iter().enumerate() {
+            if place > 0 && !run.is_over() {
+                tokio::time::sleep(PER_PERSON.unsigned_abs()).await;
+            }
+            let sent = Box::pin(self.message(&thread.contact, &entry, &effect, turns, run)).await;
             outcomes.push((entry, sent.unwrap_or_else(|outcome| outcome)));
         }
         outcomes
@@ -122,21 +127,37 @@ impl SendWorker {
         key: &ContactKey,
         entry: &Entry,
         message: &Message,
-        until: Timestamp,
+        turns: &Turns<'_>,
+        run: Run,
     ) -> Result<Outcome, Outcome> {
-        let is_late = || self.clock.now() + MARGIN > until;
-        // Before the turn as well: a page's many messages would wait for one each, long after the time was up.
-        if is_late() {
-            return Err(Outcome::Busy);
-        }
-        self.pages
-            .turn(&key.account_id, self.clock.now())
-            .await
-            .map_err(|wait| Outcome::Waiting {
-                reason: Reason::PageRestricted.into(),
-                wait,
-            })?;
-        if is_late() {
+        let stored = loop {
+            // Before the turn as well: a page's many messages would wait for one each, long after the time was up.
+            if run.is_over() {
+                return Err(Outcome::Busy);
+            }
+            match turns.next().await? {
+                PageTurn::Taken => {}
+                PageTurn::TooLate => return Err(Outcome::Busy),
+                PageTurn::Paused(wait) => {
+                    return Err(Outcome::Waiting {
+                        reason: Reason::PageRestricted.into(),
+                        wait,
+                    });
+                }
+            }
+            match self.contacts.take_turn(key, PER_PERSON, run.now()).await {
+                Ok(Turn::Now(stored)) => break stored,
+                // By another process: the page's next turn is theirs.
+                Ok(Turn::In(wait)) => tokio::time::sleep(wait.unsigned_abs()).await,
+                Ok(Turn::Missing) => return Ok(Outcome::dead(Reason::ContactUnknown)),
+                Err(error) if error.is_unreadable() => {
+                    error.count_unreadable("contact");
+                    return Err(Outcome::retry(Reason::UnreadableContact));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if run.is_over() {
             return Err(Outcome::Busy);
         }
         // Another run may have sent it since we read it.
@@ -144,14 +165,6 @@ impl SendWorker {
         if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
-        let known = self.contacts.read(std::slice::from_ref(key), &[], &[]).await;
-        let known = known.map_err(Outcome::from)?;
-        if !known.unreadable_contacts.is_empty() {
-            return Err(Outcome::retry(Reason::UnreadableContact));
-        }
-        let Some(stored) = known.contacts.get(key) else {
-            return Ok(Outcome::dead(Reason::ContactUnknown));
-        };
         if let Some(refusal) = send::refusal(&stored.contact, message.way, self.clock.now()) {
             let reason = match refusal {
                 Refusal::OptedOut => Reason::OptedOut,

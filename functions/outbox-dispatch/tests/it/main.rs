@@ -9,6 +9,7 @@
 mod fbe;
 mod health;
 mod messenger;
+mod mortal;
 mod unreadable;
 mod waiting;
 mod whatsapp;

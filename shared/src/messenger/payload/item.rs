@@ -11,6 +11,7 @@ use crate::messenger::event::{
     ReferralSource, event_key,
 };
 use crate::messenger::key::is_id;
+use crate::messenger::send::is_send_id;
 use crate::messenger::topic::Topic;
 use crate::outbox::Reason;
 use crate::personal::Personal;
@@ -196,6 +197,7 @@ fn message_kind(item: &Item<'_>, message: &wire::Message<'_>, context: &Context<
         return EventKind::Echo {
             mid,
             app_id: message.app_id.any(),
+            send_id: message.metadata.any().filter(|metadata| is_send_id(metadata)),
         };
     }
     if message.is_deleted.boolean() == Some(true) {

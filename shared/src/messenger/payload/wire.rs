@@ -75,6 +75,7 @@ pub(super) struct Message<'a> {
     pub(super) is_echo: Scalar<'a>,
     pub(super) is_deleted: Scalar<'a>,
     pub(super) app_id: Scalar<'a>,
+    pub(super) metadata: Scalar<'a>,
     pub(super) quick_reply: Object<QuickReply<'a>>,
     pub(super) attachments: List<Object<Attachment<'a>>>,
     pub(super) referral: Object<Referral<'a>>,

@@ -97,7 +97,12 @@ fn check(body: &str, typed: &str, user_id: &str) -> Result<Option<InboundMessage
                 .as_ref()
                 .and_then(|object| object["message"].as_str())
                 .unwrap_or(typed);
-            prop_assert!(text.trim().is_empty(), "{} was ignored as {}", body, reason.as_str());
+            prop_assert!(
+                text.trim().is_empty(),
+                "{} was ignored as {}",
+                body,
+                reason.as_str()
+            );
             return Ok(None);
         }
     };

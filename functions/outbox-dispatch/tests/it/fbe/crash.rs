@@ -1,9 +1,6 @@
 //! A process that dies at any point, and a service that fails at any call: the retry ends in the same state.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -12,24 +9,7 @@ use testkit::aws::Fault;
 use testkit::graph::faults;
 
 use super::house::{CATALOG, House, SHOP};
-
-/// Dies after so many polls; `None` = it died.
-struct Mortal<F> {
-    future: Pin<Box<F>>,
-    polls_left: usize,
-}
-
-impl<F: Future> Future for Mortal<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.polls_left == 0 {
-            return Poll::Ready(None);
-        }
-        self.polls_left -= 1;
-        self.future.as_mut().poll(context).map(Some)
-    }
-}
+use crate::mortal::Mortal;
 
 /// What must not depend on a crash.
 #[derive(Debug, PartialEq)]
@@ -91,10 +71,7 @@ async fn a_dispatcher_that_dies_anywhere_is_made_up_for() {
         house.happen("install").await;
         house.later(SignedDuration::from_secs(31));
         let until = house.clock.now() + SignedDuration::from_secs(115);
-        let run = Mortal {
-            future: Box::pin(house.dispatch.handle_until(json!({}), until)),
-            polls_left: polls,
-        };
+        let run = Mortal::new(house.dispatch.handle_until(json!({}), until), polls);
         let survived = run.await.is_some();
         // Until the dead process's leases have run out.
         house.later(SignedDuration::from_mins(4));
@@ -116,10 +93,7 @@ async fn a_webhook_that_dies_anywhere_is_made_up_for_by_its_redelivery() {
         house
             .graph
             .set_install(testkit::graph::Install::from_webhook(&super::house::value("install")).unwrap());
-        let run = Mortal {
-            future: Box::pin(house.deliver("install")),
-            polls_left: polls,
-        };
+        let run = Mortal::new(house.deliver("install"), polls);
         let survived = run.await.is_some();
         assert_eq!(house.deliver("install").await, 200);
         assert_eq!(end(&house).await, expected, "died at poll {polls}");

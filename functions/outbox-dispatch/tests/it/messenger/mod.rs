@@ -7,4 +7,6 @@ mod load;
 mod moves;
 mod objects;
 mod refused;
+mod send_house;
 mod sends;
+mod sends_at_once;

@@ -1,114 +1,13 @@
 //! Messages through Meta: what leaves, what its answers teach, and what becomes of the campaign's next message.
 
 use jiff::SignedDuration;
-use lambda_http::{Body, Request, request};
-use outbox_dispatch::App as Dispatch;
-use serde_json::{Value, json};
-use shared::config::Env;
+use serde_json::json;
 use testkit::aws::Fault as AwsFault;
 use testkit::fault::Fault;
 use testkit::graph::{Edge, GraphError, Reach, faults};
-use testkit::house::{APP_SECRET, House, INBOUND_TOKEN, LINK_KEY, PAGE, PAGE_TOKEN};
+use testkit::house::{APP_SECRET, PAGE, PAGE_TOKEN};
 
-struct Stack {
-    house: House,
-    events: messenger_events::App,
-    send: messenger_send::App,
-    dispatch: Dispatch,
-}
-
-impl Stack {
-    async fn start() -> Self {
-        Self::with(&[]).await
-    }
-
-    async fn with(settings: &[(&str, &str)]) -> Self {
-        let house = House::with(settings).await.unwrap();
-        let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
-        let clock = || house.clock.clone();
-        let settings =
-            Env::new(house.lookup("MessengerEventsFunction")).finish(messenger_events::Settings::read);
-        let events = messenger_events::App::new(settings.unwrap(), &secrets, &dynamodb, clock());
-        let settings = Env::new(house.lookup("MessengerSendFunction")).finish(messenger_send::Settings::read);
-        let send = messenger_send::App::new(settings.unwrap(), &secrets, &dynamodb, clock());
-        let settings = Env::new(house.lookup("DispatchSyncFunction")).finish(outbox_dispatch::Settings::read);
-        let dispatch = Dispatch::new(settings.unwrap(), &secrets, &dynamodb, clock());
-        Self {
-            house,
-            events,
-            send,
-            dispatch,
-        }
-    }
-
-    async fn acts(&self, page: &str, psid: &str, key: &str, value: Value) {
-        let event = self.house.act(page, psid, key, value);
-        let request = request::from_str(&event.to_string()).unwrap();
-        assert_eq!(Box::pin(self.events.handle(request)).await.status(), 200);
-    }
-
-    async fn writes(&self, psid: &str) {
-        let mid = format!("m_{psid}_{}", self.house.clock.now().as_millisecond());
-        self.acts(PAGE, psid, "message", json!({"mid": mid, "text": "hi"}))
-            .await;
-    }
-
-    /// Somebody becomes known as a user.
-    async fn is(&self, psid: &str, user: &str) {
-        let minutes = SignedDuration::from_mins(15);
-        let token = shared::messenger::link::mint(&LINK_KEY.into(), user, minutes, self.house.clock.now());
-        let referral = json!({"ref": token.unwrap(), "source": "SHORTLINK"});
-        self.acts(PAGE, psid, "referral", referral).await;
-    }
-
-    async fn sends(&self, psid: &str, more: Value) -> (u16, Value) {
-        let mut body = json!({"psid": psid, "page_id": PAGE, "text": "hello"});
-        for (name, value) in more.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        let request: Request = lambda_http::http::Request::post("/messenger/send")
-            .header("authorization", format!("Bearer {INBOUND_TOKEN}"))
-            .body(Body::Text(body.to_string()))
-            .unwrap();
-        let answer = self.send.handle(request).await;
-        let Body::Text(text) = answer.body() else {
-            panic!("not a text")
-        };
-        (answer.status().as_u16(), serde_json::from_str(text).unwrap())
-    }
-
-    async fn tick(&self) {
-        self.house.later(SignedDuration::from_secs(31));
-        let until = self.house.clock.now() + SignedDuration::from_mins(2);
-        self.dispatch.handle_until(json!({}), until).await.unwrap();
-    }
-
-    /// Status and reason of each message in the outbox.
-    async fn states(&self) -> Vec<(String, String)> {
-        let items = self.house.items("OutboxTable").await.unwrap();
-        let text = |item: &std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>,
-                    name: &str| {
-            item.get(name)
-                .and_then(|value| value.as_s().ok())
-                .cloned()
-                .unwrap_or_default()
-        };
-        let sends = items
-            .iter()
-            .filter(|item| text(item, "event_key").starts_with("send#"));
-        let mut states: Vec<_> = sends
-            .map(|item| (text(item, "status"), text(item, "reason")))
-            .collect();
-        states.sort();
-        states
-    }
-
-    fn attribute(&self, user: &str, name: &str) -> Option<Value> {
-        let profiles = self.house.braze.profiles().into_iter();
-        let mut profile = profiles.filter(|profile| profile.external_id.as_deref() == Some(user));
-        profile.next()?.attribute(name).cloned()
-    }
-}
+use super::send_house::{Stack, batch};
 
 fn state(status: &str, reason: &str) -> Vec<(String, String)> {
     vec![(status.to_owned(), reason.to_owned())]
@@ -307,28 +206,15 @@ async fn what_does_not_leave_in_time_does_not_wait_for_its_turn() {
         house.writes(&format!("7{n:03}")).await;
         house.sends(&format!("7{n:03}"), json!({})).await;
     }
-    let items = house.house.items("OutboxTable").await.unwrap();
-    let text = |item: &std::collections::HashMap<String, _>, name: &str| -> String {
-        let value: &aws_sdk_dynamodb::types::AttributeValue = &item[name];
-        value.as_s().unwrap().clone()
-    };
-    let sends = items
-        .iter()
-        .filter(|item| text(item, "event_key").starts_with("send#"));
-    let records: Vec<Value> = sends
-        .map(|item| {
-            let wake_up = json!({"subject": text(item, "subject"), "event_keys": [text(item, "event_key")]});
-            json!({"eventSource": "aws:sqs", "messageId": "1", "body": wake_up.to_string()})
-        })
-        .collect();
-    assert_eq!(records.len(), 150);
+    let messages = house.messages().await;
+    assert_eq!(messages.len(), 150);
+    house.house.aws.reset_calls();
     let until = house.house.clock.now() + SignedDuration::from_secs(1);
-    let run = house.dispatch.handle_until(json!({"Records": records}), until);
-    let soon = std::time::Duration::from_secs(4);
-    tokio::time::timeout(soon, run)
-        .await
-        .expect("at 30 a second it takes 5 s")
-        .unwrap();
+    let run = house.dispatch.handle_until(batch(&messages), until);
+    run.await.unwrap();
+    // A turn is taken by a write.
+    let calls = house.house.aws.dynamodb_calls();
+    assert_eq!(calls.of("UpdateItem"), 0, "{calls:?}");
     assert!(house.house.graph.sent_messages().is_empty());
 }
 
