@@ -34,6 +34,7 @@ pub(crate) struct House {
     pub(crate) secrets: BusinessSecrets,
     pub(crate) outbox: Outbox,
     pub(crate) clock: Clock,
+    pub(crate) installs_table: String,
     pub(crate) outbox_table: String,
 }
 
@@ -72,9 +73,10 @@ impl House {
             braze: house.braze,
             webhook,
             dispatch,
-            installs: Installs::new(dynamodb, installs_table, outbox.clone(), clock.clone()),
+            installs: Installs::new(dynamodb, installs_table.clone(), outbox.clone(), clock.clone()),
             outbox,
             clock,
+            installs_table,
             outbox_table,
         }
     }

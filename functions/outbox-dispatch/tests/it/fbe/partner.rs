@@ -1,9 +1,12 @@
 //! The partner's platform is told.
 
+use std::time::{Duration, Instant};
+
 use jiff::SignedDuration;
 use serde_json::json;
 use testkit::fault::{Answer, Fault};
 use testkit::partner::FakePartner;
+use testkit::time::PATIENCE;
 
 use super::house::{House, SHOP, SIGNING_SECRET};
 
@@ -152,7 +155,7 @@ async fn a_wait_that_it_asks_for_is_kept_and_an_answer_that_is_lost_is_sent_agai
 async fn a_platform_that_never_answers_is_left_after_a_while_and_holds_up_nothing() {
     let (house, partner) = told().await;
     // The fake closes the connection then; the platform would have 25 seconds.
-    partner.begin_outage(Fault::Silence(std::time::Duration::from_millis(50)));
+    partner.begin_outage(Fault::Silence(Duration::from_millis(50)));
     house.happen("install").await;
     house.tick().await;
     assert_eq!(house.changes(), ["installed"]);
@@ -167,6 +170,34 @@ async fn a_platform_that_never_answers_is_left_after_a_while_and_holds_up_nothin
     partner.end_outage();
     house.drain().await;
     assert_eq!(changes(&partner), ["installed"]);
+}
+
+/// The only test that takes as long as the platform has: nothing else shows that its time is limited.
+#[tokio::test]
+async fn a_platform_that_takes_a_minute_has_25_seconds_and_holds_up_nothing() {
+    let (house, partner) = told().await;
+    partner.script(Fault::Late(Duration::from_mins(1)));
+    house.happen("install").await;
+    let began = Instant::now();
+    let business_is_told = async {
+        let told = house.braze.until(PATIENCE, |braze| !braze.events().is_empty());
+        (told.await, began.elapsed())
+    };
+    let (_, (is_told, after)) = tokio::join!(house.tick(), business_is_told);
+    let took = began.elapsed();
+    assert!(is_told && after < took / 2, "told after {after:?} of {took:?}");
+    assert!(took < Duration::from_secs(55), "{took:?}");
+    let reason = (
+        "fbe_partner_notify".into(),
+        "pending".into(),
+        "partner_unreachable".into(),
+    );
+    assert_eq!(house.reasons().await, [reason]);
+    house.drain().await;
+    assert_eq!(
+        (changes(&partner), partner.requests()),
+        (vec!["installed".to_owned()], 2)
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Many businesses, and large catalogs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use futures_util::stream::{self, StreamExt};
 use jiff::SignedDuration;
 use serde_json::json;
@@ -10,7 +11,6 @@ use testkit::graph::Edge;
 use super::house::House;
 use super::life::tokenless;
 
-const INSTALLS: usize = 1_000;
 /// The first and the last comparison of a day lie so far apart.
 const MINUTES: i64 = 23 * 60;
 
@@ -30,42 +30,99 @@ impl House {
     }
 }
 
-#[tokio::test]
-async fn a_thousand_installs_are_compared_spread_over_the_day() {
+/// The item with another name wherever it stands.
+fn renamed(item: &HashMap<String, AttributeValue>, from: &str, to: &str) -> HashMap<String, AttributeValue> {
+    let value = |value: &AttributeValue| match value {
+        AttributeValue::S(text) if text == from => AttributeValue::S(to.to_owned()),
+        AttributeValue::M(members) => AttributeValue::M(renamed(members, from, to)),
+        other => other.clone(),
+    };
+    let renamed = item.iter().map(|(name, member)| (name.clone(), value(member)));
+    renamed.collect()
+}
+
+impl House {
+    /// Installs that differ in nothing but their names.
+    async fn has_installs(&self, installs: usize) {
+        assert!(
+            self.installs
+                .commit(&tokenless("shop-0"), &[], false)
+                .await
+                .unwrap()
+        );
+        let (dynamodb, table) = (self.aws.dynamodb(), &self.installs_table);
+        let stored = dynamodb.scan().table_name(table).send().await.unwrap();
+        let first = &stored.items()[0];
+        let puts: Vec<WriteRequest> = (1..installs)
+            .map(|n| {
+                let item = renamed(first, "shop-0", &format!("shop-{n}"));
+                let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
+                WriteRequest::builder().put_request(put).build()
+            })
+            .collect();
+        let written = stream::iter(puts.chunks(25))
+            .map(|puts| {
+                let write = dynamodb.batch_write_item().request_items(table, puts.to_vec());
+                async move { write.send().await.unwrap() }
+            })
+            .buffer_unordered(8);
+        let all_taken = written.all(|written| {
+            let left = written.unprocessed_items.unwrap_or_default();
+            std::future::ready(left.is_empty())
+        });
+        assert!(all_taken.await);
+    }
+}
+
+/// Plans the comparisons of so many installs, and counts what that takes.
+async fn compares_spread_over_the_day(installs: usize) {
     let house = House::start().await;
-    let written = stream::iter(0..INSTALLS)
-        .map(|n| {
-            let (house, install) = (&house, tokenless(&format!("shop-{n}")));
-            async move { house.installs.commit(&install, &[], false).await.unwrap() }
-        })
-        .buffer_unordered(32);
-    assert!(written.all(std::future::ready).await);
+    house.has_installs(installs).await;
 
     house.aws.reset_calls();
-    assert_eq!(house.plan_the_day().await, json!({"planned": INSTALLS}));
+    assert_eq!(house.plan_the_day().await, json!({"planned": installs}));
     let calls = house.aws.dynamodb_calls();
-    let each = u64::try_from(INSTALLS).unwrap();
+    let each = u64::try_from(installs).unwrap();
     assert_eq!(calls.of("Query"), each, "what waits for each business");
     assert_eq!(calls.total() - calls.of("Scan"), 2 * each, "{calls:?}");
-    assert!(calls.of("Scan") < 50, "{calls:?}");
+    assert!(calls.of("Scan") < 50 + each / 50, "{calls:?}");
 
     let due = house.due_in_minutes().await;
-    assert_eq!(due.len(), INSTALLS);
+    assert_eq!(due.len(), installs);
     assert!(due.iter().all(|minute| (0..=MINUTES).contains(minute)));
     let mut a_minute: BTreeMap<i64, usize> = BTreeMap::new();
     for minute in due {
         *a_minute.entry(minute).or_default() += 1;
     }
-    // Fewer than one on average.
-    assert!(a_minute.values().all(|items| *items < 8), "{a_minute:?}");
+    // They do not come in heaps: on average there are so many a minute.
+    let average = installs / 1_380;
+    let most = a_minute.values().max().copied().unwrap_or_default();
+    assert!(most <= 7 + 3 * average, "{most} in a minute");
     assert!(a_minute.len() > 500, "{}", a_minute.len());
+}
 
-    // The schedule plans every six hours: what is planned is looked at and not planned again.
+#[tokio::test]
+async fn a_thousand_installs_are_compared_spread_over_the_day() {
+    compares_spread_over_the_day(1_000).await;
+}
+
+#[tokio::test]
+#[ignore = "takes ten times as long as with a thousand"]
+async fn ten_thousand_installs_are_compared_spread_over_the_day() {
+    compares_spread_over_the_day(10_000).await;
+}
+
+#[tokio::test]
+async fn what_is_planned_for_the_day_is_looked_at_and_not_planned_again() {
+    let house = House::start().await;
+    house.has_installs(300).await;
+    assert_eq!(house.plan_the_day().await, json!({"planned": 300}));
+    // The schedule plans every six hours.
     house.later(SignedDuration::from_hours(6));
     house.aws.reset_calls();
     assert_eq!(house.plan_the_day().await, json!({"planned": 0}));
     let calls = house.aws.dynamodb_calls();
-    assert_eq!(calls.total() - calls.of("Scan"), each, "{calls:?}");
+    assert_eq!(calls.total() - calls.of("Scan"), 300, "{calls:?}");
 }
 
 #[tokio::test]

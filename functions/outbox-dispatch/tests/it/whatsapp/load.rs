@@ -41,6 +41,40 @@ async fn two_hundred_conversations_are_answered_side_by_side() {
     assert!(calls.total() <= 200 * 7 + 40, "{calls:?}");
 }
 
+// `cargo bench` does the same with 200, and says how long they wait.
+#[tokio::test]
+async fn nobody_waits_for_those_whose_system_is_slow() {
+    let house = House::live(&[("EXTERNAL_SYSTEM_TIMEOUT_SECONDS", "25")]).await;
+    let slowly = Behaviour::SlowAt(
+        "slowly".to_owned(),
+        Duration::from_secs(20),
+        Box::new(Behaviour::Echo),
+    );
+    house.external_system.set_behaviour(slowly);
+    let slow: Vec<String> = (0..15).map(|number| format!("slow-{number}")).collect();
+    let fast: Vec<String> = (0..40).map(|number| format!("fast-{number}")).collect();
+    for user in slow.iter().chain(&fast) {
+        house.knows(user);
+    }
+    for user in &slow {
+        house.says(user, "slowly").await;
+    }
+    let asked = house
+        .external_system
+        .until(PATIENCE, |system| system.handover_count() == 15);
+    assert!(asked.await, "{}", house.external_system.handover_count());
+    for user in &fast {
+        house.says(user, "hi").await;
+    }
+    let answered = house
+        .braze
+        .until(PATIENCE, |braze| braze.sent_messages().len() >= 40);
+    assert!(answered.await, "{}", house.braze.sent_messages().len());
+    // All of them before any of those who came first.
+    assert!(slow.iter().all(|user| house.got(user).is_empty()));
+    assert!(fast.iter().all(|user| house.got(user) == ["You said: hi"]));
+}
+
 #[tokio::test]
 async fn a_message_that_a_wake_up_brings_takes_eight_calls() {
     let house = House::start().await;
