@@ -29,6 +29,7 @@ pub(crate) struct Urls {
     pub(crate) fbe: String,
     pub(crate) inbound: String,
     pub(crate) reply: String,
+    pub(crate) send: String,
 }
 
 impl Urls {
@@ -39,6 +40,7 @@ impl Urls {
             fbe: at(Sender::Fbe.path()),
             inbound: at(Sender::Whatsapp.path()),
             reply: at("/whatsapp/reply"),
+            send: at(Sender::MessengerSend.path()),
         }
     }
 
@@ -52,6 +54,7 @@ impl Urls {
             fbe: output("FbeWebhookUrl")?,
             inbound: output("WhatsAppInboundUrl")?,
             reply: output("WhatsAppReplyUrl")?,
+            send: output("MessengerSendUrl")?,
         })
     }
 }
@@ -63,6 +66,7 @@ pub(crate) struct Keys {
     verify_token: SecretString,
     fbe_verify_token: SecretString,
     inbound_token: SecretString,
+    send_token: SecretString,
 }
 
 impl Keys {
@@ -73,12 +77,14 @@ impl Keys {
             verify_token: meta.verify_token.clone(),
             fbe_verify_token: meta.fbe_verify_token().clone(),
             inbound_token: relay.inbound_token.clone(),
+            send_token: relay.send_tokens().next().cloned().unwrap_or_default(),
         };
         let named = [
             ("app_secret", &keys.app_secret),
             ("app_secret of fbe", &keys.fbe_app_secret),
             ("verify_token", &keys.verify_token),
             ("inbound_token", &keys.inbound_token),
+            ("send_token", &keys.send_token),
         ];
         match named.iter().find(|(_, value)| value.expose_secret().is_empty()) {
             Some((name, _)) => bail!("{name} is not filled in yet; see \"Secrets\" in docs/operations.md"),
@@ -139,6 +145,7 @@ impl Probe {
             fbe,
             inbound,
             reply,
+            send,
         } = &self.urls;
         let keys = &self.keys;
         let wrong = SecretString::from("wrong");
@@ -232,6 +239,25 @@ impl Probe {
                 "anybody could write to your customers",
             )
             .await,
+            self.check(
+                Area::Signature,
+                "messenger: a message to nobody finds nobody",
+                self.message_to_nobody(send, &keys.send_token),
+                (404, |body| {
+                    let answer: Value = serde_json::from_str(body).unwrap_or_default();
+                    answer.get("error").and_then(Value::as_str) == Some("contact_unknown")
+                }),
+                "401 = send_token (without one, inbound_token) in the relay secret is another one; 503 = see the function's log",
+            )
+            .await,
+            self.check(
+                Area::Signature,
+                "messenger: a message with a wrong token is refused",
+                self.message_to_nobody(send, &wrong),
+                (401, |_| true),
+                "anybody could write to people on Messenger",
+            )
+            .await,
         ]
     }
 
@@ -272,6 +298,12 @@ impl Probe {
             ("hub.verify_token", token.expose_secret()),
         ];
         self.client.request(Method::GET, url).query(&query)
+    }
+
+    /// Whom it is for is looked for in the table, and nothing is written.
+    fn message_to_nobody(&self, url: &str, token: &SecretString) -> RequestBuilder {
+        let body = json!({"psid": "1", "page_id": "1", "text": "hello"}).to_string();
+        self.event(url).bearer_auth(token.expose_secret()).body(body)
     }
 
     fn event(&self, url: &str) -> RequestBuilder {

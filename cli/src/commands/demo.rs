@@ -15,7 +15,7 @@ use crate::commands::setup;
 use crate::inspect::{self, Snapshot};
 use crate::output::{self, usage};
 use crate::payloads::{self, Payload, Sender};
-use crate::scenes::{conversation, fbe_life};
+use crate::scenes::{campaign, conversation, fbe_life, vendors};
 use crate::secrets;
 use crate::stack::{LocalStack, StackOptions};
 use crate::story::{self, Mark};
@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Needs no account, no Docker and no network. Each payload is signed and posted to the HTTP API of an\n\
-    embedded stack; below it stands what was stored and what Braze was sent. Then a WhatsApp conversation is held.\n\
+    embedded stack; below it stands what was stored and what Braze was sent. Then scenes are played: a business's life with\n\
+    FBE, WhatsApp conversations with a bot, a model and a vendor, and a campaign on Messenger.\n\
     Exits 1 if anything is off.\n\n\
     Examples:\n  \
     bridge demo\n  \
@@ -81,7 +82,11 @@ pub(crate) async fn run(args: &Args, clock: &Clock) -> anyhow::Result<()> {
     }
     if plays(Sender::Whatsapp) && demo.serves(Sender::Whatsapp) {
         demo.off += conversation::play(&demo.stack, &demo.client, demo.quiet).await?;
+        demo.off += vendors::play(clock, &demo.client, demo.quiet).await?;
         demo.before = Snapshot::take(&demo.stack).await?;
+    }
+    if plays(Sender::MessengerSend) && demo.serves(Sender::MessengerSend) {
+        demo.off += campaign::play(clock, &demo.client, demo.quiet).await?;
     }
     demo.finish(played, start).await
 }
@@ -96,6 +101,8 @@ fn choose(only: &[String]) -> anyhow::Result<Vec<Payload>> {
     let mut chosen = Vec::new();
     for name in only {
         match Sender::ALL.into_iter().find(|sender| sender.name() == name) {
+            // To people who have to come first: a scene of its own.
+            Some(Sender::MessengerSend) => {}
             Some(sender) => chosen.extend(in_order(sender)),
             None if std::path::Path::new(name).is_file() => {
                 return Err(usage(format!(

@@ -19,7 +19,8 @@ use crate::secrets;
 #[derive(Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("where").required(true).multiple(true).args(["stack", "stack_outputs", "url"]),
-    after_help = "Leaves nothing behind: the signed event is a read receipt of nobody, the WhatsApp message is blank.\n\n\
+    after_help = "Leaves nothing behind: the signed event is a read receipt of nobody, the WhatsApp message is blank, the message to\n\
+    Messenger is for nobody.\n\n\
     Examples:\n  \
     bridge smoke --stack meta-braze-bridge-dev\n  \
     bridge smoke --url http://127.0.0.1:3000\n  \
@@ -156,6 +157,7 @@ mod tests {
             "FbeWebhookUrl",
             "WhatsAppInboundUrl",
             "WhatsAppReplyUrl",
+            "MessengerSendUrl",
         ]
         .map(
             |name| json!({"OutputKey": name, "OutputValue": format!("https://x/{name}"), "Description": "d"}),

@@ -1,4 +1,8 @@
 //! Stories that `bridge demo` plays from beginning to end, and what must have come of each step.
 
+mod business;
+pub(crate) mod campaign;
 pub(crate) mod conversation;
 pub(crate) mod fbe_life;
+mod talk;
+pub(crate) mod vendors;
