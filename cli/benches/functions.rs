@@ -5,7 +5,7 @@
 //!
 //! ```sh
 //! cargo build --release && cargo bench -p bridge --bench functions
-//! # or some of it: a function's cold start, `contacts`, `syncs`, `conversations`
+//! # or some of it: a function's cold start, `contacts`, `syncs`, `conversations`, `sends`
 //! cargo bench -p bridge --bench functions -- messenger-events contacts
 //! # beside the same job written by hand
 //! cargo build --release --manifest-path benches/peers/bare/Cargo.toml && cargo bench -p bridge --bench functions -- peers
@@ -16,6 +16,9 @@
     clippy::indexing_slicing,
     reason = "a benchmark fails by panicking"
 )]
+
+#[path = "functions/sends.rs"]
+mod sends;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -260,6 +263,9 @@ async fn main() {
     if runs("conversations") {
         thousand_conversations().await;
     }
+    if runs("sends") {
+        sends::ten_thousand().await;
+    }
     // Not without being asked for: the peer is built by a command of its own.
     if chosen.iter().any(|chosen| chosen == "peers") {
         beside_the_bare(&stack).await;
@@ -453,18 +459,23 @@ async fn thousand_conversations() {
 
 /// An API Gateway event with one signed POST in which each of `people` writes one message.
 fn post_event(people: &[String], round: u64) -> Value {
+    post_event_to(PAGE, people, round)
+}
+
+/// The same to a page.
+fn post_event_to(page: &str, people: &[String], round: u64) -> Value {
     let now = Clock::system().now().as_millisecond();
     let items: Vec<Value> = people
         .iter()
         .map(|psid| {
             json!({
-                "sender": {"id": psid}, "recipient": {"id": PAGE}, "timestamp": now,
+                "sender": {"id": psid}, "recipient": {"id": page}, "timestamp": now,
                 "message": {"mid": format!("m_{round}_{psid}"), "text": "hello, world!"},
             })
         })
         .collect();
     let body =
-        json!({"object": "page", "entry": [{"id": PAGE, "time": now, "messaging": items}]}).to_string();
+        json!({"object": "page", "entry": [{"id": page, "time": now, "messaging": items}]}).to_string();
     let signature = shared::webhook::signature::sign(&APP_SECRET.into(), body.as_bytes());
     json!({
         "version": "2.0", "routeKey": "POST /messenger/webhook", "rawPath": "/messenger/webhook", "rawQueryString": "",

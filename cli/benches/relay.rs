@@ -48,6 +48,7 @@ async fn thousand_at_once() {
     let system = stack.fakes().external_system.as_ref().unwrap();
     system.set_behaviour(Behaviour::slow(Duration::from_secs(3)));
     let people: Vec<String> = (0..1_000).map(|number| format!("user-{number}")).collect();
+    let before = peak_megabytes();
     let begun = Instant::now();
     write(&stack, &people, "hello").await;
     let posted = begun.elapsed();
@@ -55,7 +56,7 @@ async fn thousand_at_once() {
     let last = answered.values().max().unwrap().duration_since(begun);
     println!(
         "1,000 conversations, 3 s an answer: taken in after {:.1} s, all answered after {:.1} s, {} at once, peak memory {:.1} MB \
-         with the tables, the queue and the fakes",
+         with the tables, the queue and the fakes, {before:.1} MB of it before the first message",
         posted.as_secs_f64(),
         last.as_secs_f64(),
         system.most_at_once(),
