@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt::Debug;
 
+use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
 /// The service's code if it gave one; without any answer, what went wrong on the way.
@@ -23,6 +24,15 @@ where
         SdkError::ResponseError(_) => "answer cannot be read".to_owned(),
         unanswered => DisplayErrorContext(unanswered).to_string(),
     }
+}
+
+/// Whether the service has refused the call for good: it is neither down nor busy.
+#[must_use]
+pub fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    let is_busy = code.is_some_and(|code| code.contains("Throttl") || code.contains("TooManyRequests"));
+    let status = error.raw_response().map(|answer| answer.status());
+    status.is_some_and(|status| status.is_client_error() && status.as_u16() != 429) && !is_busy
 }
 
 #[cfg(test)]

@@ -19,13 +19,17 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
-use crate::{json, sdk_error};
+use crate::{json, sdk_error, telemetry};
 
 /// How long a value is used without asking again.
 const TIME_TO_LIVE: Duration = Duration::from_mins(5);
 
 /// A mismatch forces a refresh at most this often: strangers must not make us ask on each of their requests.
 const REFRESH_INTERVAL: Duration = Duration::from_mins(1);
+
+/// A value that Secrets Manager no longer gives, since it was overwritten with something unreadable or deleted, serves for
+/// this long: it may have been replaced because it had leaked.
+const LAST_VALUE_SERVES: Duration = Duration::from_hours(1);
 
 /// After a failure Secrets Manager is left alone for this long: each try may take seconds, and Meta waits for
 /// five in all.
@@ -41,6 +45,8 @@ pub enum SecretError {
         id: String,
         /// What Secrets Manager said.
         reason: String,
+        /// It said so for good, and not because it is down or busy.
+        refused: bool,
     },
     /// It is not JSON with the fields that are expected.
     #[error("secret `{id}` does not hold the expected JSON: {reason}")]
@@ -50,6 +56,16 @@ pub enum SecretError {
         /// The field at fault, or what kind of JSON error it is.
         reason: String,
     },
+}
+
+impl SecretError {
+    /// Whether there is no good value now, as far as Secrets Manager knows.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unavailable { refused, .. } => *refused,
+            Self::Malformed { .. } => true,
+        }
+    }
 }
 
 /// A secret of type `T`, fetched when first needed. Clones share the cache.
@@ -83,8 +99,19 @@ impl<T> Cached<T> {
                 self.value = Some(Arc::clone(value));
                 self.failed = None;
             }
-            Err(error) => self.failed = Some((ended, error.clone())),
+            Err(error) => {
+                if error.is_refusal() {
+                    metrics::counter!(telemetry::SECRETS_UNREADABLE).increment(1);
+                }
+                self.failed = Some((ended, error.clone()));
+            }
         }
+    }
+
+    /// The last known value, in spite of `error`.
+    fn last(&self, now: Timestamp, error: &SecretError) -> Option<Arc<T>> {
+        let serves = !error.is_refusal() || age(now, self.fetched) < LAST_VALUE_SERVES;
+        self.value.clone().filter(|_| serves)
     }
 }
 
@@ -126,11 +153,12 @@ impl<T: DeserializeOwned> Secret<T> {
         }
     }
 
-    /// The value, at most five minutes old. If Secrets Manager cannot be reached, the last known value serves.
+    /// The value, at most five minutes old. If Secrets Manager cannot be reached, the last known value serves; if it
+    /// has none that is good any more, for an hour.
     ///
     /// # Errors
     ///
-    /// [`SecretError`] if there is no value at all.
+    /// [`SecretError`] if there is no value, or the last one serves no longer.
     pub async fn get(&self) -> Result<Arc<T>, SecretError> {
         let mut cached = self.cached.lock().await;
         let now = self.clock.now();
@@ -139,17 +167,17 @@ impl<T: DeserializeOwned> Secret<T> {
         {
             return Ok(Arc::clone(value));
         }
-        if let Some(value) = &cached.value
-            && cached.failure(now, PAUSE).is_some()
+        if let Some(error) = cached.failure(now, PAUSE)
+            && let Some(value) = cached.last(now, error)
         {
-            return Ok(Arc::clone(value));
+            return Ok(value);
         }
         let fetched = self.fetch().await;
         cached.keep(now, self.clock.now(), &fetched);
-        fetched.or_else(|error| match &cached.value {
+        fetched.or_else(|error| match cached.last(now, &error) {
             Some(value) => {
                 tracing::warn!(secret.id = %self.id, %error, "the secret cannot be refreshed; its last value serves");
-                Ok(Arc::clone(value))
+                Ok(value)
             }
             None => Err(error),
         })
@@ -204,6 +232,7 @@ impl<T: DeserializeOwned> Secret<T> {
             .map_err(|error| SecretError::Unavailable {
                 id: id(),
                 reason: sdk_error::reason(&error),
+                refused: sdk_error::is_refusal(&error),
             })?;
         let text = answer.secret_string().unwrap_or_default();
         json::read(text.as_bytes())

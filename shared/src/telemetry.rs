@@ -16,8 +16,6 @@ use metrics_cloudwatch_embedded::Collector;
 use sha2::Sha256;
 
 use crate::config::Env;
-use crate::secrets::SecretError;
-use crate::webhook::{Answer, ErrorCode};
 
 /// A webhook's signature was missing or wrong.
 pub const SIGNATURE_FAILURES: &str = "SignatureFailures";
@@ -48,8 +46,12 @@ pub const OUTBOX_DEAD: &str = "OutboxDead";
 pub const CONFIGURATION_FAULTS: &str = "ConfigurationFaults";
 /// Stored items that this version cannot read, and leaves alone.
 pub const UNREADABLE_ITEMS: &str = "UnreadableItems";
+/// Times that a secret was found to have no good value: malformed, deleted, or not for us to read.
+pub const SECRETS_UNREADABLE: &str = "SecretsUnreadable";
 /// Age of the oldest due outbox item, in seconds.
 pub const OLDEST_DUE_SECONDS: &str = "OldestDueSeconds";
+/// For how long something pending has been failing, in seconds: the longest time of all items of a lane.
+pub const FAILING_SECONDS: &str = "FailingSeconds";
 /// Removals of businesses that are not installed, or that name another Business Manager: nothing was changed.
 pub const FBE_FOREIGN_REMOVALS: &str = "FbeForeignRemovals";
 /// A business is claimed by another Business Manager than its owner, or belongs to another one now.
@@ -131,12 +133,6 @@ fn flush() {
     {
         tracing::warn!(%error, "metrics cannot be written");
     }
-}
-
-/// Logs why secrets cannot be had, and makes the 503 for it.
-pub fn secrets_unavailable(error: &SecretError) -> Answer {
-    tracing::error!(%error, "secrets are unavailable");
-    ErrorCode::SecretsUnavailable.answer()
 }
 
 /// A stand-in for an id that names a person, for logs: the same id gives the same stand-in in all functions of a

@@ -14,8 +14,7 @@ use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::Installs;
 use shared::outbox::{Outbox, Reason};
 use shared::secrets::{MetaSecret, PartnerSecret, Secret};
-use shared::telemetry;
-use shared::webhook::{Answer, ErrorCode, answer, handshake, meta};
+use shared::webhook::{Answer, ErrorCode, answer, handshake, meta, secrets_unavailable};
 
 use self::ingest::{Failure, Ingest};
 
@@ -118,7 +117,7 @@ impl App {
         );
         match quarantined.map_err(Failure::from).and(ingested) {
             Ok(()) => answer::text("EVENT_RECEIVED"),
-            Err(Failure::Secret(error)) => telemetry::secrets_unavailable(&error),
+            Err(Failure::Secret(error)) => secrets_unavailable(&error),
             Err(Failure::Store(error)) => {
                 tracing::error!(%error, "a webhook could not be made durable");
                 ErrorCode::StoreUnavailable.answer()

@@ -16,7 +16,7 @@ use shared::outbox::{Outbox, Quarantined, Reason};
 use shared::secrets::{LinkSecret, MetaSecret, Secret, SecretError};
 use shared::store::StoreError;
 use shared::telemetry;
-use shared::webhook::{Answer, ErrorCode, answer, meta};
+use shared::webhook::{Answer, ErrorCode, answer, meta, secrets_unavailable};
 
 use self::ingest::Ingested;
 
@@ -108,7 +108,7 @@ impl App {
         }
         let keys = match self.link_keys(&parsed.events).await {
             Ok(keys) => keys,
-            Err(error) => return telemetry::secrets_unavailable(&error),
+            Err(error) => return secrets_unavailable(&error),
         };
         let quarantined = self.outbox.quarantine(&parsed.quarantined);
         let echoes = echo::settle(&self.outbox, echo::own_messages(&parsed.events));

@@ -23,7 +23,7 @@ use shared::store::StoreError;
 use shared::telemetry;
 use shared::webhook::access::{admit, by_bearer};
 use shared::webhook::answer::field_invalid;
-use shared::webhook::{Answer, ErrorCode, answer, receive};
+use shared::webhook::{Answer, ErrorCode, answer, receive, secrets_unavailable};
 use uuid::Uuid;
 
 /// What the function reads from its environment.
@@ -222,7 +222,7 @@ impl App {
     /// The pages and Instagram accounts whose people can be written to.
     async fn accounts(&self) -> Result<Vec<String>, Answer> {
         let secret = self.meta.get().await;
-        let secret = secret.map_err(|error| telemetry::secrets_unavailable(&error))?;
+        let secret = secret.map_err(|error| secrets_unavailable(&error))?;
         if secret.page_access_tokens.is_empty() {
             return Err(field_invalid(
                 "page_id",

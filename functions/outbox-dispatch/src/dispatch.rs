@@ -152,27 +152,31 @@ impl Dispatcher {
     ///
     /// [`StoreError`] if the table cannot be read.
     pub(crate) async fn tick(&self, until: Timestamp) -> Result<Report, StoreError> {
-        let mut total = Report::default();
-        let mut is_first = true;
-        loop {
-            let (due, oldest) = self.outbox.due(self.workers.lane(), ROUND).await?;
-            let now = self.clock.now();
-            if std::mem::take(&mut is_first) {
-                let waited = oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64());
-                // A gauge would be written again with every later call of this process, long after it was true.
-                metrics::histogram!(telemetry::OLDEST_DUE_SECONDS).record(waited);
+        let lane = self.workers.lane();
+        let failing = self.outbox.failing_since(lane).await?;
+        let mut due = self.outbox.due(lane, ROUND, None).await?;
+        // Gauges would be written again with every later call of this process, long after they were true.
+        metrics::histogram!(telemetry::OLDEST_DUE_SECONDS).record(self.seconds_since(due.oldest));
+        metrics::histogram!(telemetry::FAILING_SECONDS).record(self.seconds_since(failing));
+        let (mut total, mut moved) = (Report::default(), 0);
+        while self.clock.now() + MARGIN <= until {
+            if !due.entries.is_empty() {
+                let report = self.dispatch(due.entries, until).await;
+                moved += report.done + report.retried + report.dead;
+                total.add(report);
             }
-            if due.is_empty() || now + MARGIN > until {
-                return Ok(total);
+            // Behind what is left in other workers' hands it goes on, and once more from the beginning if that has
+            // moved anything: it takes time, and more may have fallen due.
+            if due.next.is_none() && std::mem::take(&mut moved) == 0 {
+                break;
             }
-            let report = self.dispatch(due, until).await;
-            let moved = report.done + report.retried + report.dead;
-            total.add(report);
-            // Nothing moved: what is left is in other workers' hands.
-            if moved == 0 {
-                return Ok(total);
-            }
+            due = self.outbox.due(lane, ROUND, due.next).await?;
         }
+        Ok(total)
+    }
+
+    fn seconds_since(&self, then: Option<Timestamp>) -> f64 {
+        then.map_or(0.0, |then| self.clock.now().duration_since(then).as_secs_f64())
     }
 
     async fn settle(&self, outcomes: Vec<(Entry, Outcome)>) -> Report {

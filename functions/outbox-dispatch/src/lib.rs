@@ -179,7 +179,14 @@ impl App {
                 let health =
                     HealthWorker::new(outbox.clone(), meta.clone(), graph.clone(), health, clock.clone());
                 let aws = (secrets, dynamodb);
-                let fbe = FbeWorker::new(fbe, (graph, meta), aws, outbox.clone(), braze, clock.clone());
+                let fbe = FbeWorker::new(
+                    fbe,
+                    (graph, meta),
+                    aws,
+                    (outbox.clone(), settler.clone()),
+                    braze,
+                    clock.clone(),
+                );
                 Workers::Sync {
                     messenger: Box::new(messenger),
                     sends: Box::new(sends),

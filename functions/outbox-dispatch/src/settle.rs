@@ -130,6 +130,7 @@ impl Settler {
     pub async fn settle(&self, entry: &Entry, outcome: Outcome) -> Result<Settled, StoreError> {
         let subject = telemetry::pseudonym(&entry.subject);
         let now = self.clock.now();
+        let attempts = entry.attempts + 1;
         let (reason, due) = match outcome {
             Outcome::Done => return Ok(Settled::Done),
             Outcome::Settled(settled) => return Ok(settled),
@@ -137,7 +138,9 @@ impl Settler {
             Outcome::Dead { reason } => (reason, None),
             Outcome::Waiting { reason, wait } => {
                 let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1));
-                (reason, Some(now + wait))
+                tracing::info!(outbox.kind = ?entry.kind, outbox.subject = subject, attempts, reason, "an outbox item waits");
+                self.outbox.hold(entry, &reason, now + wait).await?;
+                return Ok(Settled::Retried);
             }
             Outcome::Misconfigured { reason, wait } => {
                 metrics::counter!(telemetry::CONFIGURATION_FAULTS).increment(1);
@@ -151,7 +154,6 @@ impl Settler {
                 (reason, due)
             }
         };
-        let attempts = entry.attempts + 1;
         if let Some(due) = due {
             tracing::info!(outbox.kind = ?entry.kind, outbox.subject = subject, attempts, reason, "an outbox item will be tried again");
             self.outbox.retry(entry, &reason, due).await?;

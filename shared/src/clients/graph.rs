@@ -33,6 +33,9 @@ use crate::json;
 
 /// A full batch takes Meta longer than any other call.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(1);
+/// Meta's pages of answers are far below 1 MiB; those of `check_batch_request_status` list up to 5,000 items with their
+/// errors.
+const MAX_ANSWER_BODY: usize = 8 * 1024 * 1024;
 /// Pages of `fbe_installs` that are followed. One business has one install, so more is a loop.
 const MOST_INSTALLS: usize = 20;
 
@@ -316,7 +319,9 @@ impl GraphClient {
         let status = response.status();
         let usage = Usage::read(response.headers());
         let wait = usage::wait(response.headers());
-        let body = response.bytes().await.map_err(GraphError::transport)?;
+        let body = crate::clients::http::body(response, MAX_ANSWER_BODY).await;
+        // An answer that is too large is one that cannot be read.
+        let body = body.map_err(GraphError::transport)?.unwrap_or_default();
         let value: Result<Value, _> = json::read(&body);
         match value {
             // Some errors come with status 200.

@@ -55,6 +55,22 @@ pub fn client(timeout: Duration) -> reqwest::Client {
         .expect("the client's configuration is constant")
 }
 
+/// An answer's body, or `None` if it is larger than `limit` bytes: what another party sends must not fill our memory.
+///
+/// # Errors
+///
+/// When the connection fails meanwhile.
+pub async fn body(mut answer: reqwest::Response, limit: usize) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

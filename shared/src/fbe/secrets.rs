@@ -394,6 +394,7 @@ fn label(manager: Option<&str>) -> String {
 }
 
 fn unavailable(name: &str, refusal: Refusal) -> SecretError {
+    let refused = !matches!(refusal, Refusal::Other(_));
     let reason = match refusal {
         Refusal::Exists => "it exists already".to_owned(),
         Refusal::Absent => "it does not exist".to_owned(),
@@ -403,6 +404,7 @@ fn unavailable(name: &str, refusal: Refusal) -> SecretError {
     SecretError::Unavailable {
         id: name.to_owned(),
         reason,
+        refused,
     }
 }
 

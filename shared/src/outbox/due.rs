@@ -15,15 +15,30 @@ struct Page {
     next: Option<Item>,
 }
 
+/// Items that are due, and how it goes on.
+#[derive(Default)]
+pub struct Due {
+    /// Oldest first within a shard.
+    pub entries: Vec<Entry>,
+    /// When the oldest item that was looked at fell due, readable or not.
+    pub oldest: Option<Timestamp>,
+    /// What is due behind them; `None` = nothing.
+    pub next: Option<Position>,
+}
+
+/// How far the shards have been looked at.
+pub struct Position(Vec<(u16, Option<Item>)>);
+
 impl Outbox {
-    /// Pending items of `lane` that are due, oldest first within a shard, at most about `limit`; and when the
-    /// oldest fell due.
-    pub async fn due(&self, lane: Lane, limit: usize) -> Result<(Vec<Entry>, Option<Timestamp>), StoreError> {
+    /// Pending items of `lane` that are due, at most about `limit`, from `position` on; `None` = from the beginning.
+    pub async fn due(&self, lane: Lane, limit: usize, position: Option<Position>) -> Result<Due, StoreError> {
         let now = self.table.now().as_millisecond();
         let per_shard = i32::try_from(limit.div_ceil(usize::from(SHARDS))).unwrap_or(i32::MAX);
-        let mut shards: Vec<(u16, Option<Item>)> = (0..SHARDS).map(|shard| (shard, None)).collect();
-        let (mut due, mut oldest): (Vec<Entry>, Option<i64>) = (Vec::new(), None);
-        loop {
+        let beginning = || (0..SHARDS).map(|shard| (shard, None)).collect();
+        let mut shards = position.map_or_else(beginning, |Position(shards)| shards);
+        let (mut due, mut oldest) = (Due::default(), None);
+        // What cannot be read stays due. Were nothing behind it looked at, the rest would never leave.
+        while due.entries.is_empty() && !shards.is_empty() {
             let pages: Vec<Page> = stream::iter(shards)
                 .map(|(shard, from)| self.page(lane, shard, from, now, per_shard))
                 .buffer_unordered(usize::from(SHARDS))
@@ -34,11 +49,9 @@ impl Outbox {
                 .iter()
                 .filter_map(|key| key.get("due_at")?.as_n().ok()?.parse().ok());
             oldest = times.chain(oldest).min();
-            let found = keys.len();
             let entries = self.read_all(keys).await?;
-            let most_are_readable = 2 * entries.len() >= found;
             // The index lags behind the table a little.
-            due.extend(
+            due.entries.extend(
                 entries.into_iter().filter(|entry| {
                     entry.status == Status::Pending && entry.due_at.is_some_and(|at| at <= now)
                 }),
@@ -47,12 +60,10 @@ impl Outbox {
                 .into_iter()
                 .filter_map(|page| Some((page.shard, Some(page.next?))))
                 .collect();
-            // What cannot be read stays due. Were nothing else looked at, the rest would never leave.
-            if most_are_readable || shards.is_empty() || due.len() >= limit {
-                break;
-            }
         }
-        Ok((due, oldest.and_then(|at| Timestamp::from_millisecond(at).ok())))
+        due.oldest = oldest.and_then(|at| Timestamp::from_millisecond(at).ok());
+        due.next = (!shards.is_empty()).then_some(Position(shards));
+        Ok(due)
     }
 
     /// Pending items of `lane`, due or not, at most about `limit`; the soonest of each shard. For people who look.

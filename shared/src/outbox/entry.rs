@@ -11,7 +11,7 @@ use crate::outbox::{Kind, Lane, OutboxItem};
 use crate::store::{Item, StoreError};
 use crate::telemetry;
 
-/// Pending items of a lane lie in this many partitions of the index.
+/// What would be one hot partition lies in this many: a lane's items in each index, a source's quarantined bodies.
 pub const SHARDS: u16 = 8;
 
 /// The stream wakes the dispatcher within a second. The schedule leaves a new item alone for this long, so
@@ -68,9 +68,15 @@ pub struct Entry {
     /// Why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The lane; dead only.
+    /// Since when its attempts fail (ms): from the first that failed until one succeeds, or it is redriven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    dead_lane: Option<Lane>,
+    failing_since: Option<i64>,
+    /// `<lane>#<shard>`; pending and failing only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failing_shard: Option<String>,
+    /// `<lane>#<shard>`; dead only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dead_shard: Option<String>,
     /// When it was given up (ms); dead only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dead_at: Option<i64>,
@@ -118,10 +124,12 @@ impl Entry {
             attempts: 0,
             created_at: now.as_millisecond(),
             due_at: Some(due.as_millisecond()),
-            due_shard: Some(due_shard(lane, &item.subject)),
+            due_shard: Some(shard(lane, &item.subject)),
             not_before: item.not_before.map(Timestamp::as_millisecond),
             reason: None,
-            dead_lane: None,
+            failing_since: None,
+            failing_shard: None,
+            dead_shard: None,
             dead_at: None,
             expires_at: None,
         }
@@ -149,6 +157,13 @@ impl Entry {
     #[must_use]
     pub fn created(&self) -> Timestamp {
         Timestamp::from_millisecond(self.created_at).unwrap_or_default()
+    }
+
+    /// Since when its attempts fail, if they do.
+    #[must_use]
+    pub fn failing_since(&self) -> Option<Timestamp> {
+        self.failing_since
+            .and_then(|at| Timestamp::from_millisecond(at).ok())
     }
 
     /// When it was given up, if it was.
@@ -180,6 +195,7 @@ impl Entry {
         let mut done = self.clone();
         done.status = Status::Done;
         (done.due_at, done.due_shard) = (None, None);
+        (done.failing_since, done.failing_shard) = (None, None);
         done.expires_at = Some((now + KEEP_DONE).as_second());
         // A settled item is kept to be found, not to be read: nothing personal stays in it.
         "null".clone_into(&mut done.payload);
@@ -187,8 +203,8 @@ impl Entry {
     }
 }
 
-/// The partition of the index that a pending item lies in.
-pub(super) fn due_shard(lane: Lane, subject: &str) -> String {
+/// The partition of the indexes that an item lies in.
+pub(super) fn shard(lane: Lane, subject: &str) -> String {
     format!("{}#{}", lane.as_str(), Digest::of(subject).shard(SHARDS))
 }
 

@@ -12,6 +12,7 @@ mod quarantine;
 mod reason;
 mod table;
 
+pub use due::{Due, Position};
 pub use entry::{Entry, SHARDS, Status, UnreadablePayload};
 pub use item::{Kind, Lane, OutboxItem};
 pub use quarantine::{Kept, Quarantined};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Outbox;
-use super::entry::KEEP_DEAD;
+use super::entry::{KEEP_DEAD, SHARDS};
 use super::reason::Reason;
 use crate::digest::Digest;
 use crate::personal::Personal;
@@ -45,15 +45,18 @@ pub struct Kept {
 const SOURCES: [&str; 3] = ["messenger", "fbe", "whatsapp"];
 
 impl Outbox {
-    /// What is kept, at most `limit` of each source.
+    /// What is kept, at most `limit` of each shard of each source.
     pub async fn quarantined(&self, limit: u16) -> Result<Vec<Kept>, StoreError> {
         let mut kept = Vec::new();
-        for source in SOURCES {
+        let partitions = SOURCES
+            .into_iter()
+            .flat_map(|source| (0..SHARDS).map(move |shard| (source, shard)));
+        for (source, shard) in partitions {
             let query = self
                 .table
                 .query()
                 .key_condition_expression("subject = :subject")
-                .expression_attribute_values(":subject", string(format!("quarantine#{source}")))
+                .expression_attribute_values(":subject", string(partition(source, shard)))
                 .projection_expression("event_key, reason, created_at")
                 .limit(i32::from(limit));
             let answer = query.send().await;
@@ -110,6 +113,11 @@ impl Outbox {
     }
 }
 
+/// The bodies of a source are spread, so that a flood of them meets no partition's limit and costs nobody else.
+fn partition(source: &str, shard: u16) -> String {
+    format!("quarantine#{source}#{shard}")
+}
+
 fn items(one: &Quarantined, now: Timestamp) -> Result<Vec<Item>, StoreError> {
     let digest = Digest::of(&*one.raw);
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -117,9 +125,10 @@ fn items(one: &Quarantined, now: Timestamp) -> Result<Vec<Item>, StoreError> {
     let packed = packed.map_err(|error| StoreError::new("quarantine", error))?;
     // Even a body of 4 MiB that does not shrink fits, in parts.
     let parts: Vec<&[u8]> = packed.chunks(MAX_RAW_BYTES).collect();
+    let subject = partition(one.source, digest.shard(SHARDS));
     let item = |(index, part): (usize, &&[u8])| {
         Item::from([
-            ("subject".to_owned(), string(format!("quarantine#{}", one.source))),
+            ("subject".to_owned(), string(subject.clone())),
             (
                 "event_key".to_owned(),
                 string(format!("{}#{digest}#{index}", one.reason.as_str())),

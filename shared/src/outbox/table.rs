@@ -1,8 +1,8 @@
 //! The outbox table.
 //!
 //! Key: (`subject`, `event_key`). Only pending items carry `due_shard` and `due_at`, so the index over them
-//! holds just what waits, spread over shards so that no partition is hot; only dead ones carry `dead_lane` and
-//! `dead_at`. Settled and dead items stay for a while (`expires_at`): a redelivered webhook must find them.
+//! holds just what waits, spread over shards so that no partition is hot; only those of them that fail carry
+//! `failing_shard` and `failing_since`, only dead ones `dead_shard` and `dead_at`. Settled and dead items stay for a while (`expires_at`): a redelivered webhook must find them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::TransactWriteItem;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::entry::{Entry, KEEP_DEAD, KEEP_DONE, Status, due_shard, to_item};
+use super::entry::{Entry, KEEP_DEAD, KEEP_DONE, SHARDS, Status, shard, to_item};
 use super::{Lane, OutboxItem, Reason};
 use crate::clock::Clock;
 use crate::store::table::Table;
@@ -211,7 +211,8 @@ impl Outbox {
             // A settled item is kept to be found, not to be read: nothing personal stays in it.
             .set("payload", string("null"))
             .set("expires_at", number((self.table.now() + KEEP_DONE).as_second()))
-            .remove(&["due_at", "due_shard", "lease_until", "dead_lane", "dead_at"])
+            .remove(&["due_at", "due_shard", "lease_until", "dead_shard", "dead_at"])
+            .remove(&["failing_since", "failing_shard"])
     }
 
     /// Settles items as done. Call only for items whose subject or self is under our lease.
@@ -223,14 +224,25 @@ impl Outbox {
 
     /// Notes a failed attempt and when to try again.
     pub async fn retry(&self, entry: &Entry, reason: &str, due: Timestamp) -> Result<(), StoreError> {
-        let update = failed(entry, reason).set("due_at", number(due.as_millisecond()));
+        let update = self.failed(entry, reason);
+        self.settle(update.set("due_at", number(due.as_millisecond())))
+            .await
+    }
+
+    /// Notes an attempt that could not be finished because something has yet to come, and when to look again. That is
+    /// no failure.
+    pub async fn hold(&self, entry: &Entry, reason: &str, due: Timestamp) -> Result<(), StoreError> {
+        let update = attempted(entry, reason)
+            .set("due_at", number(due.as_millisecond()))
+            .remove(&["failing_since", "failing_shard"]);
         self.settle(update).await
     }
 
     /// Notes an attempt that failed for something that must be mended outside, and when to try again. The time until
     /// it is mended does not count: the item then has all of it before it.
     pub async fn wait(&self, entry: &Entry, reason: &str, due: Timestamp) -> Result<(), StoreError> {
-        let update = failed(entry, reason)
+        let update = self
+            .failed(entry, reason)
             .set("due_at", number(due.as_millisecond()))
             .set("created_at", number(self.table.now().as_millisecond()));
         self.settle(update).await
@@ -249,29 +261,61 @@ impl Outbox {
 
     fn dead_update(&self, entry: &Entry, reason: &str) -> Update {
         let now = self.table.now();
-        failed(entry, reason)
+        attempted(entry, reason)
             .set("status", string("dead"))
-            .set("dead_lane", string(entry.lane.as_str()))
+            .set("dead_shard", string(shard(entry.lane, &entry.subject)))
             .set("dead_at", number(now.as_millisecond()))
             .set("expires_at", number((now + KEEP_DEAD).as_second()))
-            .remove(&["due_at", "due_shard"])
+            .remove(&["due_at", "due_shard", "failing_shard"])
+    }
+
+    /// One more attempt, which failed.
+    fn failed(&self, entry: &Entry, reason: &str) -> Update {
+        attempted(entry, reason)
+            .set_once("failing_since", number(self.table.now().as_millisecond()))
+            .set("failing_shard", string(shard(entry.lane, &entry.subject)))
     }
 
     /// Dead items of `lane`, oldest first, at most `limit`.
     pub async fn list_dead(&self, lane: Lane, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let answer = self
-            .table
-            .query()
-            .index_name("dead")
-            .key_condition_expression("dead_lane = :lane")
-            .expression_attribute_values(":lane", string(lane.as_str()))
-            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
-            .send()
-            .await
-            .map_err(|error| StoreError::sdk("Query", &error))?;
-        let mut entries = self.read_all(answer.items.unwrap_or_default()).await?;
+        let most = i32::try_from(limit).unwrap_or(i32::MAX);
+        let shards = self.first_of_shards(lane, ("dead", "dead_shard"), most).await?;
+        let mut entries = self.read_all(shards.concat()).await?;
         entries.retain(|entry| entry.status == Status::Dead);
+        entries.sort_by_key(Entry::given_up);
+        entries.truncate(limit);
         Ok(entries)
+    }
+
+    /// Since when something of `lane` fails: of all pending items, the one that has done so for longest.
+    pub async fn failing_since(&self, lane: Lane) -> Result<Option<Timestamp>, StoreError> {
+        let shards = self
+            .first_of_shards(lane, ("failing", "failing_shard"), 1)
+            .await?;
+        let since = shards.iter().flatten().filter_map(|key| {
+            let since = key.get("failing_since")?.as_n().ok()?.parse().ok()?;
+            Timestamp::from_millisecond(since).ok()
+        });
+        Ok(since.min())
+    }
+
+    /// The keys of the first items of each shard of an index.
+    async fn first_of_shards(
+        &self,
+        lane: Lane,
+        (index, attribute): (&str, &str),
+        limit: i32,
+    ) -> Result<Vec<Vec<Item>>, StoreError> {
+        let queries = (0..SHARDS).map(|shard| async move {
+            let query = self.table.query().index_name(index);
+            let query = query
+                .key_condition_expression(format!("{attribute} = :shard"))
+                .expression_attribute_values(":shard", string(format!("{}#{shard}", lane.as_str())));
+            let answer = query.limit(limit).send().await;
+            let answer = answer.map_err(|error| StoreError::sdk("Query", &error))?;
+            Ok(answer.items.unwrap_or_default())
+        });
+        futures_util::future::try_join_all(queries).await
     }
 
     /// Makes a dead item pending again, due at once and with all its attempts before it. `false` if it is not
@@ -282,9 +326,9 @@ impl Outbox {
             .set("status", string("pending"))
             .set("attempts", number(0))
             .set("due_at", now.clone())
-            .set("due_shard", string(due_shard(entry.lane, &entry.subject)))
+            .set("due_shard", string(shard(entry.lane, &entry.subject)))
             .set("created_at", now)
-            .remove(&["dead_lane", "dead_at", "expires_at"])
+            .remove(&["dead_shard", "dead_at", "expires_at", "failing_since"])
             .value("dead", string("dead"))
             .when("#status = :dead");
         self.table.update(update).await
@@ -302,7 +346,9 @@ impl Outbox {
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":subject", string(subject))
             .expression_attribute_values(":pending", string("pending"))
-            .expression_attribute_values(":reason", string(reason));
+            .expression_attribute_values(":reason", string(reason))
+            // What is missed is woken by nobody else.
+            .consistent_read(true);
         let waiting: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
         let waiting = waiting.map_err(|error| StoreError::sdk("Query", &error))?;
         let waiting = readable(waiting, "subject", Entry::read);
@@ -311,7 +357,7 @@ impl Outbox {
                 .set("due_at", now.clone())
                 .set("created_at", now.clone())
                 .set("attempts", number(0))
-                .remove(&["reason"]);
+                .remove(&["reason", "failing_since", "failing_shard"]);
             self.settle(pending(update)).await?;
         }
         Ok(waiting.len())
@@ -332,8 +378,8 @@ impl Outbox {
     }
 }
 
-/// One more attempt, which failed.
-fn failed(entry: &Entry, reason: &str) -> Update {
+/// One more attempt.
+fn attempted(entry: &Entry, reason: &str) -> Update {
     let update = Update::new(key(&entry.subject, &entry.event_key))
         .set("attempts", number(entry.attempts + 1))
         .set("reason", string(reason))

@@ -40,6 +40,13 @@ impl Update {
         self.value(name, value)
     }
 
+    /// Sets an attribute, if it is not there.
+    pub(crate) fn set_once(mut self, name: &str, value: AttributeValue) -> Self {
+        self.set
+            .push(format!("#{name} = if_not_exists(#{name}, :{name})"));
+        self.value(name, value)
+    }
+
     /// Sets an attribute, or removes it.
     pub(crate) fn set_or_remove(self, name: &str, value: Option<AttributeValue>) -> Self {
         match value {

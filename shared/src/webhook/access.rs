@@ -6,7 +6,7 @@ use http::HeaderMap;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 
-use super::{Answer, ErrorCode, bearer};
+use super::{Answer, ErrorCode, bearer, secrets_unavailable};
 use crate::secrets::Secret;
 use crate::telemetry;
 
@@ -31,7 +31,7 @@ pub async fn admit<T: DeserializeOwned>(
     secret: &Secret<T>,
     judge: impl Fn(&T) -> Verdict,
 ) -> Result<Arc<T>, Answer> {
-    let unavailable = |error| telemetry::secrets_unavailable(&error);
+    let unavailable = |error| secrets_unavailable(&error);
     let mut judged_by = secret.get().await.map_err(unavailable)?;
     let mut verdict = judge(&judged_by);
     if verdict != Verdict::Enters

@@ -12,6 +12,8 @@ use lambda_http::{Body, Response};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::secrets::SecretError;
+
 /// An HTTP answer.
 pub type Answer = Response<Body>;
 
@@ -200,4 +202,10 @@ fn build(status: StatusCode, content_type: &'static str, body: Body) -> Answer {
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+/// Logs why secrets cannot be had, and makes the 503 for it.
+pub fn secrets_unavailable(error: &SecretError) -> Answer {
+    tracing::error!(%error, "secrets are unavailable");
+    ErrorCode::SecretsUnavailable.answer()
 }

@@ -6,9 +6,8 @@ use lambda_http::{Request, RequestExt};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-use super::{Answer, ErrorCode, answer};
+use super::{Answer, ErrorCode, answer, secrets_unavailable};
 use crate::secrets::{MetaSecret, Secret};
-use crate::telemetry;
 
 /// Answers the handshake. `expected` picks the verify token out of the secret; a token that does not match
 /// forces one refresh of the secret, for it may have been rotated.
@@ -24,13 +23,13 @@ pub async fn answer(
     };
     let mut meta = match secret.get().await {
         Ok(meta) => meta,
-        Err(error) => return telemetry::secrets_unavailable(&error),
+        Err(error) => return secrets_unavailable(&error),
     };
     if !same(expected(&meta), token) {
         match secret.refresh().await {
             Ok(Some(fresh)) => meta = fresh,
             Ok(None) => {}
-            Err(error) => return telemetry::secrets_unavailable(&error),
+            Err(error) => return secrets_unavailable(&error),
         }
     }
     let expected = expected(&meta);

@@ -4,7 +4,7 @@ use lambda_http::Request;
 use secrecy::SecretString;
 
 use super::signature::{self, SignatureError};
-use super::{Answer, ErrorCode, Received, Verified, receive};
+use super::{Answer, ErrorCode, Received, Verified, receive, secrets_unavailable};
 use crate::secrets::{MetaSecret, Secret};
 use crate::telemetry;
 
@@ -27,17 +27,14 @@ pub async fn accept(
     let received = Received::new(body, header);
     let check = |meta: &MetaSecret| received.verify(app_secrets(meta));
 
-    let current = secret
-        .get()
-        .await
-        .map_err(|error| telemetry::secrets_unavailable(&error))?;
+    let current = secret.get().await.map_err(|error| secrets_unavailable(&error))?;
     let mut verified = check(&current);
     if matches!(verified, Err(SignatureError::Mismatch | SignatureError::NoSecret)) {
         match secret.refresh().await {
             Ok(Some(fresh)) => verified = check(&fresh),
             Ok(None) => {}
             // It may have been rotated, and we cannot know: 503, so that Meta tries again.
-            Err(error) => return Err(telemetry::secrets_unavailable(&error)),
+            Err(error) => return Err(secrets_unavailable(&error)),
         }
     }
     verified.map_err(|error| {

@@ -16,5 +16,5 @@ pub mod receive;
 pub mod signature;
 pub mod standard;
 
-pub use answer::{Answer, ErrorCode};
+pub use answer::{Answer, ErrorCode, secrets_unavailable};
 pub use signature::{Received, Verified};

@@ -30,12 +30,28 @@ async fn an_item_is_added_once() {
 async fn the_schedule_leaves_new_items_to_the_stream() {
     let tables = Tables::create().await;
     tables.outbox.add(&item("a", "1")).await.unwrap();
-    assert!(tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty());
+    assert!(
+        tables
+            .outbox
+            .due(Lane::Sync, 100, None)
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
     tables.later(31);
-    let (due, oldest) = tables.outbox.due(Lane::Sync, 100).await.unwrap();
-    assert_eq!(due.len(), 1);
-    assert_eq!(oldest.unwrap().to_string(), "2026-11-21T10:00:30Z");
-    assert!(tables.outbox.due(Lane::Relay, 100).await.unwrap().0.is_empty());
+    let due = tables.outbox.due(Lane::Sync, 100, None).await.unwrap();
+    assert_eq!((due.entries.len(), due.next.is_none()), (1, true));
+    assert_eq!(due.oldest.unwrap().to_string(), "2026-11-21T10:00:30Z");
+    assert!(
+        tables
+            .outbox
+            .due(Lane::Relay, 100, None)
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -45,7 +61,15 @@ async fn a_settled_item_is_not_due_and_is_still_found() {
     let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
     tables.outbox.done(&[entry]).await.unwrap();
     tables.later(3600);
-    assert!(tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty());
+    assert!(
+        tables
+            .outbox
+            .due(Lane::Sync, 100, None)
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
     assert!(
         !tables.outbox.add(&item("a", "1")).await.unwrap(),
         "a redelivery must find it"
@@ -62,9 +86,17 @@ async fn a_failed_item_comes_back_when_it_is_due() {
     let due = tables.house.clock.now() + jiff::SignedDuration::from_mins(5);
     tables.outbox.retry(&entry, "braze_503", due).await.unwrap();
     tables.later(299);
-    assert!(tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty());
+    assert!(
+        tables
+            .outbox
+            .due(Lane::Sync, 100, None)
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
     tables.later(1);
-    let (due, _) = tables.outbox.due(Lane::Sync, 100).await.unwrap();
+    let due = tables.outbox.due(Lane::Sync, 100, None).await.unwrap().entries;
     assert_eq!(
         (due[0].attempts, due[0].reason.as_deref()),
         (1, Some("braze_503"))
@@ -78,7 +110,15 @@ async fn a_dead_item_can_be_listed_and_redriven() {
     let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
     tables.outbox.dead(&entry, "braze_400").await.unwrap();
     tables.later(3600);
-    assert!(tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty());
+    assert!(
+        tables
+            .outbox
+            .due(Lane::Sync, 100, None)
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
     let dead = tables.outbox.list_dead(Lane::Sync, 10).await.unwrap();
     assert_eq!(dead[0].reason.as_deref(), Some("braze_400"));
     assert!(tables.outbox.redrive(&dead[0]).await.unwrap());
@@ -86,9 +126,104 @@ async fn a_dead_item_can_be_listed_and_redriven() {
         !tables.outbox.redrive(&dead[0]).await.unwrap(),
         "it is not dead any more"
     );
-    let (due, _) = tables.outbox.due(Lane::Sync, 100).await.unwrap();
+    let due = tables.outbox.due(Lane::Sync, 100, None).await.unwrap().entries;
     assert_eq!((due[0].attempts, due[0].payload()), (0, Ok(json!({"n": 1}))));
     assert!(tables.outbox.list_dead(Lane::Sync, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_fails_is_known_since_its_first_failure() {
+    let tables = Tables::create().await;
+    let outbox = &tables.outbox;
+    let since = async || {
+        let since = outbox.failing_since(Lane::Sync).await.unwrap();
+        since.map(|at| at.duration_since(testkit::time::start()).as_secs())
+    };
+    for subject in ["a", "b"] {
+        outbox.add(&item(subject, "1")).await.unwrap();
+    }
+    let entry = async |subject| outbox.get(subject, "1").await.unwrap().unwrap();
+    let due = tables.house.clock.now() + jiff::SignedDuration::from_hours(1);
+    assert_eq!(since().await, None, "nothing has been tried");
+    outbox.retry(&entry("a").await, "braze_503", due).await.unwrap();
+    tables.later(60);
+    outbox.wait(&entry("b").await, "braze_401", due).await.unwrap();
+    tables.later(60);
+    outbox.retry(&entry("a").await, "braze_503", due).await.unwrap();
+    assert_eq!(since().await, Some(0));
+    assert_eq!(outbox.failing_since(Lane::Relay).await.unwrap(), None);
+    outbox.done(&[entry("a").await]).await.unwrap();
+    assert_eq!(since().await, Some(60));
+    outbox.dead(&entry("b").await, "braze_400").await.unwrap();
+    assert_eq!(since().await, None, "another alarm has it");
+    assert!(outbox.redrive(&entry("b").await).await.unwrap());
+    outbox.retry(&entry("b").await, "braze_503", due).await.unwrap();
+    assert_eq!(since().await, Some(120), "it began anew");
+    outbox.hold(&entry("b").await, "older_notice", due).await.unwrap();
+    assert_eq!(since().await, None, "to wait is not to fail");
+}
+
+#[tokio::test]
+async fn a_flood_of_what_is_dead_or_not_understood_meets_no_hot_partition() {
+    let tables = Tables::create().await;
+    let bodies = (0..100).map(|n| Quarantined {
+        source: "messenger",
+        reason: Reason::NotJson,
+        raw: bytes::Bytes::from(format!("{{{n}")).into(),
+    });
+    tables
+        .outbox
+        .quarantine(&bodies.collect::<Vec<_>>())
+        .await
+        .unwrap();
+    for n in 0..100 {
+        let item = item(&format!("s{n}"), "1");
+        tables.outbox.add(&item).await.unwrap();
+        let entry = tables.outbox.get(&item.subject, "1").await.unwrap().unwrap();
+        tables.later(1);
+        tables.outbox.dead(&entry, "braze_400").await.unwrap();
+    }
+    let rows = tables.house.items("OutboxTable").await.unwrap();
+    let partitions = |attribute: &str, of: &str| {
+        let values = rows.iter().filter_map(|row| row.get(attribute)?.as_s().ok());
+        let values: std::collections::BTreeSet<_> = values.filter(|value| value.starts_with(of)).collect();
+        values.len()
+    };
+    assert_eq!(
+        (
+            partitions("subject", "quarantine#"),
+            partitions("dead_shard", "sync#")
+        ),
+        (8, 8)
+    );
+    assert_eq!(tables.outbox.quarantined(100).await.unwrap().len(), 100);
+    let dead = tables.outbox.list_dead(Lane::Sync, 60).await.unwrap();
+    let oldest: Vec<String> = (0..60).map(|n| format!("s{n}")).collect();
+    assert!(
+        dead.iter().map(|entry| &entry.subject).eq(&oldest),
+        "the oldest first"
+    );
+}
+
+#[tokio::test]
+async fn what_is_due_is_read_page_by_page_to_its_end() {
+    let tables = Tables::create().await;
+    // One shard, for they have one subject.
+    for n in 0..5 {
+        tables.outbox.add(&item("a", &n.to_string())).await.unwrap();
+        tables.later(1);
+    }
+    tables.later(31);
+    let (mut position, mut keys) = (None, Vec::new());
+    loop {
+        let due = tables.outbox.due(Lane::Sync, 8, position).await.unwrap();
+        keys.extend(due.entries.into_iter().map(|entry| entry.event_key));
+        position = due.next;
+        if position.is_none() {
+            break;
+        }
+    }
+    assert_eq!(keys, ["0", "1", "2", "3", "4"]);
 }
 
 #[tokio::test]
@@ -118,7 +253,13 @@ async fn what_was_not_understood_is_kept_once() {
     assert_eq!(scan.items()[0]["status"].as_s().unwrap(), "quarantined");
     tables.later(3600);
     assert!(
-        tables.outbox.due(Lane::Sync, 100).await.unwrap().0.is_empty(),
+        tables
+            .outbox
+            .due(Lane::Sync, 100, None)
+            .await
+            .unwrap()
+            .entries
+            .is_empty(),
         "nobody dispatches it"
     );
 }
@@ -152,7 +293,7 @@ async fn a_thousand_due_items_are_read_in_few_calls() {
     }
     tables.later(31);
     tables.house.aws.reset_calls();
-    let (due, _) = tables.outbox.due(Lane::Sync, 3000).await.unwrap();
+    let due = tables.outbox.due(Lane::Sync, 3000, None).await.unwrap().entries;
     assert_eq!(due.len(), 1000);
     let calls = tables.house.aws.dynamodb_calls();
     assert_eq!(
@@ -181,7 +322,7 @@ async fn what_a_batch_leaves_out_is_asked_for_again_but_not_for_ever() {
     tables.later(31);
 
     tables.house.aws.fail_next("BatchGetItem", 2, Fault::Unprocessed);
-    let (due, _) = outbox.due(Lane::Sync, 100).await.unwrap();
+    let due = outbox.due(Lane::Sync, 100, None).await.unwrap().entries;
     assert_eq!(due.len(), 1);
     tables
         .house
@@ -194,7 +335,7 @@ async fn what_a_batch_leaves_out_is_asked_for_again_but_not_for_ever() {
         tables.later(31);
         tables.house.aws.fail_next(operation, 1_000, Fault::Unprocessed);
         let failed = match operation {
-            "BatchGetItem" => outbox.due(Lane::Sync, 100).await.is_err(),
+            "BatchGetItem" => outbox.due(Lane::Sync, 100, None).await.is_err(),
             _ => outbox.done(&due).await.is_err(),
         };
         let tries = 1_000 - tables.house.aws.clear_faults();

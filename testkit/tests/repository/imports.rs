@@ -22,8 +22,8 @@ const GROUND: [&str; 6] = ["clock", "config", "digest", "json", "personal", "sdk
 
 /// The rooms of `shared` above that, and what each of them may use.
 const ROOMS: [(&str, &[&str]); 10] = [
-    ("secrets", &[]),
-    ("telemetry", &["secrets", "webhook"]),
+    ("secrets", &["telemetry"]),
+    ("telemetry", &[]),
     ("webhook", &["secrets", "telemetry"]),
     ("store", &["telemetry"]),
     ("outbox", &["store", "telemetry"]),

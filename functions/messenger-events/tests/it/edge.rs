@@ -144,6 +144,43 @@ async fn an_outage_of_secrets_manager_is_met_once_in_half_a_minute() {
 }
 
 #[tokio::test]
+async fn a_secret_that_is_overwritten_with_rubbish_serves_for_an_hour() {
+    let house = House::start().await;
+    let body = br#"{"object":"page","entry":[]}"#;
+    assert_eq!(house.signed(body).await.0, 200);
+    let rubbish = serde_json::json!("a leaked token was replaced, in a hurry");
+    house.aws.put_secret("local/meta", &rubbish).await.unwrap();
+    for minutes in [6, 30, 59] {
+        house
+            .clock
+            .set(testkit::time::start() + Duration::from_mins(minutes));
+        assert_eq!(house.signed(body).await.0, 200, "{minutes} minutes");
+    }
+    house.clock.set(testkit::time::start() + Duration::from_mins(61));
+    assert_eq!(house.signed(body).await.0, 503);
+    house
+        .aws
+        .put_secret("local/meta", &meta(testkit::house::APP_SECRET, None))
+        .await
+        .unwrap();
+    house.clock.set(testkit::time::start() + Duration::from_mins(62));
+    assert_eq!(house.signed(body).await.0, 200, "it is mended");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_out_of_reach_serves_for_as_long_as_it_takes() {
+    let house = House::start().await;
+    let body = br#"{"object":"page","entry":[]}"#;
+    assert_eq!(house.signed(body).await.0, 200);
+    house
+        .aws
+        .fail_next("GetSecretValue", 100, Fault::ServiceUnavailable);
+    house.clock.set(house.clock.now() + Duration::from_hours(5));
+    assert_eq!(house.signed(body).await.0, 200);
+    house.aws.clear_faults();
+}
+
+#[tokio::test]
 async fn a_signature_that_cannot_be_judged_is_503_however_often() {
     let house = House::start().await;
     let body = br#"{"object":"page","entry":[]}"#;

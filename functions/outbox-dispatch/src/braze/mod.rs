@@ -43,6 +43,9 @@ pub const MAX_TRACK_OBJECTS: usize = 75;
 /// At most this many users in `/users/identify`.
 pub const MAX_IDENTIFY: usize = 50;
 
+/// An answer names at most 75 objects.
+const MAX_ANSWER_BODY: usize = 1024 * 1024;
+
 /// Braze's integration partners use 30 s and more; longer, and a batch would outlive its invocation.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -259,7 +262,9 @@ impl Braze {
         let request = self.http.post(url).bearer_auth(key.expose_secret()).json(body);
         let answer = request.send().await.map_err(|error| network(&error))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = answer.bytes().await.map_err(|error| network(&error))?;
+        let body = shared::clients::http::body(answer, MAX_ANSWER_BODY).await;
+        // The status says what became of it; what is too large to read names no object.
+        let body = body.map_err(|error| network(&error))?.unwrap_or_default();
         self.read(status, &headers, &body)
     }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::braze::Braze;
 use crate::effect::{Group, Task};
-use crate::settle::Outcome;
+use crate::settle::{Outcome, Settler};
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use shared::clients::graph::GraphClient;
@@ -114,6 +114,7 @@ impl FollowUpSettings {
 pub(crate) struct FbeWorker {
     installs: Installs,
     outbox: Outbox,
+    settler: Settler,
     secrets: BusinessSecrets,
     meta: Secret<MetaSecret>,
     graph: GraphClient,
@@ -142,7 +143,7 @@ impl FbeWorker {
         settings: FollowUpSettings,
         (graph, meta): (GraphClient, Secret<MetaSecret>),
         (secrets, dynamodb): (&aws_sdk_secretsmanager::Client, &aws_sdk_dynamodb::Client),
-        outbox: Outbox,
+        (outbox, settler): (Outbox, Settler),
         braze: Braze,
         clock: Clock,
     ) -> Self {
@@ -159,6 +160,7 @@ impl FbeWorker {
             feeds: http::client(LEASE),
             batches: Semaphore::new(BATCHES),
             outbox,
+            settler,
             braze,
             settings: settings.effects,
             clock,
@@ -211,6 +213,14 @@ impl FbeWorker {
         for Task { entry, effect } in group.tasks {
             let outcome = visit.work(&entry, effect).await;
             outcomes.push((entry, outcome));
+        }
+        // Before the lease ends: a new token wakes what waits for one then, and what is written later would be missed.
+        for (entry, outcome) in &mut outcomes {
+            if matches!(outcome, Outcome::Waiting { .. })
+                && let Ok(settled) = self.settler.settle(entry, outcome.clone()).await
+            {
+                *outcome = Outcome::Settled(settled);
+            }
         }
         if let Err(error) = self.installs.release(&visit.lease, woken).await {
             tracing::warn!(%error, "a business's lease runs out by itself");

@@ -256,18 +256,14 @@ pub(super) fn wait(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> O
     rate_limit::wait(status, headers, now)
 }
 
-async fn read(mut answer: reqwest::Response) -> Result<Vec<u8>, ExternalSystemError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| network(&error))? {
-        if body.len() + chunk.len() > MAX_ANSWER_BODY {
-            return Err(ExternalSystemError::Malformed(AnswerError {
-                field: "body".to_owned(),
-                problem: "must not be larger than 1 MiB",
-            }));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+async fn read(answer: reqwest::Response) -> Result<Vec<u8>, ExternalSystemError> {
+    let body = shared::clients::http::body(answer, MAX_ANSWER_BODY).await;
+    body.map_err(|error| network(&error))?.ok_or_else(|| {
+        ExternalSystemError::Malformed(AnswerError {
+            field: "body".to_owned(),
+            problem: "must not be larger than 1 MiB",
+        })
+    })
 }
 
 fn unreadable(error: &shared::secrets::SecretError) -> ExternalSystemError {

@@ -70,15 +70,16 @@ async fn many_that_cannot_be_read_do_not_hide_the_others() {
     let outbox = outbox(&house);
     assert!(outbox.add(&item).await.unwrap());
     house.later(jiff::SignedDuration::from_mins(1));
-    let (due, oldest) = outbox.due(Lane::Sync, 8).await.unwrap();
+    let due = outbox.due(Lane::Sync, 8, None).await.unwrap();
     assert_eq!(
-        due.iter()
+        due.entries
+            .iter()
             .map(|entry| entry.event_key.as_str())
             .collect::<Vec<_>>(),
         ["b"]
     );
     assert_eq!(
-        oldest.unwrap().to_string(),
+        due.oldest.unwrap().to_string(),
         "2026-11-21T10:00:30Z",
         "the alarm counts them"
     );
@@ -98,7 +99,7 @@ async fn dead_ones_can_be_listed_beside_one_that_cannot_be_read() {
     house.braze.clear_script();
     let outbox = outbox(&house);
     house.later(jiff::SignedDuration::from_hours(1));
-    for entry in outbox.due(Lane::Sync, 8).await.unwrap().0 {
+    for entry in outbox.due(Lane::Sync, 8, None).await.unwrap().entries {
         outbox.dead(&entry, "a test").await.unwrap();
     }
     let dead = outbox.list_dead(Lane::Sync, 10).await.unwrap();

@@ -1,7 +1,15 @@
 //! What waits: for somebody to mend a setting, and for time.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
 use jiff::SignedDuration;
-use serde_json::json;
+use serde_json::{Value, json};
+use shared::digest::Digest;
+use shared::messenger::table::Contacts;
+use shared::outbox::{Kind, Outbox, OutboxItem, SHARDS};
+use shared::store::Claim;
 use testkit::braze::{Endpoint, faults};
 use testkit::fault::{Answer, Fault};
 use testkit::graph::{self, Edge, GraphError};
@@ -9,6 +17,11 @@ use testkit::graph::{self, Edge, GraphError};
 use super::fbe::house::House as Business;
 use super::messenger::house::House;
 use super::whatsapp::house::House as Conversation;
+
+fn outbox(house: &House) -> Outbox {
+    let table = house.outbox_table.clone();
+    Outbox::new(house.aws.dynamodb(), table, house.clock.clone())
+}
 
 /// Longer than `RETRY_FOR_HOURS`.
 const HOURS: usize = 48;
@@ -187,4 +200,74 @@ async fn a_wait_that_is_over_already_is_a_second() {
     house.later(SignedDuration::from_secs(1));
     house.tick().await;
     assert_eq!(house.alias_messenger_id("7001"), Some(json!("7001")));
+}
+
+#[tokio::test]
+async fn a_contact_that_is_worked_on_hides_nobody_behind_it() {
+    let house = House::start().await;
+    house.receive(&[house.message("7001")]).await;
+    house.drain().await;
+    let busy = format!("messenger#{}#7001", super::messenger::house::PAGE);
+    let contacts = Contacts::new(
+        house.aws.dynamodb(),
+        "local-ContactsTable".to_owned(),
+        outbox(&house),
+        house.clock.clone(),
+    );
+    let lease = contacts.claim(&busy, Duration::from_hours(1)).await.unwrap();
+    assert!(matches!(lease, Claim::Leased(..)), "another worker has it");
+    // More than a round takes of one shard.
+    for n in 0..400 {
+        let item = OutboxItem {
+            subject: busy.clone(),
+            event_key: format!("{n:04}"),
+            kind: Kind::ContactSync,
+            payload: json!({}),
+            not_before: None,
+        };
+        assert!(outbox(&house).add(&item).await.unwrap());
+    }
+    house.later(SignedDuration::from_secs(1));
+    let shard = |subject: &str| Digest::of(subject).shard(SHARDS);
+    let mut psids = (8000..9000).map(|psid| psid.to_string());
+    let neighbour = psids
+        .find(|psid| shard(&format!("messenger#{}#{psid}", super::messenger::house::PAGE)) == shard(&busy));
+    let neighbour = neighbour.unwrap();
+    house.receive(&[house.message(&neighbour)]).await;
+    let report = house.tick().await;
+    assert_eq!(report["done"], 1, "{report}");
+    assert!(
+        report["left"].as_u64().unwrap() >= 400,
+        "they are still another's: {report}"
+    );
+    assert_eq!(house.alias_messenger_id(&neighbour), Some(json!(neighbour)));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_token_is_written_down_before_its_business_is_let_go() {
+    let house = Business::start().await;
+    let dead = GraphError::new(190, "Error validating access token: The session is invalid.");
+    house.graph.begin_outage(graph::faults::error(&dead));
+    house.happen("install").await;
+    let updated = Arc::new(Mutex::new(Vec::new()));
+    for _ in 0..100 {
+        let updated = updated.clone();
+        let note = move |request: Value| {
+            let table = request["TableName"].as_str().unwrap_or_default().to_owned();
+            updated.lock().unwrap().push(table);
+            std::future::ready(()).boxed()
+        };
+        house.aws.before_next("UpdateItem", note);
+    }
+    house.tick().await;
+    house.aws.clear_faults();
+    house.graph.end_outage();
+    let reasons = house.reasons().await;
+    assert!(
+        reasons.iter().any(|(.., reason)| reason == "token_invalid"),
+        "{reasons:?}"
+    );
+    let updated = updated.lock().unwrap();
+    let last = |table: &str| updated.iter().rposition(|name| name.contains(table)).unwrap();
+    assert!(last("Outbox") < last("Installs"), "{updated:?}");
 }

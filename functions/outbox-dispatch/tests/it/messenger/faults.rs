@@ -270,3 +270,17 @@ async fn brazes_wait_holds_for_other_people_too() {
     house.drain().await;
     assert_eq!(house.braze.profiles().len(), 3);
 }
+
+#[tokio::test]
+async fn an_answer_without_end_is_not_read_to_its_end() {
+    let house = House::start().await;
+    let endless = Answer::json(
+        201,
+        &json!({"message": "success", "filler": "x".repeat(2 * 1024 * 1024)}),
+    );
+    house.braze.script(Endpoint::Track, Fault::ProcessedThen(endless));
+    house.receive(&[house.message("7001")]).await;
+    let report = house.tick().await;
+    assert_eq!(report["done"], 1, "the status says that it was taken: {report}");
+    assert_eq!(house.braze.track_requests().len(), 1);
+}

@@ -156,7 +156,7 @@ async fn many_messages_of_one_person_wait_together_and_die_together() {
     }
     for _ in 0..10 {
         house.tick().await;
-        let due = house.outbox().due(Lane::Relay, 100).await.unwrap().0;
+        let due = house.outbox().due(Lane::Relay, 100, None).await.unwrap().entries;
         assert_eq!(due.len(), 0, "they are looked at each minute");
         house.later(SignedDuration::from_secs(29));
     }
