@@ -17,19 +17,23 @@ use testkit::lambda::{Handler, handler};
 use testkit::template::Function;
 
 /// What a function is made of.
-pub(crate) struct Wiring<'a> {
+pub struct Wiring<'a> {
     /// The function as the template declares it.
-    pub(crate) function: &'a Function,
+    pub function: &'a Function,
     /// Its environment.
-    pub(crate) environment: &'a BTreeMap<String, String>,
+    pub environment: &'a BTreeMap<String, String>,
     /// Where its AWS is.
-    pub(crate) aws: &'a SdkConfig,
+    pub aws: &'a SdkConfig,
     /// What it takes for the time.
-    pub(crate) clock: &'a Clock,
+    pub clock: &'a Clock,
 }
 
-/// Makes the function, or tells what is wrong with its settings. `None` = there is no such binary.
-pub(crate) fn make(wiring: &Wiring<'_>) -> Result<Option<Handler>, ConfigError> {
+/// Makes the function. `None` = there is no such binary.
+///
+/// # Errors
+///
+/// Everything that is wrong with its settings.
+pub fn make(wiring: &Wiring<'_>) -> Result<Option<Handler>, ConfigError> {
     make_from(wiring, &|name| wiring.environment.get(name).cloned())
 }
 

@@ -4,6 +4,7 @@
 //! `bridge local` serves and look inside it:
 //!
 //! * [`stack`]: the functions of `template.yaml` around an embedded AWS and the [`fakes`].
+//! * [`functions`]: each of them, as it is deployed.
 //! * [`payloads`]: the recorded webhooks, and what their senders put on a request.
 //! * [`inspect`]: what the tables hold; [`check`]: whether it agrees with what Braze holds.
 //! * [`function_events`]: the files of `events/<function>/`.
@@ -12,7 +13,7 @@ pub mod check;
 mod commands;
 pub mod fakes;
 pub mod function_events;
-mod functions;
+pub mod functions;
 mod hidden;
 pub mod inspect;
 mod meta;
