@@ -29,7 +29,9 @@ pub fn problems(stack: &LocalStack, snapshot: &Snapshot) -> anyhow::Result<Vec<S
     Ok(problems)
 }
 
-fn outbox(snapshot: &Snapshot, now: Timestamp) -> Vec<String> {
+/// Items that are dead, or pending although nothing is left to wait for.
+#[must_use]
+pub fn outbox(snapshot: &Snapshot, now: Timestamp) -> Vec<String> {
     let mut problems = Vec::new();
     for item in snapshot.table(OUTBOX).values() {
         let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -51,7 +53,12 @@ fn outbox(snapshot: &Snapshot, now: Timestamp) -> Vec<String> {
 /// A profile at Braze and one of its attributes.
 type Place = (String, String);
 
-fn contacts(stack: &LocalStack, snapshot: &Snapshot, braze: &FakeBraze) -> anyhow::Result<Vec<String>> {
+/// What the contacts say and what Braze holds, where they differ.
+///
+/// # Errors
+///
+/// When an item is not what the functions write.
+pub fn contacts(stack: &LocalStack, snapshot: &Snapshot, braze: &FakeBraze) -> anyhow::Result<Vec<String>> {
     let settings = Env::new(|name| stack.settings().get(name).cloned()).finish(MessengerSettings::read)?;
     let mut problems = Vec::new();
     // Of several contacts of one user the last one told counts, so any of their values may stand.

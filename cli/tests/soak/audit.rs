@@ -1,0 +1,264 @@
+//! What must hold once everything has come to rest.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bridge::check;
+use bridge::inspect::{self, CONTACTS, INSTALLS, Snapshot};
+use serde_json::Value;
+
+use crate::faults::Trouble;
+use crate::traffic::Traffic;
+use crate::world::{PAGE, World};
+
+/// The longest lease is that of a business, three minutes; what was killed under one is taken up after it.
+const PATIENCE: Duration = Duration::from_mins(8);
+
+/// What was counted, in the order in which it is shown; the last column names what is wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    rows: Vec<(&'static str, String)>,
+    wrong: Vec<String>,
+}
+
+impl Report {
+    fn count(&mut self, what: &'static str, number: usize) {
+        self.rows.push((what, number.to_string()));
+    }
+
+    /// The same of something of which there must be none.
+    fn none(&mut self, what: &'static str, those: Vec<String>) {
+        self.count(what, those.len());
+        self.wrong
+            .extend(those.into_iter().map(|one| format!("{what}: {one}")));
+    }
+
+    pub(crate) fn is_good(&self) -> bool {
+        self.wrong.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, number) in &self.rows {
+            writeln!(f, "| {what:<62} | {number:>9} |")?;
+        }
+        for wrong in self.wrong.iter().take(40) {
+            writeln!(f, "{wrong}")?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -> Report {
+    let began = Instant::now();
+    let stack = world.look_inside().await;
+    let is_drained = inspect::drained(&stack, PATIENCE).await.unwrap();
+    let rest = began.elapsed();
+    let snapshot = Snapshot::take(&stack).await.unwrap();
+    let expected = traffic.expected();
+    let mut report = Report::default();
+    report.count("requests, redeliveries among them", expected.requests);
+    report.count("redeliveries", expected.redeliveries);
+    report.count("faults of Braze, Graph and the external system", trouble.faults);
+    report.count("of them with an effect and a lost answer", trouble.ambiguous);
+    report.count("outages of seconds", trouble.outages);
+    report.count("kill -9", trouble.kills);
+    report.rows.push((
+        "until everything had come to rest",
+        format!("{} s", rest.as_secs()),
+    ));
+    report.none(
+        "still pending after that",
+        (!is_drained)
+            .then(|| "the outbox".to_owned())
+            .into_iter()
+            .collect(),
+    );
+    report.none(
+        "tables and Braze disagree",
+        disagreements(&stack, &snapshot, world),
+    );
+
+    report.count("people on Messenger", expected.people.len());
+    report.count("their events", expected.events);
+    report.none(
+        "people linked wrongly or lost",
+        mislinked(&snapshot, &expected.people),
+    );
+
+    let sent: Vec<String> = world
+        .graph
+        .sent_messages()
+        .iter()
+        .map(|sent| sent.message["text"].as_str().unwrap().to_owned())
+        .collect();
+    let sends: Vec<String> = expected.sends.iter().map(|(_, text)| text.clone()).collect();
+    report.count("messages sent to them by campaigns", sends.len());
+    report.none("of them lost", missing(&sends, &sent));
+    let events: Vec<String> = world
+        .braze
+        .events()
+        .iter()
+        .map(|(profile, event)| format!("{} {} {}", profile.braze_id, event.name, event.time))
+        .filter(|event| event.contains("messenger_"))
+        .collect();
+    report.count("custom events of what they did", events.len());
+    let doubled_sends = doubled(&sent) + doubled(&events);
+
+    report.count(
+        "messages on WhatsApp",
+        expected.written.values().map(Vec::len).sum(),
+    );
+    let (mut lost, mut doubles, mut disordered) = (Vec::new(), 0, Vec::new());
+    for (user, numbers) in &expected.written {
+        let answered = answered(world, user);
+        lost.extend(
+            numbers
+                .iter()
+                .filter(|number| !answered.contains(number))
+                .map(|number| format!("{user} {number}")),
+        );
+        let mut first = answered.clone();
+        let mut seen = BTreeSet::new();
+        first.retain(|number| seen.insert(*number));
+        doubles += answered.len() - first.len();
+        if !first.is_sorted() {
+            disordered.push(format!("{user}: {first:?}"));
+        }
+    }
+    report.none("of them not answered", lost);
+    report.none("conversations out of order", disordered);
+
+    report.count("businesses", expected.businesses.len());
+    report.none(
+        "businesses in the wrong state",
+        businesses(&snapshot, world, &expected.businesses),
+    );
+
+    report.count("doubled after a lost answer or a kill", doubled_sends + doubles);
+    let in_doubt = trouble.ambiguous + trouble.kills;
+    let unexplained = (doubled_sends + doubles).saturating_sub(IN_FLIGHT * in_doubt);
+    report.none("doubled without such a cause", vec![String::new(); unexplained]);
+    report.none(
+        "personal data or secrets in the log",
+        leaks(world, &expected.personal),
+    );
+    drop(expected);
+    stack.stop().await;
+    report
+}
+
+/// Calls that may be under way when the process is killed, each of which may then be made once more. A fault is one.
+const IN_FLIGHT: usize = 4;
+
+fn disagreements(stack: &bridge::stack::LocalStack, snapshot: &Snapshot, world: &World) -> Vec<String> {
+    let mut problems = check::outbox(snapshot, stack.clock().now());
+    problems.extend(check::contacts(stack, snapshot, &world.braze).unwrap());
+    problems
+}
+
+fn mislinked(snapshot: &Snapshot, people: &BTreeMap<String, Option<String>>) -> Vec<String> {
+    let of = |psid: &str| {
+        let item = snapshot
+            .table(CONTACTS)
+            .get(&format!("messenger#{PAGE}#{psid}"))?;
+        let contact = inspect::contact(item)?;
+        Some(contact.user_id().map(str::to_owned))
+    };
+    let wrong = people
+        .iter()
+        .filter(|(psid, user)| of(psid).as_ref() != Some(*user));
+    wrong
+        .map(|(psid, user)| format!("{psid} is {:?} instead of {user:?}", of(psid)))
+        .collect()
+}
+
+fn missing(expected: &[String], there: &[String]) -> Vec<String> {
+    let there: HashSet<&String> = there.iter().collect();
+    expected
+        .iter()
+        .filter(|one| !there.contains(one))
+        .cloned()
+        .collect()
+}
+
+fn doubled(there: &[String]) -> usize {
+    let distinct: HashSet<&String> = there.iter().collect();
+    there.len() - distinct.len()
+}
+
+/// The numbers of the messages that a person's replies answer, in order.
+fn answered(world: &World, user: &str) -> Vec<u32> {
+    let profile = world.braze.profile(user).unwrap();
+    let sent = world
+        .braze
+        .sent_messages()
+        .into_iter()
+        .filter(|sent| sent.braze_id == profile.braze_id);
+    let texts = sent.map(|sent| {
+        sent.trigger_properties["external_system_msg_body"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    });
+    let mut numbers = Vec::new();
+    for text in texts {
+        let questions = text.split("question-").skip(1);
+        numbers.extend(questions.map(|rest| rest.get(4..9).unwrap().parse::<u32>().unwrap()));
+    }
+    numbers
+}
+
+/// An install's state, and the last that its business was told.
+fn businesses(snapshot: &Snapshot, world: &World, expected: &BTreeMap<String, bool>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (business, is_installed) in expected {
+        let wanted = if *is_installed {
+            ("active", "installed")
+        } else {
+            ("uninstalled", "uninstalled")
+        };
+        let item = snapshot.table(INSTALLS).get(business);
+        let status = item.and_then(|item| item.pointer("/install/status").or(item.get("status"))?.as_str());
+        let events = world
+            .braze
+            .profile(business)
+            .map(|profile| profile.events)
+            .unwrap_or_default();
+        let told = events
+            .iter()
+            .rev()
+            .filter_map(|event| event.properties["change"].as_str());
+        let mut told = told.filter(|change| matches!(*change, "installed" | "uninstalled"));
+        let told = told.next();
+        if (status, told) != (Some(wanted.0), Some(wanted.1)) {
+            wrong.push(format!(
+                "{business} is {status:?}, was told {told:?}, should be {wanted:?}"
+            ));
+        }
+    }
+    wrong
+}
+
+fn leaks(world: &World, personal: &[String]) -> Vec<String> {
+    let log = std::fs::read_to_string(world.log()).unwrap();
+    let secrets = secrets(&world.secrets);
+    let hidden = personal.iter().chain(&secrets);
+    let found = hidden.filter(|hidden| log.contains(hidden.as_str()));
+    found.cloned().collect()
+}
+
+/// All values of the secrets that open something.
+fn secrets(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .filter(|(name, _)| *name != "app_id")
+            .flat_map(|(_, value)| secrets(value))
+            .collect(),
+        Value::String(text) => vec![text.clone()],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,305 @@
+//! What people, businesses and campaigns do, each an actor of its own with its own random numbers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bridge::payloads::{self, Sender};
+use fastrand::Rng;
+use futures_util::future::{BoxFuture, join_all};
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use shared::messenger::link::mint;
+use shared::webhook::signature::sign;
+use testkit::graph::Install;
+
+use crate::world::{PAGE, World};
+
+const PEOPLE: usize = 40;
+const WRITERS: usize = 30;
+const BUSINESSES: usize = 6;
+
+/// What must have come of it. The order of events is that of their own times.
+#[derive(Debug, Default)]
+pub(crate) struct Expected {
+    /// PSID → the user that the last link or unlink names.
+    pub(crate) people: BTreeMap<String, Option<String>>,
+    /// Events of people that were accepted, redeliveries not counted.
+    pub(crate) events: usize,
+    /// PSID → texts that campaigns have sent.
+    pub(crate) sends: Vec<(String, String)>,
+    /// User → the numbers of the messages that they wrote.
+    pub(crate) written: BTreeMap<String, Vec<u32>>,
+    /// Business → whether it is installed.
+    pub(crate) businesses: BTreeMap<String, bool>,
+    /// Requests, with those that were made again and redeliveries.
+    pub(crate) requests: usize,
+    pub(crate) redeliveries: usize,
+    /// What no log may hold.
+    pub(crate) personal: Vec<String>,
+}
+
+pub(crate) struct Traffic {
+    world: Arc<World>,
+    client: reqwest::Client,
+    expected: Mutex<Expected>,
+    late: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    seed: u64,
+}
+
+/// A request as its sender makes it, as often as it takes.
+#[derive(Clone)]
+struct Delivery {
+    path: &'static str,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+}
+
+impl Traffic {
+    pub(crate) fn new(world: Arc<World>, seed: u64) -> Self {
+        Self {
+            world,
+            client: shared::clients::http::client(Duration::from_secs(10)),
+            expected: Mutex::default(),
+            late: Mutex::default(),
+            seed,
+        }
+    }
+
+    pub(crate) fn expected(&self) -> std::sync::MutexGuard<'_, Expected> {
+        self.expected.lock().unwrap()
+    }
+
+    /// Everybody, acting until `end`.
+    pub(crate) fn actors(self: &Arc<Self>, end: Instant) -> Vec<BoxFuture<'static, ()>> {
+        let rng = |kind: u64, number: usize| Rng::with_seed(self.seed ^ (kind << 32) ^ number as u64);
+        let mut actors: Vec<BoxFuture<'static, ()>> = Vec::new();
+        for number in 0..PEOPLE {
+            actors.push(Box::pin(self.clone().person(number, rng(1, number), end)));
+        }
+        for number in 0..WRITERS {
+            actors.push(Box::pin(self.clone().writer(number, rng(2, number), end)));
+        }
+        for number in 0..BUSINESSES {
+            actors.push(Box::pin(self.clone().business(number, rng(3, number), end)));
+        }
+        actors
+    }
+
+    /// Waits for the redeliveries that are still under way.
+    pub(crate) async fn deliveries_are_done(&self) {
+        let late = std::mem::take(&mut *self.late.lock().unwrap());
+        for delivery in join_all(late).await {
+            delivery.unwrap();
+        }
+    }
+
+    /// Writes on Messenger, is linked, moved and unlinked, and gets campaigns.
+    async fn person(self: Arc<Self>, number: usize, mut rng: Rng, end: Instant) {
+        let psid = format!("7300000000{number:06}");
+        let users = ["a", "b"].map(|user| format!("soak-user-{number:03}-{user}"));
+        {
+            let mut expected = self.expected();
+            expected.people.insert(psid.clone(), None);
+            expected.personal.push(psid.clone());
+            expected.personal.extend(users.clone());
+        }
+        let mut last = Timestamp::UNIX_EPOCH;
+        let mut count = 0;
+        while Instant::now() < end {
+            pause(&mut rng, 200..1_500).await;
+            // A burst, whose parts come in any order.
+            let mut burst = Vec::new();
+            for _ in 0..rng.usize(1..4) {
+                count += 1;
+                let millisecond = SignedDuration::from_millis(1);
+                last = self.world.clock.now().max(last + millisecond);
+                let act = match rng.u8(0..10) {
+                    0..2 => {
+                        let user = rng.choice(&users).unwrap();
+                        self.expected().people.insert(psid.clone(), Some(user.clone()));
+                        let key = self.secret("/link/signing_key");
+                        let token = mint(&key, user, SignedDuration::from_hours(1), last).unwrap();
+                        json!({"referral": {"ref": token, "source": "SHORTLINK", "type": "OPEN_THREAD"}})
+                    }
+                    2 => {
+                        self.expected().people.insert(psid.clone(), None);
+                        json!({"account_linking": {"status": "unlinked"}})
+                    }
+                    _ => {
+                        let text = format!("what-{number:03}-wrote-{count}");
+                        self.expected().personal.push(text.clone());
+                        json!({"message": {"mid": format!("m_soak_{number}_{count}"), "text": text}})
+                    }
+                };
+                burst.push(messenger(&psid, last, act));
+            }
+            self.expected().events += burst.len();
+            rng.shuffle(&mut burst);
+            let deliveries = burst
+                .into_iter()
+                .map(|body| self.meta("/messenger/webhook", &body));
+            let deliveries: Vec<Delivery> = deliveries.collect();
+            let statuses = join_all(deliveries.iter().map(|delivery| self.deliver(delivery))).await;
+            assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+            for delivery in deliveries {
+                self.redeliver(&delivery, &mut rng);
+            }
+            if rng.u8(0..5) == 0 {
+                let text = format!("campaign-{number:03}-says-{count}");
+                let body = json!({"psid": psid, "page_id": PAGE, "text": text,
+                                  "dispatch_id": format!("dispatch-{number}-{count}")});
+                self.expected().personal.push(text.clone());
+                let delivery = self.bearer("/messenger/send", &body);
+                if self.deliver(&delivery).await == 202 {
+                    self.expected().sends.push((psid.clone(), text));
+                    self.redeliver(&delivery, &mut rng);
+                }
+            }
+        }
+    }
+
+    /// Writes on WhatsApp, one message after the other.
+    async fn writer(self: Arc<Self>, number: usize, mut rng: Rng, end: Instant) {
+        let user = format!("soak-writer-{number:03}");
+        let phone = format!("+1555730{number:04}");
+        self.world.braze.add_user(&user, &json!({}));
+        self.expected().personal.extend([user.clone(), phone.clone()]);
+        let mut count = 0;
+        while Instant::now() < end {
+            pause(&mut rng, 100..4_000).await;
+            count += 1;
+            let text = format!("question-{number:03}-{count:05}");
+            self.expected().personal.push(text.clone());
+            let body = json!({"user_id": user, "phone_number": phone, "message": text,
+                              "dispatch_id": format!("inbound-{number}-{count}")});
+            let delivery = self.bearer("/whatsapp/inbound", &body);
+            if self.deliver(&delivery).await == 202 {
+                self.expected()
+                    .written
+                    .entry(user.clone())
+                    .or_default()
+                    .push(count);
+                self.redeliver(&delivery, &mut rng);
+            }
+        }
+    }
+
+    /// Installs the app, changes nothing, removes it, and installs it again.
+    async fn business(self: Arc<Self>, number: usize, mut rng: Rng, end: Instant) {
+        let business = format!("soak-shop-{number:02}");
+        let mut is_installed = false;
+        let mut installs = 0;
+        while Instant::now() < end {
+            pause(&mut rng, 2_000..12_000).await;
+            is_installed = !is_installed;
+            installs += 1;
+            let case = if is_installed { "install" } else { "uninstall" };
+            let mut body = recorded(case);
+            let entry = &mut body["entry"][0];
+            // Meta tells seconds.
+            entry["time"] = self.world.clock.now().as_second().into();
+            let value = &mut entry["changes"][0]["value"];
+            value["business_id"] = business.clone().into();
+            if is_installed {
+                let token = format!("EAAB-soak-{number}-{installs}");
+                self.expected().personal.push(token.clone());
+                value["access_token"] = token.into();
+                self.world
+                    .graph
+                    .set_install(Install::from_webhook(value).unwrap());
+            } else {
+                let manager = value["business_manager_id"].as_str().unwrap();
+                self.world.graph.remove_install(&business, manager);
+            }
+            self.expected().businesses.insert(business.clone(), is_installed);
+            let delivery = self.meta("/fbe/webhook", &body.to_string());
+            assert_eq!(self.deliver(&delivery).await, 200);
+            self.redeliver(&delivery, &mut rng);
+        }
+    }
+
+    fn secret(&self, pointer: &str) -> SecretString {
+        self.world
+            .secrets
+            .pointer(pointer)
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .into()
+    }
+
+    fn meta(&self, path: &'static str, body: &str) -> Delivery {
+        let signature = sign(&self.secret("/meta/app_secret"), body.as_bytes());
+        Delivery {
+            path,
+            headers: vec![("x-hub-signature-256", signature)],
+            body: body.to_owned(),
+        }
+    }
+
+    fn bearer(&self, path: &'static str, body: &Value) -> Delivery {
+        use secrecy::ExposeSecret as _;
+        let token = self.secret("/relay/inbound_token");
+        Delivery {
+            path,
+            headers: vec![
+                ("authorization", format!("Bearer {}", token.expose_secret())),
+                ("content-type", "application/json".to_owned()),
+            ],
+            body: body.to_string(),
+        }
+    }
+
+    /// Sends it until it is answered with something that is not an excuse, and gives the status.
+    async fn deliver(&self, delivery: &Delivery) -> u16 {
+        loop {
+            self.expected().requests += 1;
+            let mut request = self.client.post(format!("{}{}", self.world.url(), delivery.path));
+            for (name, value) in &delivery.headers {
+                request = request.header(*name, value);
+            }
+            match request.body(delivery.body.clone()).send().await {
+                Ok(answer) if !answer.status().is_server_error() => return answer.status().as_u16(),
+                // The process is away, or cannot.
+                _ => tokio::time::sleep(Duration::from_millis(300)).await,
+            }
+        }
+    }
+
+    /// Now and then it is delivered again, at once or later.
+    fn redeliver(self: &Arc<Self>, delivery: &Delivery, rng: &mut Rng) {
+        if rng.u8(0..5) > 0 {
+            return;
+        }
+        self.expected().redeliveries += 1;
+        let (traffic, delivery, after) = (self.clone(), delivery.clone(), rng.u64(0..5_000));
+        let again = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            traffic.deliver(&delivery).await;
+        });
+        self.late.lock().unwrap().push(again);
+    }
+}
+
+async fn pause(rng: &mut Rng, milliseconds: std::ops::Range<u64>) {
+    tokio::time::sleep(Duration::from_millis(rng.u64(milliseconds))).await;
+}
+
+fn messenger(psid: &str, at: Timestamp, act: Value) -> String {
+    let at = at.as_millisecond();
+    let mut item = json!({"sender": {"id": psid}, "recipient": {"id": PAGE}, "timestamp": at});
+    item.as_object_mut()
+        .unwrap()
+        .extend(act.as_object().unwrap().clone());
+    json!({"object": "page", "entry": [{"id": PAGE, "time": at, "messaging": [item]}]}).to_string()
+}
+
+fn recorded(case: &str) -> Value {
+    let name = format!("fbe/{case}");
+    let payload = payloads::recorded(Sender::Fbe)
+        .into_iter()
+        .find(|payload| payload.name == name);
+    serde_json::from_slice(&payload.unwrap().body).unwrap()
+}
