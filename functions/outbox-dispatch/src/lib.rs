@@ -9,6 +9,8 @@ mod effect;
 pub mod fbe;
 mod health;
 mod messenger;
+#[doc(hidden)]
+pub mod parsers;
 pub mod settle;
 pub mod whatsapp;
 

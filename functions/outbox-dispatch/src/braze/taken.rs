@@ -22,7 +22,7 @@ pub struct Taken {
 
 impl Taken {
     /// An answer that is not JSON, or not as documented, has no fields.
-    pub(super) fn read(body: &[u8]) -> Self {
+    pub(crate) fn read(body: &[u8]) -> Self {
         let body: Value = json::read(body).unwrap_or_default();
         let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
         Self {

@@ -16,6 +16,8 @@ pub(crate) mod partner;
 mod reconcile;
 pub mod token;
 
+pub(crate) use self::catalog::feed_items;
+
 use std::time::Duration;
 
 use crate::braze::Braze;

@@ -71,10 +71,10 @@ const TIMEOUT: &str = "external_system_timeout";
 const CONNECTION_LOST: &str = "external_system_connection_lost";
 
 /// What an external system answered, whatever its status.
-pub(super) struct Received {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Received {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A request, ready to be sent with whatever the secret holds.

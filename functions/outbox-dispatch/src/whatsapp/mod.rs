@@ -29,6 +29,8 @@ use shared::secrets::{RelaySecret, Secret};
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
 
+pub(crate) use self::external_system::Received;
+
 use self::external_system::ExternalSystemClient;
 use self::wake::Queue;
 use self::worker::Tools;
@@ -38,6 +40,11 @@ use crate::settle::{Outcome, Settler};
 
 /// Conversations drained at once. Each has one request under way; a function has 1,024 file descriptors.
 const CONVERSATIONS_AT_ONCE: usize = 200;
+
+/// Whether a chat server's answer is one.
+pub(crate) fn is_completion(received: &Received, now: Timestamp) -> bool {
+    openai::completion::read(received, now).is_ok()
+}
 
 /// Settles the items of conversations.
 #[derive(Debug)]

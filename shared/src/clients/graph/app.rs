@@ -4,7 +4,7 @@
 //! [`GraphClient::debug_token`] asks about, and the one that [`GraphClient::long_lived_token`] exchanges.
 
 use jiff::Timestamp;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
@@ -272,6 +272,24 @@ impl GraphClient {
 /// One field that is unknown, or not for this token, fails the whole call.
 fn refuses_a_field(error: &GraphError) -> bool {
     matches!(error.code, Some(10 | 100 | 200)) && error.subcode != Some(33)
+}
+
+/// Reads a body as each of Graph's answers, and says whether it is an error: what `fuzz/` feeds.
+#[doc(hidden)]
+#[must_use]
+pub fn read_as_each(status: StatusCode, body: &[u8]) -> bool {
+    let Ok(value) = json::read::<Value>(body) else {
+        return GraphError::from_answer(status, body, None).is_retryable();
+    };
+    let accepted = super::answer::batch_accepted(&value);
+    let finished = super::answer::batch_status(&value);
+    let lists = list(value.get("data"));
+    let pages = lists.iter().chain([&value]).filter_map(page);
+    let facts = token_facts(value.get("data").unwrap_or(&value));
+    let installs = crate::fbe::read::installs(lists);
+    let read = accepted.errors.len() + finished.errors.len() + pages.count() + facts.scopes.len();
+    let error = GraphError::from_answer(status, body, None);
+    error.is_retryable() || read == 0 || installs.is_none()
 }
 
 fn page(value: &Value) -> Option<Page> {

@@ -54,6 +54,20 @@ pub(crate) enum FeedError {
     CutOff,
 }
 
+/// The ids of a feed's items, and how many are broken, from pieces of `chunk` bytes.
+pub(crate) fn feed_items(feed: &[u8], chunk: usize) -> (Vec<String>, usize) {
+    let (mut reader, mut items) = (FeedReader::new(), Vec::new());
+    let mut pieces = feed.chunks(chunk.max(1));
+    if pieces.all(|piece| reader.push(piece, &mut items).is_ok()) {
+        // A feed that is cut off has the items before its end.
+        let _ = reader.finish(&mut items);
+    }
+    let all = items.len();
+    let ids: Vec<String> = items.into_iter().flatten().map(|item| item.id).collect();
+    let broken = all - ids.len();
+    (ids, broken)
+}
+
 /// Takes the feed's bytes in chunks of any size, gives its items.
 #[derive(Debug)]
 pub(crate) struct FeedReader {

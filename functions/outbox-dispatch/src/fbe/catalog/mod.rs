@@ -18,6 +18,8 @@ use shared::outbox::{Entry, Reason};
 use shared::store::Claim;
 use shared::telemetry;
 
+pub(crate) use self::feed::feed_items;
+
 use self::batch::Batch;
 use self::progress::{Progress, feed_url};
 use super::access::Access;

@@ -17,7 +17,7 @@ use crate::whatsapp::external_system::{ExternalSystemError, Received};
 
 /// What a model says and wants done.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Completion {
+pub(in crate::whatsapp) struct Completion {
     /// Its text, never blank.
     pub(super) text: Option<Personal<String>>,
     /// What it calls.
@@ -35,7 +35,7 @@ pub(super) struct ToolCall {
 }
 
 /// Reads an answer.
-pub(super) fn read(received: &Received, now: Timestamp) -> Result<Completion, Refused> {
+pub(in crate::whatsapp) fn read(received: &Received, now: Timestamp) -> Result<Completion, Refused> {
     let status = received.status;
     let body = parse(&received.body);
     if let Some(error) = body.as_ref().and_then(error_in) {
