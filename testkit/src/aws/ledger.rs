@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
+use super::units::Units;
 use crate::template::Power;
 
 /// Something that goes wrong with a request.
@@ -69,6 +70,7 @@ pub(super) struct Ledger {
 #[derive(Default)]
 struct State {
     calls: HashMap<Service, Calls>,
+    units: Units,
     faults: HashMap<String, VecDeque<Fault>>,
     hooks: HashMap<String, VecDeque<Hook>>,
     powers: HashMap<String, BTreeSet<Power>>,
@@ -98,12 +100,23 @@ impl Ledger {
         self.state().powers.get(caller).cloned().unwrap_or_default()
     }
 
+    /// Notes what a request to DynamoDB is billed by.
+    pub(super) fn note_units(&self, units: Units) {
+        self.state().units.add(units);
+    }
+
+    pub(super) fn units(&self) -> Units {
+        self.state().units
+    }
+
     pub(super) fn calls(&self, service: Service) -> Calls {
         self.state().calls.get(&service).cloned().unwrap_or_default()
     }
 
     pub(super) fn reset_calls(&self) {
-        self.state().calls.clear();
+        let mut state = self.state();
+        state.calls.clear();
+        state.units = Units::default();
     }
 
     pub(super) fn fail_next(&self, operation: &str, times: usize, fault: Fault) {

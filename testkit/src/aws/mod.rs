@@ -11,6 +11,7 @@ mod queues;
 mod secrets;
 mod server;
 mod tables;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -31,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use ledger::{Calls, Fault};
+pub use units::Units;
 
 use crate::template::{Power, REGION, Template};
 use ledger::{Ledger, Service};
@@ -224,6 +226,12 @@ impl EmbeddedAws {
     #[must_use]
     pub fn dynamodb_calls(&self) -> Calls {
         self.ledger.calls(Service::DynamoDb)
+    }
+
+    /// What those requests are billed by.
+    #[must_use]
+    pub fn dynamodb_units(&self) -> Units {
+        self.ledger.units()
     }
 
     /// The requests to Secrets Manager, counted likewise.

@@ -21,6 +21,7 @@ use super::ledger::{Fault, Ledger, Service};
 use super::power;
 use super::queues::Queues;
 use super::secrets::SecretsManager;
+use super::units::Units;
 
 /// DynamoDB's own limit of a request.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -86,17 +87,17 @@ async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Resp
     };
     let operation = operation.to_owned();
 
+    let request = serde_json::from_slice(&body).unwrap_or_default();
     if let Some(caller) = access_key_id(&head.headers) {
-        let powers = power::needed(
-            service,
-            &operation,
-            &serde_json::from_slice(&body).unwrap_or_default(),
-        );
+        let powers = power::needed(service, &operation, &request);
         endpoint.ledger.note_powers(caller, powers);
+    }
+    if service == Service::DynamoDb {
+        endpoint.ledger.note_units(Units::of(&operation, &request));
     }
     let (hook, fault) = endpoint.ledger.enter(service, &operation);
     if let Some(hook) = hook {
-        hook(serde_json::from_slice(&body).unwrap_or_default()).await;
+        hook(request).await;
     }
     match fault {
         None => endpoint.perform(service, &operation, head.headers, body).await,
