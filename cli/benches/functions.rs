@@ -5,10 +5,12 @@
 //!
 //! ```sh
 //! cargo build --release && cargo bench -p bridge --bench functions
-//! # or some of it: a function's cold start, `contacts`, `syncs`, `conversations`, `sends`
+//! # or some of it: a function's cold start, `contacts`, `syncs`, `conversations`, `sends`, `lanes`
 //! cargo bench -p bridge --bench functions -- messenger-events contacts
-//! # beside the same job written by hand
-//! cargo build --release --manifest-path benches/peers/bare/Cargo.toml && cargo bench -p bridge --bench functions -- peers
+//! # a tick over a million contacts that wait, which takes minutes to prepare
+//! cargo bench -p bridge --bench functions -- backlog
+//! # beside the same job written by hand, in Rust, Node and Python
+//! scripts/peers
 //! ```
 #![expect(clippy::print_stdout, reason = "it reports to people")]
 #![expect(
@@ -17,6 +19,8 @@
     reason = "a benchmark fails by panicking"
 )]
 
+#[path = "functions/lanes.rs"]
+mod lanes;
 #[path = "functions/sends.rs"]
 mod sends;
 
@@ -49,8 +53,10 @@ const FUNCTIONS: [&str; 5] = [
     "outbox-dispatch",
 ];
 const COLD_STARTS: usize = 20;
-/// `benches/peers/bare`
-const BARE: &str = "bare";
+/// Who does the same job, written by hand: `benches/peers`.
+const PEERS: [&str; 3] = ["bare", "node", "python"];
+/// Contacts that wait for a tick.
+const BACKLOG: usize = 1_000_000;
 const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const APP_SECRET: &str = "app-secret-of-the-benchmark";
 const PAGE: &str = "101332922643063";
@@ -196,19 +202,26 @@ impl Stack {
     }
 
     fn spawn(&self, function: &str, api: SocketAddr) -> Child {
-        Command::new(if function == BARE {
-            bare()
-        } else {
-            binary(function)
-        })
-        .env_clear()
-        .envs(&self.settings)
-        .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
+        let mut command = match function {
+            "bare" => Command::new(built("../benches/peers/bare/target/release", "bare")),
+            "node" => script("node", built("../benches/peers/node", "main.js")),
+            "python" => script(
+                built("../.venv/peers/bin", "python"),
+                built("../benches/peers/python", "main.py"),
+            ),
+            ours => Command::new(binary(ours)),
+        };
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .envs(&self.settings)
+            .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
     }
 
     async fn warm(&self, function: &str) -> (RuntimeApi, Child) {
@@ -223,8 +236,10 @@ fn binary(function: &str) -> PathBuf {
     built("../target/release", function)
 }
 
-fn bare() -> PathBuf {
-    built("../benches/peers/bare/target/release", BARE)
+fn script(interpreter: impl AsRef<std::ffi::OsStr>, script: PathBuf) -> Command {
+    let mut command = Command::new(interpreter);
+    command.arg(script);
+    command
 }
 
 fn built(folder: &str, name: &str) -> PathBuf {
@@ -266,41 +281,45 @@ async fn main() {
     if runs("sends") {
         sends::ten_thousand().await;
     }
-    // Not without being asked for: the peer is built by a command of its own.
-    if chosen.iter().any(|chosen| chosen == "peers") {
-        beside_the_bare(&stack).await;
+    if runs("lanes") {
+        lanes::webhook().await;
+        lanes::sync().await;
+        lanes::relay().await;
+    }
+    // Not without being asked for: peers are built by a command of their own, and a backlog takes minutes to prepare.
+    let is_asked_for = |name: &str| chosen.iter().any(|chosen| chosen == name);
+    if is_asked_for("backlog") {
+        lanes::backlog().await;
+    }
+    if is_asked_for("peers") {
+        beside_the_peers(&stack).await;
     }
 }
 
-/// What a function costs for a single message.
-struct Cost {
-    /// From the start of the process to the answer of its first message.
-    first_answer: Duration,
-    latency: Duration,
-    processor: Duration,
-}
-
-/// The same messages through our function and the bare one, turn by turn, so that both meet the same machine.
-async fn beside_the_bare(stack: &Stack) {
-    const STARTS: usize = 30;
+/// The same messages through our function and its peers, turn by turn, so that all meet the same machine.
+async fn beside_the_peers(stack: &Stack) {
+    const STARTS: usize = 20;
     const ROUNDS: u64 = 20;
     const MESSAGES: u64 = 100;
-    let functions = ["messenger-events", BARE];
-    let mut first_answers = [Vec::new(), Vec::new()];
+    let functions: Vec<&str> = ["messenger-events"].into_iter().chain(PEERS).collect();
+    let mut first_answers = vec![Vec::new(); functions.len()];
     for start in 0..STARTS {
         for (function, took) in functions.iter().zip(&mut first_answers) {
             let mut api = RuntimeApi::start().await;
             let began = Instant::now();
             let mut child = stack.spawn(function, api.address);
-            let event = post_event(&[format!("77{start:04}")], 50);
-            let (answer, _) = api.invoke(event).await;
+            let (answer, _) = api.invoke(post_event(&[format!("77{start:04}")], 50)).await;
             took.push(began.elapsed());
             assert_eq!(answer["statusCode"], 200, "{answer}");
             child.kill().await.unwrap();
         }
     }
-    let mut warm = [stack.warm(functions[0]).await, stack.warm(functions[1]).await];
-    let (mut latencies, mut processor) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let mut warm = Vec::new();
+    for function in &functions {
+        warm.push(stack.warm(function).await);
+    }
+    let mut latencies = vec![Vec::new(); functions.len()];
+    let mut processor = vec![Vec::new(); functions.len()];
     for round in 0..ROUNDS {
         for (function, (api, child)) in warm.iter_mut().enumerate() {
             let before = processor_time(child);
@@ -310,33 +329,24 @@ async fn beside_the_bare(stack: &Stack) {
                 assert_eq!(answer["statusCode"], 200, "{answer}");
                 latencies[function].push(took);
             }
-            // The first round warms both up.
+            // The first round warms all up.
             if round > 0 {
                 let used = processor_time(child).checked_sub(before).unwrap();
                 processor[function].push(used / u32::try_from(MESSAGES).unwrap());
             }
         }
     }
-    let cost = |function: usize| Cost {
-        first_answer: median(first_answers[function].clone()),
-        latency: median(latencies[function].clone()),
-        processor: median(processor[function].clone()),
-    };
-    let (ours, bare) = (cost(0), cost(1));
-    println!(
-        "{:<34}{:>18}{:>12}{:>8}",
-        "a single message", "messenger-events", "bare", "ratio"
-    );
-    for (what, of) in [
-        (
-            "start of the process to answer",
-            (|cost| cost.first_answer) as fn(&Cost) -> Duration,
-        ),
-        ("latency, known person", |cost| cost.latency),
-        ("processor, known person", |cost| cost.processor),
-    ] {
-        let [ours, bare] = [&ours, &bare].map(|cost| of(cost).as_secs_f64() * 1e3);
-        println!("{what:<34}{ours:>15.3} ms{bare:>9.3} ms{:>8.2}", ours / bare);
+    println!("| a single message | start to answer | latency | processor | memory |");
+    println!("|---|---|---|---|---|");
+    for (number, function) in functions.iter().enumerate() {
+        let milliseconds = |durations: &[Duration]| median(durations.to_vec()).as_secs_f64() * 1e3;
+        println!(
+            "| {function} | {:.1} ms | {:.2} ms | {:.3} ms | {:.0} MB |",
+            milliseconds(&first_answers[number]),
+            milliseconds(&latencies[number]),
+            milliseconds(&processor[number]),
+            peak_megabytes(&warm[number].1),
+        );
     }
 }
 
