@@ -221,6 +221,7 @@ impl<'a> Resolver<'a> {
                 };
                 format!("arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{name}{stream}")
             }
+            (Some("AWS::SQS::Queue"), "QueueName") => self.physical_name(resource, "QueueName")?,
             (Some("AWS::SQS::Queue"), "Arn") => {
                 let name = self.physical_name(resource, "QueueName")?;
                 format!("arn:aws:sqs:{}:{ACCOUNT}:{name}", crate::template::REGION)
