@@ -31,7 +31,7 @@ where
 pub fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
     let is_busy = code.is_some_and(|code| code.contains("Throttl") || code.contains("TooManyRequests"));
-    let status = error.raw_response().map(|answer| answer.status());
+    let status = error.raw_response().map(HttpResponse::status);
     status.is_some_and(|status| status.is_client_error() && status.as_u16() != 429) && !is_busy
 }
 
