@@ -31,6 +31,7 @@ fn output_of(name: &str) -> &'static str {
         "meta" => "MetaSecretName",
         "braze" => "BrazeSecretName",
         "relay" => "RelaySecretName",
+        "partner" => "PartnerSecretName",
         _ => "LinkSecretName",
     }
 }
