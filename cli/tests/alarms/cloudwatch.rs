@@ -83,7 +83,7 @@ impl CloudWatch {
                         None => alarm.missing_is_breaching,
                     }
                 });
-                if breaching.count() >= alarm.datapoints_to_alarm {
+                if breaching.count() >= alarm.breaching_needed {
                     return Timestamp::from_second(end).ok();
                 }
             }
@@ -125,7 +125,7 @@ pub(crate) struct Alarm {
     comparison: String,
     threshold: f64,
     evaluation_periods: i64,
-    datapoints_to_alarm: usize,
+    breaching_needed: usize,
     missing_is_breaching: bool,
 }
 
@@ -161,7 +161,7 @@ impl Alarm {
             comparison: text("ComparisonOperator").unwrap(),
             threshold: number("Threshold"),
             evaluation_periods: whole("EvaluationPeriods"),
-            datapoints_to_alarm: usize::try_from(whole("DatapointsToAlarm")).unwrap(),
+            breaching_needed: usize::try_from(whole("DatapointsToAlarm")).unwrap(),
             missing_is_breaching: missing == "breaching",
         }
     }

@@ -14,7 +14,7 @@ use testkit::house::{APP_SECRET, House, INBOUND_TOKEN, LINK_KEY, PAGE};
 use testkit::lambda::Handler;
 use testkit::signer;
 
-/// Dollars a million: list prices of us-east-1, x86_64, on demand.
+/// Dollars a million: list prices of us-east-1, `x86_64`, on demand.
 mod price {
     pub(super) const API_REQUEST: f64 = 1.0;
     pub(super) const LAMBDA_CALL: f64 = 0.2;
@@ -144,10 +144,9 @@ impl Meter {
                 for (key, item) in &after {
                     let was = before.get(key);
                     writes += match (entry(was), entry(Some(item))) {
-                        (None, None) => 0.0,
                         (Some(was), Some(is)) if was != is => 2.0,
                         (Some(_), Some(_)) if is_whole && was != Some(item) => 1.0,
-                        (Some(_), Some(_)) => 0.0,
+                        (Some(_), Some(_)) | (None, None) => 0.0,
                         _ => 1.0,
                     };
                 }

@@ -57,7 +57,7 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
     let is_drained = inspect::drained(&stack, PATIENCE).await.unwrap();
     let rest = began.elapsed();
     let snapshot = Snapshot::take(&stack).await.unwrap();
-    let expected = traffic.expected();
+    let expected = traffic.expected().clone();
     let mut report = Report::default();
     report.count("requests, redeliveries among them", expected.requests);
     report.count("redeliveries", expected.redeliveries);
@@ -145,7 +145,6 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         "personal data or secrets in the log",
         leaks(world, &expected.personal),
     );
-    drop(expected);
     stack.stop().await;
     report
 }

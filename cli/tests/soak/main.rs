@@ -8,7 +8,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::print_stdout,
     reason = "it fails by panicking, and reports to people"
 )]
 
@@ -26,6 +25,7 @@ use self::traffic::Traffic;
 use self::world::World;
 
 /// A setting of the run.
+#[expect(clippy::disallowed_methods, reason = "these are the script's, and not the product's")]
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
         .ok()

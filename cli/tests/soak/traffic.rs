@@ -21,7 +21,7 @@ const WRITERS: usize = 30;
 const BUSINESSES: usize = 6;
 
 /// What must have come of it. The order of events is that of their own times.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Expected {
     /// PSID → the user that the last link or unlink names.
     pub(crate) people: BTreeMap<String, Option<String>>,
@@ -133,7 +133,7 @@ impl Traffic {
                         json!({"message": {"mid": format!("m_soak_{number}_{count}"), "text": text}})
                     }
                 };
-                burst.push(messenger(&psid, last, act));
+                burst.push(messenger(&psid, last, &act));
             }
             self.expected().events += burst.len();
             rng.shuffle(&mut burst);
@@ -287,7 +287,7 @@ async fn pause(rng: &mut Rng, milliseconds: std::ops::Range<u64>) {
     tokio::time::sleep(Duration::from_millis(rng.u64(milliseconds))).await;
 }
 
-fn messenger(psid: &str, at: Timestamp, act: Value) -> String {
+fn messenger(psid: &str, at: Timestamp, act: &Value) -> String {
     let at = at.as_millisecond();
     let mut item = json!({"sender": {"id": psid}, "recipient": {"id": PAGE}, "timestamp": at});
     item.as_object_mut()
