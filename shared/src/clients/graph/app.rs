@@ -251,6 +251,40 @@ impl GraphClient {
         Ok(data.iter().filter_map(read).collect())
     }
 
+    /// The PSIDs of the person with an app-scoped id, each with its page. Takes the app's own token. Meta answers for
+    /// apps and pages of one Business Manager.
+    /// <https://developers.facebook.com/docs/messenger-platform/identity/id-matching>
+    pub async fn ids_for_pages(
+        &self,
+        app: &GraphApp,
+        user_id: &str,
+    ) -> Result<Vec<(String, String)>, GraphError> {
+        let own = app.token();
+        let credentials = Credentials { app, token: &own };
+        let mut ids = Vec::new();
+        let mut after: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let request = self.authorised(Method::GET, &[user_id, "ids_for_pages"], credentials)?;
+            let request = request
+                .query(&[("limit", "100")])
+                .query(&after.map(|after| [("after", after)]));
+            let answer = self.request(request).await?.value;
+            let data = answer.get("data").and_then(Value::as_array);
+            let data = data.ok_or_else(|| unreadable("an answer without `data`"))?;
+            ids.extend(data.iter().filter_map(|one| {
+                let page = json::member(one.get("page")?, "id").any()?;
+                Some((page, json::member(one, "id").any()?))
+            }));
+            let cursor = answer.pointer("/paging/cursors/after").and_then(Value::as_str);
+            let has_next = answer.pointer("/paging/next").is_some();
+            after = cursor.filter(|_| has_next).map(str::to_owned);
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(ids)
+    }
+
     /// Has a page send these fields to the app. Takes the page's own token. One field that is refused refuses all, and
     /// whether the list replaces or extends the earlier one is not documented: send all.
     pub async fn subscribe_page(
