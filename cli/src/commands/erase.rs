@@ -41,7 +41,7 @@ pub(crate) struct Args {
     whom: Whom,
 
     /// Pages or Instagram accounts on which the PSID counts [default: those of the meta secret]
-    #[arg(long = "page", value_name = "ID", requires = "psid")]
+    #[arg(long = "page", value_name = "ID", conflicts_with_all = ["user", "phone", "braze_id", "business", "meta_list"])]
     pages: Vec<String>,
 
     /// What becomes of the person in Braze [default: the stack's ERASE_IN_BRAZE]
@@ -285,8 +285,9 @@ async fn list(args: &Args, desk: &Desk, file: impl BufRead, clock: &Clock) -> an
                 output::line(format_args!("{number}\t{code}"));
             }
         }
-        if (ordered + under_way + bad) % PROGRESS == 0 {
-            output::note(format_args!("{} lines", ordered + under_way + bad));
+        let lines = ordered + under_way + bad;
+        if lines.is_multiple_of(PROGRESS) {
+            output::note(format_args!("{lines} lines"));
         }
     }
     output::note(format_args!(

@@ -503,8 +503,10 @@ async fn erasures(stack: &Stack) {
         let status = stack.request("POST", path, "", &[form], body.as_bytes()).await;
         assert_eq!(status, Some(200));
     }
-    let unknown = stack.request("GET", "/meta/deletion/{code}", "", &[], b"").await;
-    assert_eq!(unknown, Some(404));
+    let path = format!("/meta/deletion/{:032x}", 0);
+    let status = signer::gateway_event("GET", &path, "", &[], b"", false);
+    let answer = stack.handlers["DataDeletionFunction"](status).await.unwrap();
+    assert_eq!(answer["statusCode"], 404);
     let erasures = Erasures::new(stack.aws.dynamodb(), stack.outbox.clone(), stack.clock.clone());
     let targets = [
         Target::User("user-of-two".into()),

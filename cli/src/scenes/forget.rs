@@ -148,6 +148,20 @@ impl Scene<'_> {
         }
     }
 
+    /// Waits until what was found is deleted: the second look comes ten minutes after that.
+    async fn first_look(&self) -> anyhow::Result<()> {
+        let ends = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < ends {
+            let now = Snapshot::take(self.stack).await?;
+            let mut orders = now.table(OUTBOX).values().map(Value::to_string);
+            if orders.any(|order| order.contains("swept_at")) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("the erasure does not end");
+    }
+
     fn say(&self, text: &str) {
         if !self.quiet {
             output::line(text);

@@ -147,9 +147,4 @@ impl Contacts {
         self.table.delete_all(keys).await?;
         Ok(count)
     }
-
-    /// Removes `user_ref` records.
-    pub async fn erase_records(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.table.delete_all(keys.iter().map(key).collect()).await
-    }
 }
