@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long = "page", value_name = "ID", conflicts_with_all = ["user", "phone", "braze_id", "business", "meta_list"])]
     pages: Vec<String>,
 
-    /// What becomes of the person in Braze [default: the stack's ERASE_IN_BRAZE]
+    /// What becomes of the person in Braze [default: the stack's `ERASE_IN_BRAZE`]
     #[arg(long, value_name = "HOW", value_parser = ["attributes", "delete", "keep"])]
     braze: Option<String>,
 
@@ -254,7 +254,7 @@ enum Line {
 async fn list(args: &Args, desk: &Desk, file: impl BufRead, clock: &Clock) -> anyhow::Result<()> {
     let (mut ordered, mut under_way, mut bad) = (0_usize, 0_usize, 0_usize);
     let lines = file.split(b'\n').enumerate();
-    let lines = lines.filter_map(|(index, line)| Some(line.map(|line| read(index + 1, &line)).transpose()?));
+    let lines = lines.filter_map(|(index, line)| line.map(|line| read(index + 1, &line)).transpose());
     let mut done = stream::iter(lines)
         .map(|line| async move {
             let (number, id) = match line.context("the list cannot be read on")? {

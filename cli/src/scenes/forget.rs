@@ -65,6 +65,9 @@ impl Scene<'_> {
             self.clock
                 .set(self.clock.now() + SignedDuration::from_mins(minutes));
             let status = self.becomes(&code, expected).await?;
+            if expected == "matched" {
+                self.first_look().await?;
+            }
             self.say(&format!("  {minutes} minutes later: {status}"));
             if status != expected {
                 off += 1;

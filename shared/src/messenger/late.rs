@@ -20,6 +20,7 @@ use crate::erase::order::user_name;
 pub type Buried = HashMap<String, Timestamp>;
 
 /// Whom an event names.
+#[must_use]
 pub fn names(event: &Event, keys: &LinkKeys) -> Vec<String> {
     let contact = event.contact_key().map(|key| key.to_string());
     let user_ref = event.user_ref_key().map(|key| key.to_string());
@@ -36,6 +37,7 @@ pub fn names_of_link(link: &UserRefLink) -> Vec<String> {
 }
 
 /// Whether somebody with one of these names was erased at `at` or later.
+#[must_use]
 pub fn is_late(names: &[String], at: Timestamp, buried: &Buried) -> bool {
     let mut erased = names.iter().filter_map(|name| buried.get(name));
     erased.any(|erased_at| *erased_at >= at)

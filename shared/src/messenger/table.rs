@@ -211,7 +211,12 @@ impl Contacts {
             .expression_attribute_values(":user_id", string(user_id));
         let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
         let items = items.map_err(|error| StoreError::sdk("Query", &error))?;
-        Ok(known(items, &[]))
+        // The index holds `user_ref`s as well.
+        let is_contact = |item: &Item| {
+            let key = item.get("contact_key").and_then(|key| key.as_s().ok());
+            key.is_some_and(|key| key.parse::<ContactKey>().is_ok())
+        };
+        Ok(known(items.into_iter().filter(is_contact), &[]))
     }
 
     /// Connects to DynamoDB, by reading a key that no contact has.

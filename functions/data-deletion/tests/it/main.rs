@@ -41,7 +41,7 @@ impl House {
         }
     }
 
-    fn signed(&self, fields: Value) -> String {
+    fn signed(&self, fields: &Value) -> String {
         let mut payload =
             json!({"algorithm": "HMAC-SHA256", "issued_at": self.parts.clock.now().as_second()});
         for (name, value) in fields.as_object().unwrap() {
@@ -78,7 +78,7 @@ fn json_of(answer: &Answer) -> Value {
 #[tokio::test]
 async fn a_request_is_ordered_once_and_its_status_can_be_looked_up() {
     let house = House::start().await;
-    let signed = house.signed(json!({"user_id": PERSON}));
+    let signed = house.signed(&json!({"user_id": PERSON}));
     let first = house.post("/meta/deletion", &signed).await;
     assert_eq!(first.status(), StatusCode::OK);
     let told = json_of(&first);
@@ -115,7 +115,7 @@ async fn what_is_forged_or_malformed_is_refused_and_leaves_nothing(
     #[case] expected: u16,
 ) {
     let house = House::start().await;
-    let good = house.signed(json!({"user_id": PERSON}));
+    let good = house.signed(&json!({"user_id": PERSON}));
     let future = house.parts.clock.now().as_second() + 11 * 60;
     let text = match what {
         "another app" => sign(
@@ -132,8 +132,8 @@ async fn what_is_forged_or_malformed_is_refused_and_leaves_nothing(
         }
         "two dots" => format!("{good}.e30"),
         "nothing" => String::new(),
-        "the future" => house.signed(json!({"user_id": PERSON, "issued_at": future})),
-        _ => house.signed(json!({"user_id": null})),
+        "the future" => house.signed(&json!({"user_id": PERSON, "issued_at": future})),
+        _ => house.signed(&json!({"user_id": null})),
     };
     let routes: &[&str] = if what == "nobody" {
         &["/meta/deletion"]
@@ -172,7 +172,7 @@ async fn any_app_of_ours_signs() {
 #[tokio::test]
 async fn a_store_that_is_out_of_reach_is_a_503_and_the_next_try_is_the_same_request() {
     let house = House::start().await;
-    let signed = house.signed(json!({"user_id": PERSON}));
+    let signed = house.signed(&json!({"user_id": PERSON}));
     house.parts.aws.fail_next("PutItem", 9, Fault::ServiceUnavailable);
     let failed = house.post("/meta/deletion", &signed).await;
     assert_eq!(failed.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -191,7 +191,7 @@ async fn who_removes_the_app_is_noted_once_and_nothing_is_erased() {
         json!({"user_id": PERSON}),
         json!({"user_id": null, "profile_id": "324556365474"}),
     ] {
-        let signed = house.signed(fields);
+        let signed = house.signed(&fields);
         for _ in 0..2 {
             let answer = house.post("/meta/deauthorize", &signed).await;
             assert_eq!((answer.status(), text(&answer)), (StatusCode::OK, "{}"));

@@ -12,7 +12,7 @@ use super::answer::{done, list, unreadable};
 use super::{Credentials, GraphApp, GraphClient, GraphError};
 use crate::json::{self, Scalar};
 
-/// Pages of `me/accounts` that are followed, of 100 each. More is a loop.
+/// Pages of a list that are followed, of 100 each. More is a loop.
 const MOST_PAGES: usize = 500;
 /// What is asked of a page, and what is left of it where Graph refuses the linked account.
 const LISTED_FIELDS: [&str; 2] = [
@@ -261,28 +261,15 @@ impl GraphClient {
     ) -> Result<Vec<(String, String)>, GraphError> {
         let own = app.token();
         let credentials = Credentials { app, token: &own };
-        let mut ids = Vec::new();
-        let mut after: Option<String> = None;
-        for _ in 0..MAX_PAGES {
-            let request = self.authorised(Method::GET, &[user_id, "ids_for_pages"], credentials)?;
-            let request = request
-                .query(&[("limit", "100")])
-                .query(&after.map(|after| [("after", after)]));
-            let answer = self.request(request).await?.value;
-            let data = answer.get("data").and_then(Value::as_array);
-            let data = data.ok_or_else(|| unreadable("an answer without `data`"))?;
-            ids.extend(data.iter().filter_map(|one| {
-                let page = json::member(one.get("page")?, "id").any()?;
-                Some((page, json::member(one, "id").any()?))
-            }));
-            let cursor = answer.pointer("/paging/cursors/after").and_then(Value::as_str);
-            let has_next = answer.pointer("/paging/next").is_some();
-            after = cursor.filter(|_| has_next).map(str::to_owned);
-            if after.is_none() {
-                break;
-            }
-        }
-        Ok(ids)
+        let path = [user_id, "ids_for_pages"];
+        let listed = self
+            .list(credentials, &path, &[("limit", "100")], MOST_PAGES)
+            .await?;
+        let id = |one: &Value| {
+            let page = json::member(one.get("page")?, "id").any()?;
+            Some((page, json::member(one, "id").any()?))
+        };
+        Ok(listed.value.iter().filter_map(id).collect())
     }
 
     /// Has a page send these fields to the app. Takes the page's own token. One field that is refused refuses all, and

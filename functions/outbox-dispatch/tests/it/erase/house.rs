@@ -94,7 +94,7 @@ impl House {
     }
 
     /// The body of one item of the person, now.
-    pub(crate) fn item(&self, fields: Value) -> String {
+    pub(crate) fn item(&self, fields: &Value) -> String {
         let at = self.parts.clock.now().as_millisecond();
         let mut item = json!({"sender": {"id": PSID}, "recipient": {"id": PAGE}, "timestamp": at});
         for (name, value) in fields.as_object().unwrap() {
@@ -104,7 +104,7 @@ impl House {
     }
 
     pub(crate) fn message(&self, mid: &str, text: &str) -> String {
-        self.item(json!({"message": {"mid": mid, "text": text}}))
+        self.item(&json!({"message": {"mid": mid, "text": text}}))
     }
 
     fn token(&self, minutes: i64) -> String {
@@ -123,8 +123,8 @@ impl House {
         let prior = json!({"source": "checkbox_plugin", "identifier": USER_REF});
         vec![
             checkbox.to_string(),
-            self.item(json!({"referral": referral})),
-            self.item(json!({"message": {"mid": "m-1", "text": TEXT}, "prior_message": prior})),
+            self.item(&json!({"referral": referral})),
+            self.item(&json!({"message": {"mid": "m-1", "text": TEXT}, "prior_message": prior})),
             self.message("m-2", TEXT),
         ]
     }
@@ -137,7 +137,7 @@ impl House {
             .header("content-type", "application/json")
             .header("authorization", format!("Bearer {INBOUND_TOKEN}"));
         let request = request.body(Body::Text(body.to_string())).unwrap();
-        read(self.relay.handle(request).await)
+        read(&self.relay.handle(request).await)
     }
 
     /// A campaign of Braze's writes to the person.
@@ -147,7 +147,7 @@ impl House {
             .header("content-type", "application/json")
             .header("authorization", format!("Bearer {INBOUND_TOKEN}"));
         let request = request.body(Body::Text(body.to_string())).unwrap();
-        read(self.send.handle(request).await)
+        read(&self.send.handle(request).await)
     }
 
     pub(crate) async fn order(&self, target: Target) {
@@ -199,7 +199,7 @@ impl House {
     }
 }
 
-fn read(answer: shared::webhook::Answer) -> (u16, Value) {
+fn read(answer: &shared::webhook::Answer) -> (u16, Value) {
     let Body::Text(body) = answer.body() else {
         panic!("not a text")
     };
