@@ -1,5 +1,9 @@
 //! `/meta/deletion` and `/meta/deauthorize`: who is let in, what is kept, and what is told.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 use data_deletion::{App, Settings};
 use lambda_http::http::StatusCode;
