@@ -71,6 +71,14 @@ fn make_from(
                 async move { app.handle(request).await }
             })
         }
+        "data-deletion" => {
+            let settings = env().finish(data_deletion::Settings::read)?;
+            let app = Arc::new(data_deletion::App::new(settings, &secrets, &dynamodb, clock));
+            http(move |request| {
+                let app = app.clone();
+                async move { app.handle(request).await }
+            })
+        }
         "fbe-install-webhook" => {
             let settings = env().finish(fbe_install_webhook::Settings::read)?;
             let app = Arc::new(fbe_install_webhook::App::new(

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use shared::clients::http;
 use shared::secrets::{MetaSecret, RelaySecret};
-use shared::webhook::signature;
+use shared::webhook::{signature, signed_request};
 
 use crate::payloads::Sender;
 
@@ -30,6 +30,7 @@ pub(crate) struct Urls {
     pub(crate) inbound: String,
     pub(crate) reply: String,
     pub(crate) send: String,
+    pub(crate) deletion: String,
 }
 
 impl Urls {
@@ -41,6 +42,7 @@ impl Urls {
             inbound: at(Sender::Whatsapp.path()),
             reply: at("/whatsapp/reply"),
             send: at(Sender::MessengerSend.path()),
+            deletion: at("/meta/deletion"),
         }
     }
 
@@ -55,6 +57,7 @@ impl Urls {
             inbound: output("WhatsAppInboundUrl")?,
             reply: output("WhatsAppReplyUrl")?,
             send: output("MessengerSendUrl")?,
+            deletion: output("DataDeletionUrl")?,
         })
     }
 }
@@ -146,6 +149,7 @@ impl Probe {
             inbound,
             reply,
             send,
+            deletion,
         } = &self.urls;
         let keys = &self.keys;
         let wrong = SecretString::from("wrong");
@@ -258,6 +262,16 @@ impl Probe {
                 "anybody could write to people on Messenger",
             )
             .await,
+            self.check(
+                Area::Signature,
+                "deletion: a request that another app has signed is refused",
+                self.client
+                    .request(Method::POST, deletion)
+                    .form(&[("signed_request", foreign_request(&wrong))]),
+                (401, |_| true),
+                "anybody could have people erased; 404 = the stack is of an older version",
+            )
+            .await,
         ]
     }
 
@@ -328,6 +342,12 @@ fn read_receipt(now: Timestamp) -> String {
         "sender": {"id": "1"}, "recipient": {"id": "1"}, "timestamp": now, "read": {"watermark": now},
     }]}]})
     .to_string()
+}
+
+/// A request to erase nobody, signed with a secret that is not the app's.
+fn foreign_request(secret: &SecretString) -> String {
+    let payload = json!({"algorithm": "HMAC-SHA256", "issued_at": 0, "user_id": "1"});
+    signed_request::sign(secret, &payload)
 }
 
 /// A blank message is ignored, and that of a preview is not looked for among the earlier ones.

@@ -11,6 +11,7 @@
 //! * [`messenger`], [`fbe`], [`whatsapp`]: one module a job. Payload → events → a pure decision.
 //! * [`store`]: what DynamoDB holds, and the commits that keep it consistent.
 //! * [`outbox`]: pending effects and their table; the function `outbox-dispatch` sends them.
+//! * [`erase`]: forgetting a person: orders, receipts, and what keeps it done.
 //! * [`clients`]: HTTP, AWS and Meta's Graph API.
 //! * [`health`]: whether the app and its pages are set up at Meta, as checks with a remedy each.
 //! * [`json`]: one lenient reader for JSON from outside. [`personal`]: what no log shows. [`digest`]: ids and keys.
@@ -26,12 +27,14 @@
 //! * **To settle**: to try an item and store its outcome: done, retried, waiting or dead.
 //! * **Synced**, or **told**: the state of a contact that Braze has accepted.
 //! * **Turn**: one message of a conversation, with its answers. **Guard**: a record that recognises a duplicate.
+//! * **Tombstone**: the keyed hash by which a table recognizes who was erased.
 //! * **Holder**: the contact that a link token has linked.
 
 pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod digest;
+pub mod erase;
 pub mod fbe;
 pub mod health;
 pub mod json;

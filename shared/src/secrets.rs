@@ -310,6 +310,14 @@ impl MetaSecret {
             .collect()
     }
 
+    /// The secrets of all apps: a person may remove any of them.
+    #[must_use]
+    pub fn all_app_secrets(&self) -> Vec<&SecretString> {
+        let mut secrets = self.messenger_app_secrets();
+        secrets.extend(self.fbe.iter().flat_map(|_| self.fbe_app_secrets()));
+        secrets
+    }
+
     /// The secrets that may sign `/fbe/webhook`.
     #[must_use]
     pub fn fbe_app_secrets(&self) -> Vec<&SecretString> {

@@ -65,6 +65,11 @@ pub const CATALOG_ITEMS_FAILED: &str = "CatalogItemsFailed";
 /// Differences between an install as stored and as Graph tells it.
 pub const GRAPH_DRIFT: &str = "GraphDrift";
 
+/// Attempts at erasures that were asked for more than a day ago.
+pub const ERASURES_LATE: &str = "ErasuresLate";
+/// People and pages that removed the app at Meta.
+pub const DEAUTHORIZATIONS: &str = "Deauthorizations";
+
 /// Pages that were found not to send their events to the app, four times a day.
 pub const PAGES_UNSUBSCRIBED: &str = "PagesUnsubscribed";
 /// Days until the first of the pages' tokens ends; 0 for a dead one.
@@ -144,14 +149,30 @@ pub fn pseudonym(id: &str) -> String {
     stand_in(key, id)
 }
 
+/// A [`pseudonym`] of 128 bits, by which a table recognizes a person without naming them.
+#[must_use]
+pub fn keyed_hash(id: &str) -> String {
+    let key = PSEUDONYM_KEY.get().map_or("", String::as_str);
+    keyed_hash_by(key, id)
+}
+
+/// [`keyed_hash`] by the key of a stack that is not ours.
+#[must_use]
+pub fn keyed_hash_by(key: &str, id: &str) -> String {
+    hex::encode(keyed(key, id).first_chunk::<16>().copied().unwrap_or_default())
+}
+
 fn stand_in(key: &str, id: &str) -> String {
+    hex::encode(keyed(key, id).first_chunk::<6>().copied().unwrap_or_default())
+}
+
+fn keyed(key: &str, id: &str) -> Vec<u8> {
     // HMAC takes a key of any length, so there is no error to show.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else {
-        return String::new();
+        return Vec::new();
     };
     mac.update(id.as_bytes());
-    let digest = mac.finalize().into_bytes();
-    hex::encode(digest.first_chunk::<6>().copied().unwrap_or_default())
+    mac.finalize().into_bytes().to_vec()
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ def main(stack: str) -> None:
                 Target=f"integrations/{created['IntegrationId']}",
             )
             routes += 1
-    if routes != 9:
-        raise SystemExit(f"the template has {routes} routes instead of 9")
+    if routes != 12:
+        raise SystemExit(f"the template has {routes} routes instead of 12")
     print(api_id)
 
 

@@ -15,7 +15,7 @@ use crate::commands::setup;
 use crate::inspect::{self, Snapshot};
 use crate::output::{self, usage};
 use crate::payloads::{self, Payload, Sender};
-use crate::scenes::{campaign, conversation, fbe_life, vendors};
+use crate::scenes::{campaign, conversation, fbe_life, forget, vendors};
 use crate::secrets;
 use crate::stack::{LocalStack, StackOptions};
 use crate::story::{self, Mark};
@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[command(
     after_help = "Needs no account, no Docker and no network. Each payload is signed and posted to the HTTP API of an\n\
     embedded stack; below it stands what was stored and what Braze was sent. Then scenes are played: a business's life with\n\
-    FBE, WhatsApp conversations with a bot, a model and a vendor, and a campaign on Messenger.\n\
+    FBE, WhatsApp conversations with a bot, a model and a vendor, a campaign on Messenger. At last\n\
+    somebody is forgotten.\n\
     Exits 1 if anything is off.\n\n\
     Examples:\n  \
     bridge demo\n  \
@@ -87,6 +88,9 @@ pub(crate) async fn run(args: &Args, clock: &Clock) -> anyhow::Result<()> {
     }
     if plays(Sender::MessengerSend) && demo.serves(Sender::MessengerSend) {
         demo.off += campaign::play(clock, &demo.client, demo.quiet).await?;
+    }
+    if args.only.is_empty() {
+        demo.off += forget::play(demo.stack.clock(), &demo.client, demo.quiet).await?;
     }
     demo.finish(played, start).await
 }

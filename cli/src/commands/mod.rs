@@ -4,6 +4,7 @@ mod chat;
 mod dead;
 mod demo;
 mod doctor;
+mod erase;
 mod events;
 mod fakes;
 mod fbe;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     /// Look at what was given up, and try it again
     Dead(dead::Args),
+    /// Erase a person or a business, here and in Braze
+    Erase(erase::Args),
     /// Look after businesses that installed the app
     Fbe(fbe::Args),
     /// Serve the fake Braze, Graph and external system for a stack that runs elsewhere on this machine
@@ -73,6 +76,7 @@ pub(crate) async fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
         Command::Setup(args) => Box::pin(setup::run(args, clock)).await,
         Command::Doctor(args) => Box::pin(doctor::run(args, clock)).await,
         Command::Dead(args) => dead::run(args, clock).await,
+        Command::Erase(args) => Box::pin(erase::run(args, clock)).await,
         Command::Fbe(args) => fbe::run(args, clock).await,
         Command::Fakes(args) => fakes::run(args, clock).await,
         Command::Events(args) => events::run(&args),

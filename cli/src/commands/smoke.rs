@@ -158,6 +158,7 @@ mod tests {
             "WhatsAppInboundUrl",
             "WhatsAppReplyUrl",
             "MessengerSendUrl",
+            "DataDeletionUrl",
         ]
         .map(
             |name| json!({"OutputKey": name, "OutputValue": format!("https://x/{name}"), "Description": "d"}),

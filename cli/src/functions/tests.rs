@@ -8,7 +8,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use shared::erase::{Erasures, Order, Source, Target};
 use shared::messenger::link;
+use shared::webhook::signed_request;
 use testkit::aws::{EmbeddedAws, Fault};
 use testkit::braze::{self, Endpoint, FakeBraze, faults};
 use testkit::external_system::{self, Behaviour, ExternalSystem};
@@ -476,6 +478,48 @@ async fn sends(stack: &Stack) {
     stack.deliver("messenger", echo.to_string().as_bytes()).await;
 }
 
+/// A person whom Meta tells of, a page that leaves, a user with all that they have, a conversation and a business.
+async fn erasures(stack: &Stack) {
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let signed = |payload: Value| {
+        let payload = json!({"algorithm": "HMAC-SHA256", "issued_at": stack.clock.now().as_second()})
+            .as_object()
+            .unwrap()
+            .clone()
+            .into_iter()
+            .chain(payload.as_object().unwrap().clone())
+            .collect::<serde_json::Map<_, _>>();
+        let secret = "development-app-secret".into();
+        format!(
+            "signed_request={}",
+            signed_request::sign(&secret, &payload.into())
+        )
+    };
+    for (path, payload) in [
+        ("/meta/deletion", json!({"user_id": "9001"})),
+        ("/meta/deauthorize", json!({"profile_id": "1134597043258171"})),
+    ] {
+        let body = signed(payload);
+        let status = stack.request("POST", path, "", &[form], body.as_bytes()).await;
+        assert_eq!(status, Some(200));
+    }
+    let path = format!("/meta/deletion/{:032x}", 0);
+    let status = signer::gateway_event("GET", &path, "", &[], b"", false);
+    let answer = stack.handlers["DataDeletionFunction"](status).await.unwrap();
+    assert_eq!(answer["statusCode"], 404);
+    let erasures = Erasures::new(stack.aws.dynamodb(), stack.outbox.clone(), stack.clock.clone());
+    let targets = [
+        Target::User("user-of-two".into()),
+        Target::User("42".into()),
+        Target::Business("shop-42-unique-id".to_owned()),
+    ];
+    for (number, target) in targets.into_iter().enumerate() {
+        let order = Order::new(target, Source::Operator, stack.clock.now());
+        assert!(erasures.order(&format!("{number:032x}"), &order).await.unwrap());
+    }
+    stack.settle().await;
+}
+
 async fn drive(stack: &Stack) {
     let stop = CancellationToken::new();
     let streams = stack.streams(&stop).await;
@@ -539,6 +583,7 @@ async fn drive(stack: &Stack) {
         .await;
     stack.aws.clear_faults();
     stack.settle().await;
+    erasures(stack).await;
 
     stop.cancel();
     for stream in streams {

@@ -4,5 +4,6 @@ mod business;
 pub(crate) mod campaign;
 pub(crate) mod conversation;
 pub(crate) mod fbe_life;
+pub(crate) mod forget;
 mod talk;
 pub(crate) mod vendors;

@@ -4,6 +4,7 @@
 mod cost;
 mod crash;
 mod dead;
+mod erase;
 mod events;
 mod fbe;
 mod house;

@@ -24,13 +24,17 @@ type Case = (
 );
 
 const INSTALL: &str = "/fbe/installs/{business}";
+const STATUS: &str = "/meta/deletion/{code}";
+/// Signed with the development app secret.
+const SIGNED: &str = "signed_request=2CjZjmIEoUMOqiZu8YfcaYaVUcICl7dxVJSgtO_RQOU.eyJhbGdvcml0aG0iOiJITUFDLVNIQTI1NiIsImlzc3VlZF9hdCI6MTI5MTgzNjgwMCwidXNlcl9pZCI6IjIxODQ3MSJ9";
+const FORGED: &str = "signed_request=ixUmh4zxdy9iElekeAa9mDP8pxLMn1p7Cf8bIcCOZfU.eyJhbGdvcml0aG0iOiJITUFDLVNIQTI1NiIsImlzc3VlZF9hdCI6MTI5MTgzNjgwMCwidXNlcl9pZCI6IjIxODQ3MSJ9";
 const HANDSHAKE: &str = "?hub.mode=subscribe&hub.challenge=1&hub.verify_token=development-verify-token";
 const FALSE_HANDSHAKE: &str = "?hub.mode=subscribe&hub.challenge=1&hub.verify_token=wrong";
 const STRANGER: &str = r#"{"user_id": "nobody", "text": "hello"}"#;
 const RETIRED: &str =
     r#"{"user_id": "1", "text": "hello", "messaging_type": "MESSAGE_TAG", "tag": "ACCOUNT_UPDATE"}"#;
 
-const CASES: [Case; 21] = [
+const CASES: [Case; 26] = [
     ("get", INSTALL, "shop-42-unique-id", READER, "", 200),
     ("get", INSTALL, "nobody", READER, "", 404),
     ("get", INSTALL, "shop-42-unique-id", BRAZE, "", 401),
@@ -51,6 +55,11 @@ const CASES: [Case; 21] = [
     ("get", "/messenger/webhook", FALSE_HANDSHAKE, "", "", 403),
     ("post", "/fbe/webhook", "", "", "{}", 401),
     ("post", "/messenger/webhook", "", "", "{}", 401),
+    ("get", STATUS, "nothing", "", "", 404),
+    ("post", "/meta/deletion", "", "", SIGNED, 200),
+    ("post", "/meta/deletion", "", "", "", 400),
+    ("post", "/meta/deletion", "", "", FORGED, 401),
+    ("post", "/meta/deauthorize", "", "", SIGNED, 200),
     ("post", "/messenger/send", "", BRAZE, "{}", 400),
     ("post", "/messenger/send", "", READER, "{}", 401),
     ("post", "/messenger/send", "", BRAZE, STRANGER, 404),
@@ -117,7 +126,7 @@ async fn what_the_functions_answer_is_what_it_says() {
     house.drain().await;
     let client = shared::clients::http::client(std::time::Duration::from_secs(20));
     for (method, route, rest, token, body, expected) in CASES {
-        let path = route.replace("{business}", "") + rest;
+        let path = route.replace("{business}", "").replace("{code}", "") + rest;
         let what = format!("{method} {path}");
         let url = format!("{}{path}", house.stack.url());
         let mut request = client.request(method.to_uppercase().parse().unwrap(), url);
@@ -125,7 +134,12 @@ async fn what_the_functions_answer_is_what_it_says() {
             request = request.bearer_auth(token);
         }
         if !body.is_empty() {
-            request = request.header("content-type", "application/json").body(body);
+            let content_type = if body.starts_with("signed_request=") {
+                "application/x-www-form-urlencoded"
+            } else {
+                "application/json"
+            };
+            request = request.header("content-type", content_type).body(body);
         }
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status().as_u16(), expected, "{what}");

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, HashSet};
 use shared::messenger::decide::{decide, is_without_effect, quiet_act};
 use shared::messenger::event::Event;
 use shared::messenger::key::{ContactKey, UserRefKey};
+use shared::messenger::late;
+use shared::messenger::late::Buried;
 use shared::messenger::link::LinkKeys;
 use shared::messenger::proof::{self, Judge, LinkCounts};
 use shared::messenger::settings::MessengerSettings;
-use shared::messenger::table::{Acted, Contacts, Known, Record, Unit};
+use shared::messenger::table::{Acted, Contacts, Known, Record, Unit, token_key};
 use shared::messenger::user_ref::{UserRefLink, decide_user_ref};
 use shared::store::{Rounds, StoreError};
 use shared::telemetry;
@@ -119,6 +121,8 @@ impl Round<'_> {
         }
         tokens.sort_unstable();
         tokens.dedup();
+        let buried = self.buried(&open).await?;
+        self.leave_out_late(&mut open, &buried);
         let mut known = match known {
             Some(known) => known,
             None => self.contacts.read(&keys, &user_refs, &tokens).await?,
@@ -129,6 +133,7 @@ impl Round<'_> {
         });
         let mut decided = Decided::default();
         let mut derived = self.decide_user_refs(&open, &mut known, &mut decided);
+        derived.retain(|link| !late::is_late(&late::names_of_link(link), link.at(), &buried));
         self.read_linked(&keys, &derived, &mut known).await?;
         derived.retain(|link| !known.unreadable_contacts.contains(&link.contact));
         let left_out = !(known.unreadable_contacts.is_empty() && known.unreadable_user_refs.is_empty());
@@ -147,6 +152,37 @@ impl Round<'_> {
         Ok((open, left_out))
     }
 
+    /// Who was erased of those whom the events name. Read only once the write was refused: mostly nobody was, and the
+    /// write makes sure of it.
+    async fn buried(&self, open: &Open) -> Result<Buried, StoreError> {
+        if self.is_first {
+            return Ok(Buried::default());
+        }
+        let names = open
+            .values()
+            .flatten()
+            .flat_map(|event| late::names(event, self.keys));
+        let names: HashSet<String> = names.collect();
+        self.contacts.buried(&names.into_iter().collect::<Vec<_>>()).await
+    }
+
+    fn leave_out_late(&self, open: &mut Open, buried: &Buried) {
+        if buried.is_empty() {
+            return;
+        }
+        for events in open.values_mut() {
+            events.retain(|event| !late::is_late(&late::names(event, self.keys), event.at, buried));
+        }
+        let before = open.len();
+        open.retain(|_, events| !events.is_empty());
+        if open.len() < before {
+            tracing::info!(
+                subjects = before - open.len(),
+                "late events of people who were erased are left out"
+            );
+        }
+    }
+
     fn decide_user_refs(&self, open: &Open, known: &mut Known, decided: &mut Decided) -> Vec<UserRefLink> {
         let mut derived = Vec::new();
         for (subject, events) in open {
@@ -158,11 +194,14 @@ impl Round<'_> {
             let plan = decide_user_ref(known.user_refs.get(key), events, judge);
             plan.claims.iter().for_each(|claim| known.holders.claim(claim));
             derived.extend(plan.derived);
-            let unit = Unit {
+            let mut unit = Unit {
                 record: plan.record.map(|record| Record::UserRef(key.clone(), record)),
                 claims: plan.claims,
-                outbox: Vec::new(),
+                ..Unit::default()
             };
+            if !unit.is_empty() {
+                unit.unless_erased = late::of_user_ref(known.user_refs.get(key), events, self.keys);
+            }
             decided.add(subject.clone(), plan.counts, unit);
         }
         derived
@@ -203,11 +242,25 @@ impl Round<'_> {
                 decided.created.push(subject.clone());
             }
             plan.claims.iter().for_each(|claim| known.holders.claim(claim));
-            let unit = Unit {
+            let mut unit = Unit {
                 record: plan.contact.map(Record::Contact),
                 claims: plan.claims,
                 outbox: plan.outbox,
+                ..Unit::default()
             };
+            if !unit.is_empty() {
+                let stored = stored.map(|stored| &stored.contact);
+                unit.replaces = stored.map(|stored| stored.first_seen);
+                let claims = !unit.claims.is_empty();
+                unit.unless_erased = late::of_contact(stored, events, &derived, claims, self.keys);
+                let user_refs = events.iter().filter_map(Event::user_ref_key);
+                let derived = derived.iter().map(|link| link.user_ref.as_str().to_owned());
+                unit.beside = user_refs.map(|key| key.to_string()).chain(derived).collect();
+                unit.beside
+                    .extend(unit.claims.iter().map(|claim| token_key(&claim.token.hash)));
+                unit.beside.sort_unstable();
+                unit.beside.dedup();
+            }
             decided.add(subject, plan.counts, unit);
         }
     }

@@ -15,7 +15,7 @@ use shared::messenger::send::request::{Invalid, Recipient};
 use shared::messenger::send::{self, Refusal, SendRequest};
 use shared::messenger::settings;
 use shared::messenger::sync::Stored;
-use shared::messenger::table::Contacts;
+use shared::messenger::table::{Added, Contacts};
 use shared::outbox::Outbox;
 use shared::personal::Personal;
 use shared::secrets::{MetaSecret, RelaySecret, Secret};
@@ -117,12 +117,13 @@ impl App {
         let message = request.message(send_id.clone());
         let item = message.item(&key);
         let Some(refusal) = send::refusal(&contact, message.way, now) else {
-            let is_new = self
-                .outbox
-                .add(&item)
-                .await
-                .map_err(|error| unavailable(&error))?;
-            return Ok(accepted(if is_new { "accepted" } else { "duplicate" }, &send_id));
+            // Not for somebody who was erased since they were read.
+            let added = self.contacts.add_effect(&key, &item).await;
+            return match added.map_err(|error| unavailable(&error))? {
+                Added::Now => Ok(accepted("accepted", &send_id)),
+                Added::Before => Ok(accepted("duplicate", &send_id)),
+                Added::NoContact => Err(ErrorCode::ContactUnknown.answer()),
+            };
         };
         // What was taken while it was allowed stays taken.
         let before = self.outbox.get(&item.subject, &item.event_key).await;
@@ -131,7 +132,7 @@ impl App {
         }
         metrics::counter!(telemetry::MESSENGER_SEND_FAILURES).increment(1);
         if let Some(event) = message.failed(&key, refusal.into(), now, &self.events) {
-            let reported = self.outbox.add(&event).await;
+            let reported = self.contacts.add_effect(&key, &event).await;
             reported.map_err(|error| unavailable(&error))?;
         }
         Err(match refusal {

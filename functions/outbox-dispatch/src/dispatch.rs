@@ -11,6 +11,7 @@ use shared::store::StoreError;
 use shared::telemetry;
 
 use crate::effect::{Group, Work};
+use crate::erase::EraseWorker;
 use crate::fbe::FbeWorker;
 use crate::fbe::partner::PartnerWorker;
 use crate::health::HealthWorker;
@@ -37,6 +38,7 @@ pub(crate) enum Workers {
         fbe: Box<FbeWorker>,
         partner: Box<PartnerWorker>,
         health: Box<HealthWorker>,
+        erase: Box<EraseWorker>,
     },
     Relay(Box<RelayWorker>),
 }
@@ -112,6 +114,7 @@ impl Dispatcher {
                 fbe,
                 partner,
                 health,
+                erase,
             } => {
                 let messenger = async {
                     self.settle(Box::pin(messenger.work(Group::all_of(work.messenger), until)).await)
@@ -130,13 +133,15 @@ impl Dispatcher {
                         .await
                 };
                 let health = async { self.settle(Box::pin(health.work(work.health, until)).await).await };
-                let (messenger, sends, fbe, partner, health) =
-                    futures_util::join!(messenger, sends, fbe, partner, health);
+                let erase = async { self.settle(Box::pin(erase.work(work.erase, until)).await).await };
+                let (messenger, sends, fbe, partner, health, erase) =
+                    futures_util::join!(messenger, sends, fbe, partner, health, erase);
                 report.add(messenger);
                 report.add(sends);
                 report.add(fbe);
                 report.add(partner);
                 report.add(health);
+                report.add(erase);
             }
             Workers::Relay(relay) => {
                 let outcomes = Box::pin(relay.work(Group::all_of(work.whatsapp), until)).await;

@@ -1,5 +1,6 @@
 //! What an item is about to do, typed by its kind.
 
+use shared::erase::Order;
 use shared::fbe::plan::PartnerNotice;
 use shared::messenger::send::Message;
 use shared::outbox::{Entry, Kind, Reason, UnreadablePayload};
@@ -31,6 +32,8 @@ pub(crate) struct Work {
     pub(crate) partner: Vec<Task<PartnerNotice>>,
     /// A look at the app and its pages needs no particulars.
     pub(crate) health: Vec<Task<()>>,
+    /// Erasures.
+    pub(crate) erase: Vec<Task<Order>>,
     /// An item of a conversation only wakes: what is to be done stands in the conversation.
     pub(crate) whatsapp: Vec<Task<()>>,
     /// What became at once of items that no worker can be given.
@@ -43,6 +46,7 @@ enum Effect {
     Fbe(FbeEffect),
     Partner(Box<PartnerNotice>),
     Health,
+    Erase(Box<Order>),
     WhatsApp,
 }
 
@@ -60,6 +64,7 @@ impl Effect {
             Kind::FbeNotify => Self::Fbe(FbeEffect::Notify(entry.payload()?)),
             Kind::FbeCatalogPush => Self::Fbe(FbeEffect::PushCatalog(entry.payload()?)),
             Kind::HealthCheck => Self::Health,
+            Kind::Erase => Self::Erase(entry.payload()?),
             Kind::RelayMessage | Kind::RelayReply => Self::WhatsApp,
         })
     }
@@ -80,6 +85,10 @@ impl Work {
                 effect: *effect,
             }),
             Ok(Effect::Health) => self.health.push(Task { entry, effect: () }),
+            Ok(Effect::Erase(effect)) => self.erase.push(Task {
+                entry,
+                effect: *effect,
+            }),
             Ok(Effect::WhatsApp) => self.whatsapp.push(Task { entry, effect: () }),
             Err(error) => self.unreadable.push((entry, error.into())),
         }

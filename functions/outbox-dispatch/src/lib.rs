@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod braze;
 mod dispatch;
 mod effect;
+pub mod erase;
 pub mod fbe;
 mod health;
 mod messenger;
@@ -27,6 +28,7 @@ use shared::clients::graph::GraphClient;
 use shared::clients::http;
 use shared::clock::Clock;
 use shared::config::Env;
+use shared::erase::{EraseInBraze, Erasures};
 use shared::health::HealthSettings;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::Contacts;
@@ -39,6 +41,8 @@ use shared::whatsapp::table::Conversations;
 use self::backoff::Backoff;
 use self::braze::Braze;
 use self::dispatch::{Dispatcher, Workers};
+use self::erase::EraseWorker;
+use self::erase::find::{Finder, Records};
 use self::fbe::{FbeWorker, FollowUpSettings};
 use self::health::HealthWorker;
 use self::messenger::send::SendWorker;
@@ -71,6 +75,8 @@ pub struct Settings {
 enum LaneSettings {
     Sync {
         contacts_table: String,
+        conversations_table: String,
+        erase_in_braze: EraseInBraze,
         messenger: MessengerSettings,
         fbe: FollowUpSettings,
         health: HealthSettings,
@@ -104,6 +110,8 @@ impl Settings {
             } else {
                 LaneSettings::Sync {
                     contacts_table: env.required("CONTACTS_TABLE"),
+                    conversations_table: env.required("CONVERSATIONS_TABLE"),
+                    erase_in_braze: EraseInBraze::read(env),
                     messenger: MessengerSettings::read(env),
                     fbe: FollowUpSettings::read(env),
                     health: HealthSettings::read(env),
@@ -153,13 +161,15 @@ impl App {
         let queue = queue
             .zip(settings.queue_url)
             .map(|(client, url)| Queue::new(client, url));
-        let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
+        let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table.clone(), clock.clone());
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
         let settler = Settler::new(outbox.clone(), settings.backoff, clock.clone());
         let workers = match settings.lane {
             LaneSettings::Sync {
                 contacts_table,
+                conversations_table,
+                erase_in_braze,
                 messenger,
                 fbe,
                 health,
@@ -176,6 +186,28 @@ impl App {
                     messenger.clone(),
                     clock.clone(),
                 );
+                let (installs, business_secrets) =
+                    fbe.businesses((secrets, dynamodb), outbox.clone(), clock.clone());
+                let records = Records {
+                    contacts: contacts.clone(),
+                    conversations: Conversations::new(
+                        dynamodb.clone(),
+                        conversations_table,
+                        outbox.clone(),
+                        clock.clone(),
+                    ),
+                    installs,
+                    outbox: outbox.clone(),
+                };
+                let erase = EraseWorker {
+                    finder: Finder::new(records, meta.clone(), Some(graph.clone())),
+                    erasures: Erasures::new(dynamodb.clone(), settings.outbox_table, clock.clone()),
+                    secrets: business_secrets,
+                    braze: braze.clone(),
+                    settings: messenger.clone(),
+                    in_braze: erase_in_braze,
+                    clock: clock.clone(),
+                };
                 let messenger = ContactWorker::new(contacts, outbox.clone(), braze.clone(), messenger);
                 let partner = fbe.partner(secrets, outbox.clone(), clock.clone());
                 let health =
@@ -195,6 +227,7 @@ impl App {
                     fbe: Box::new(fbe),
                     partner: Box::new(partner),
                     health: Box::new(health),
+                    erase: Box::new(erase),
                 }
             }
             LaneSettings::Relay {

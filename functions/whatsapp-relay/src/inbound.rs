@@ -57,16 +57,14 @@ impl App {
 
     async fn store(&self, message: &InboundMessage) -> Result<Answer, StoreError> {
         let id = message_id(message, &uuid::Uuid::new_v4().to_string());
-        let (status, reason) = if self.store_as(message, &id).await? {
-            ("accepted", None)
-        } else {
-            ("duplicate", Some("seen_before"))
-        };
-        Ok(accepted(status, Some(&id), reason))
+        Ok(match self.store_as(message, &id).await? {
+            Stored::Yes => accepted("accepted", Some(&id), None),
+            Stored::Before => accepted("duplicate", Some(&id), Some("seen_before")),
+            Stored::Erased => accepted("ignored", None, Some("erased")),
+        })
     }
 
-    /// `false` if it has been here before.
-    async fn store_as(&self, message: &InboundMessage, message_id: &str) -> Result<bool, StoreError> {
+    async fn store_as(&self, message: &InboundMessage, message_id: &str) -> Result<Stored, StoreError> {
         let conversations = &self.conversations;
         let mut rounds = Rounds::new(CONTENDED);
         let mut skipped = false;
@@ -91,8 +89,9 @@ impl App {
                 committed = conversations.commit_beside(&beside).await?;
             }
             match committed {
-                Committed::Yes => return Ok(true),
-                Committed::Duplicate => return Ok(false),
+                Committed::Yes => return Ok(Stored::Yes),
+                Committed::Duplicate => return Ok(Stored::Before),
+                Committed::Erased => return Ok(Stored::Erased),
                 Committed::Behind => skipped = true,
                 Committed::Stale | Committed::HandedOver => {}
             }
@@ -107,9 +106,20 @@ impl App {
             let stored = self.conversations.read(&message.conversation_id).await?;
             let plan = decide_keyword(stored.as_ref(), message, self.clock.now());
             match self.conversations.commit(&plan, By::Door).await? {
-                Committed::Yes | Committed::Duplicate | Committed::Behind => return Ok(()),
+                Committed::Yes | Committed::Duplicate | Committed::Behind | Committed::Erased => {
+                    return Ok(());
+                }
                 Committed::Stale | Committed::HandedOver => rounds.next().await?,
             }
         }
     }
+}
+
+/// What became of a message.
+enum Stored {
+    Yes,
+    /// It has been here before.
+    Before,
+    /// The person was erased after it came.
+    Erased,
 }

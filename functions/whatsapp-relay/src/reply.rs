@@ -100,6 +100,7 @@ impl App {
                 // The answer to the call was quicker.
                 Committed::HandedOver => settles = false,
                 Committed::Behind => skipped = true,
+                Committed::Erased => return Err(Failed::Refused(ErrorCode::ConversationUnknown)),
                 Committed::Stale => {}
             }
             rounds.next().await?;

@@ -111,6 +111,13 @@ impl Installs {
         self.table.release(lease, update).await
     }
 
+    /// Removes a business. Gives how many installs went: one or none.
+    pub async fn erase(&self, business_id: &str) -> Result<usize, StoreError> {
+        let there = self.table.get(key(business_id)).await?.is_some();
+        self.table.delete_all(vec![key(business_id)]).await?;
+        Ok(usize::from(there))
+    }
+
     /// The installs that hold a pixel. It should be one business.
     pub async fn by_pixel(&self, pixel_id: &str) -> Result<Vec<Install>, StoreError> {
         let answer = self

@@ -18,6 +18,8 @@ use super::sync::{self, Others, Stored, Synced};
 use super::topic::{Topic, Topics};
 use super::user_ref::UserRefLink;
 use super::window::{Quiet, Told, moved_enough};
+use crate::digest::Digest;
+use crate::erase::{Order, Source, Target};
 use crate::outbox::{Kind, OutboxItem};
 
 /// No `ref` of Meta's is longer; what is longer is cut, so that a record stays small.
@@ -166,6 +168,10 @@ fn conclude(
             not_before: None,
         }));
     }
+    let asking = events
+        .iter()
+        .filter(|event| asks_to_be_erased(&event.kind, settings));
+    plan.outbox.extend(asking.map(|event| erasure(&subject, event)));
     if sync || stored.is_none_or(|stored| !stored.same_facts(&contact)) {
         contact.version = version;
         contact.quiet = Some(quiet(&contact, synced, held, settings));
@@ -298,6 +304,7 @@ pub fn quiet_act(events: &[Event], settings: &MessengerSettings) -> Option<(Cont
             && event.user_ref().is_none()
             && !matches!(event.kind, EventKind::Optin(_))
             && opted_out(&event.kind, settings).is_none()
+            && !asks_to_be_erased(&event.kind, settings)
             && !is_listed(&event.kind, settings)
     };
     let latest = events.iter().map(|event| event.at).max()?;
@@ -315,16 +322,11 @@ fn opted_out(kind: &EventKind, settings: &MessengerSettings) -> Option<bool> {
         // Of a type that is not known it is kept for an operator to look at, and is no opt-out of everything.
         EventKind::Optout(optout) => optout.optout_type.is_none().then_some(true),
         EventKind::Message(message) => {
-            let text = message.text.as_ref()?.as_str().trim().to_lowercase();
-            let is_one_of = |keywords: &[String]| {
-                keywords
-                    .iter()
-                    .any(|keyword| keyword.trim().to_lowercase() == text)
-            };
+            let text = message.text.as_ref()?.as_str();
             // A keyword in both lists counts as opt-out.
-            if is_one_of(&settings.opt_out_keywords) {
+            if is_one_of(text, &settings.opt_out_keywords) {
                 Some(true)
-            } else if is_one_of(&settings.opt_in_keywords) {
+            } else if is_one_of(text, &settings.opt_in_keywords) {
                 Some(false)
             } else {
                 None
@@ -332,6 +334,29 @@ fn opted_out(kind: &EventKind, settings: &MessengerSettings) -> Option<bool> {
         }
         _ => None,
     }
+}
+
+/// Whether the text is nothing but one of the keywords, without regard to case and blanks around it.
+fn is_one_of(text: &str, keywords: &[String]) -> bool {
+    let text = text.trim().to_lowercase();
+    let mut keywords = keywords.iter();
+    keywords.any(|keyword| keyword.trim().to_lowercase() == text)
+}
+
+/// Whether the person asks to be erased. It is their own account that says so, which is proof enough.
+fn asks_to_be_erased(kind: &EventKind, settings: &MessengerSettings) -> bool {
+    let EventKind::Message(message) = kind else {
+        return false;
+    };
+    let text = message.text.as_ref();
+    text.is_some_and(|text| is_one_of(text.as_str(), &settings.erase_keywords))
+}
+
+/// The erasure that a person asks for. A redelivery asks for the same one.
+fn erasure(subject: &str, event: &Event) -> OutboxItem {
+    let code = Digest::of_parts(["erase_keyword", subject, event.key.as_str()]).short();
+    let target = Target::Contact(subject.to_owned().into());
+    Order::new(target, Source::Keyword, event.at).item(&code)
 }
 
 fn referral(source: &super::event::ReferralSource) -> Option<Referral> {

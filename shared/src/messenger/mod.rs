@@ -14,6 +14,7 @@
 //! * [`payload`]: Meta's envelopes and items, read leniently and one by one.
 //! * [`contact`]: the facts that are kept of a person, which only ever grow.
 //! * [`window`]: when the 24 hours end, and [`topic`]: consent to marketing messages.
+//! * [`late`]: events of people who were erased since.
 //! * [`link`]: link tokens, and [`proof`]: whom they prove, once each.
 //! * [`user_ref`]: people who are known by a plugin's `user_ref` first.
 //! * [`decide`]: facts and events in, facts and outbox items out.
@@ -26,6 +27,7 @@ mod custom_event;
 pub mod decide;
 pub mod event;
 pub mod key;
+pub mod late;
 pub mod link;
 pub mod payload;
 pub mod proof;

@@ -217,6 +217,12 @@ pub fn first_at(events: &[Event]) -> Option<Timestamp> {
     tokens(events).map(|(_, at)| at).min()
 }
 
+/// The users whom an event's tokens prove.
+pub fn users<'a>(event: &'a Event, keys: &'a LinkKeys) -> impl Iterator<Item = String> + 'a {
+    let proven = tokens_of(event).filter_map(|(text, _)| keys.prove(text, event.at).ok());
+    proven.map(|proven| proven.user_id)
+}
+
 /// Whether one of `events` carries a token that none of our keys has signed: they may have been rotated since.
 #[must_use]
 pub fn asks_for_newer_keys(events: &[Event], keys: &LinkKeys) -> bool {

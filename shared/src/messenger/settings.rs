@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::event::event_names;
 use crate::config::Env;
+use crate::erase;
 
 /// What is sent of people who are not linked to a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +52,8 @@ pub struct MessengerSettings {
     pub opt_out_keywords: Vec<String>,
     /// `OPT_IN_KEYWORDS`
     pub opt_in_keywords: Vec<String>,
+    /// `ERASE_KEYWORDS`: who writes one of them is erased.
+    pub erase_keywords: Vec<String>,
 }
 
 impl MessengerSettings {
@@ -72,6 +75,7 @@ impl MessengerSettings {
             events: events(env),
             opt_out_keywords: env.list("OPT_OUT_KEYWORDS", "STOP,UNSUBSCRIBE"),
             opt_in_keywords: env.list("OPT_IN_KEYWORDS", "START"),
+            erase_keywords: erase::keywords(env),
         }
     }
 }

@@ -3,23 +3,26 @@
 //!
 //! Beside the facts stand numbers (milliseconds since 1970) that one conditional write decides on: `latest`, an act that
 //! opened the window and was noted without a decision, and from when (`quiet_from`) until when (`quiet_until`) such acts
-//! may be noted so. `link_token#<hash>` says which contact or `user_ref` a link token has linked.
+//! may be noted so. `link_token#<hash>` says which contact or `user_ref` a link token has linked, `erased#<hash>` who was
+//! erased.
 //!
 //! Two writers share a contact and do not disturb each other: the webhook function writes `facts` (conditional on
 //! `version`), the dispatcher writes `synced` (under its lease). Users' records are the dispatcher's alone.
 
+mod erase;
+mod sync;
 mod turns;
 
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use crate::clock::Clock;
+use crate::erase::{UnlessErased, tombstone};
 use crate::messenger::contact::Contact;
 use crate::messenger::key::{ContactKey, UserRefKey};
 use crate::messenger::proof::{Claim as TokenClaim, Holders};
@@ -27,15 +30,21 @@ use crate::messenger::sync::{Stored, Synced};
 use crate::messenger::user_ref::UserRef;
 use crate::outbox::{Outbox, OutboxItem};
 use crate::store::table::{Table, Updated, send_update};
-use crate::store::transact::{MAX_TRANSACT, Transacted, transact_once};
+use crate::store::transact::{MAX_TRANSACT, Transacted, transact, transact_once};
 use crate::store::update::Update;
-use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, number, string};
+use crate::store::{Item, StoreError, attribute, number, string};
 use crate::telemetry;
 
 pub use turns::Turn;
 
 /// What the keys of link tokens begin with.
 const TOKEN: &str = "link_token#";
+
+/// What the keys of the other items that name a contact are kept in.
+const BESIDE: &str = "beside";
+
+/// How long a `user_ref` is kept that nothing is heard of: a person's first act follows within minutes or never.
+const KEEP_USER_REF: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Calls under way at once.
 const CONCURRENCY: usize = 32;
@@ -77,6 +86,17 @@ pub enum Acted {
     Busy,
 }
 
+/// What came of adding an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Added {
+    /// It is added.
+    Now,
+    /// Nothing is: the contact is not there any more.
+    NoContact,
+    /// It was there already.
+    Before,
+}
+
 /// A record to write.
 #[expect(
     clippy::large_enum_variant,
@@ -99,7 +119,16 @@ pub struct Unit {
     pub claims: Vec<TokenClaim>,
     /// Effects that follow from it.
     pub outbox: Vec<OutboxItem>,
+    /// Whose late events it must not be made of.
+    pub unless_erased: Vec<UnlessErased>,
+    /// Keys of other items that name the contact.
+    pub beside: Vec<String>,
+    /// The first sight of the contact that the record replaces: one that was erased meanwhile, and has come back, has
+    /// the same versions.
+    pub replaces: Option<Timestamp>,
 }
+
+pub use erase::Whole;
 
 impl Unit {
     /// Whether there is nothing to write.
@@ -109,7 +138,7 @@ impl Unit {
     }
 
     fn writes(&self) -> usize {
-        self.states() + self.outbox.len()
+        self.states() + self.outbox.len() + self.unless_erased.len()
     }
 
     fn states(&self) -> usize {
@@ -120,13 +149,16 @@ impl Unit {
     /// again changes nothing, so a crash in between costs nothing: the redelivery completes it.
     fn split(mut self) -> Vec<Self> {
         let mut units = Vec::new();
+        let conditions = self.unless_erased.len();
         while self.writes() > MAX_TRANSACT {
-            let most = self.outbox.len().saturating_sub(MAX_TRANSACT);
+            let room = MAX_TRANSACT - conditions;
+            let most = self.outbox.len().saturating_sub(room);
             let rest = self
                 .outbox
-                .split_off(most.max(MAX_TRANSACT - self.states()).min(self.outbox.len() - 1));
+                .split_off(most.max(room - self.states()).min(self.outbox.len() - 1));
             units.push(Self {
                 outbox: rest,
+                unless_erased: self.unless_erased.clone(),
                 ..Self::default()
             });
         }
@@ -179,7 +211,12 @@ impl Contacts {
             .expression_attribute_values(":user_id", string(user_id));
         let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
         let items = items.map_err(|error| StoreError::sdk("Query", &error))?;
-        Ok(known(items, &[]))
+        // The index holds `user_ref`s as well.
+        let is_contact = |item: &Item| {
+            let key = item.get("contact_key").and_then(|key| key.as_s().ok());
+            key.is_some_and(|key| key.parse::<ContactKey>().is_ok())
+        };
+        Ok(known(items.into_iter().filter(is_contact), &[]))
     }
 
     /// Connects to DynamoDB, by reading a key that no contact has.
@@ -215,8 +252,7 @@ impl Contacts {
         let split =
             |(name, unit): (Name, Unit)| unit.split().into_iter().map(move |unit| (name.clone(), unit));
         let units = units.into_iter().flat_map(split);
-        let (alone, together): (Vec<_>, Vec<_>) =
-            units.partition(|(_, unit)| unit.outbox.is_empty() && unit.claims.is_empty());
+        let (alone, together): (Vec<_>, Vec<_>) = units.partition(|(_, unit)| unit.writes() == 1);
         let alone = alone.into_iter().map(|unit| vec![unit]);
         let refused: Vec<Vec<Name>> = stream::iter(alone.chain(groups(together)))
             .map(|group| self.write_group(group))
@@ -229,7 +265,7 @@ impl Contacts {
     /// One transaction for the whole group; one for each unit if that is not written.
     async fn write_group<Name>(&self, group: Vec<(Name, Unit)>) -> Result<Vec<Name>, StoreError> {
         if group.len() > 1 {
-            let mut writes = Vec::new();
+            let mut writes = self.conditions(group.iter().map(|(_, unit)| unit))?;
             for (_, unit) in &group {
                 writes.extend(self.states(unit)?);
                 for item in &unit.outbox {
@@ -243,7 +279,9 @@ impl Contacts {
         }
         stream::iter(group)
             .map(|(name, unit)| async move {
-                let written = self.outbox.commit(self.states(&unit)?, &unit.outbox).await?;
+                let mut states = self.conditions(std::iter::once(&unit))?;
+                states.extend(self.states(&unit)?);
+                let written = self.outbox.commit(states, &unit.outbox).await?;
                 Ok((!written).then_some(name))
             })
             .buffer_unordered(CONCURRENCY)
@@ -252,8 +290,24 @@ impl Contacts {
             .await
     }
 
+    /// A transaction takes one condition an item.
+    fn conditions<'a>(
+        &self,
+        units: impl Iterator<Item = &'a Unit>,
+    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+        let mut oldest: BTreeMap<&str, Timestamp> = BTreeMap::new();
+        for condition in units.flat_map(|unit| &unit.unless_erased) {
+            let since = oldest.entry(condition.name.as_str()).or_insert(condition.since);
+            *since = condition.since.min(*since);
+        }
+        let conditions = oldest.into_iter();
+        conditions
+            .map(|(name, since)| tombstone::unless_erased(&self.table, key(tombstone::name(name)), since))
+            .collect()
+    }
+
     fn states(&self, unit: &Unit) -> Result<Vec<TransactWriteItem>, StoreError> {
-        let record = unit.record.iter().map(|record| self.record(record));
+        let record = unit.record.iter().map(|record| self.record(record, unit));
         record
             .chain(unit.claims.iter().map(|claim| self.token(claim)))
             .collect()
@@ -273,7 +327,7 @@ impl Contacts {
         update.in_transaction(&self.table.name)
     }
 
-    fn record(&self, record: &Record) -> Result<TransactWriteItem, StoreError> {
+    fn record(&self, record: &Record, unit: &Unit) -> Result<TransactWriteItem, StoreError> {
         let (name, version, user_id, facts) = match record {
             Record::Contact(contact) => (
                 contact.key.to_string(),
@@ -281,71 +335,53 @@ impl Contacts {
                 contact.user_id(),
                 attribute(contact)?,
             ),
-            Record::UserRef(key, user_ref) => (key.to_string(), user_ref.version, None, attribute(user_ref)?),
+            Record::UserRef(key, user_ref) => (
+                key.to_string(),
+                user_ref.version,
+                user_ref.user_id(),
+                attribute(user_ref)?,
+            ),
         };
         let mut update = Update::new(key(name))
             .set("facts", facts)
             .version(version)
             .set_or_remove("user_id", user_id.map(string));
-        if let Record::Contact(Contact {
-            quiet: Some(quiet), ..
-        }) = record
-        {
-            update = update
-                .set("quiet_from", number(quiet.from))
-                .set("quiet_until", number(quiet.until));
+        match record {
+            Record::Contact(contact) => {
+                if let Some(quiet) = &contact.quiet {
+                    update = update
+                        .set("quiet_from", number(quiet.from))
+                        .set("quiet_until", number(quiet.until));
+                }
+                if !unit.beside.is_empty() {
+                    update = update.add(BESIDE, unit.beside.clone());
+                }
+                if let Some(first_seen) = unit.replaces {
+                    update = update
+                        .value("replaces", attribute(&first_seen)?)
+                        .when("#facts.#first_seen = :replaces");
+                }
+            }
+            Record::UserRef(..) => {
+                let expires_at = self.table.now() + KEEP_USER_REF;
+                update = update.set("expires_at", number(expires_at.as_second()));
+            }
         }
         update.in_transaction(&self.table.name)
     }
 
-    /// Claims a contact for `length` and reads it in the same call.
-    pub async fn claim(&self, contact: &str, length: Duration) -> Result<Claim<Stored>, StoreError> {
-        let update = Update::new(key(contact)).when("attribute_exists(#facts)");
-        self.table.claim(update, length, read_contact).await
-    }
-
-    /// Claims a user for `length`, and notes `entering` as a contact that may be on the user's profile from now on.
-    /// Gives the contacts that may ever have been there.
-    ///
-    /// Two contacts of one user write and take back the same attributes of one profile, and Braze keeps no order between
-    /// requests: so a move claims the user first. The record is kept for good, since an alias stays with its user.
-    pub async fn claim_user(
-        &self,
-        user_id: &str,
-        entering: Option<&ContactKey>,
-        length: Duration,
-    ) -> Result<Claim<Vec<ContactKey>>, StoreError> {
-        let mut update = Update::new(key(format!("user#{user_id}")));
-        if let Some(contact) = entering {
-            update = update.add("contacts", vec![contact.to_string()]);
-        }
-        let read = |item: Item| {
-            let mut contacts = on_profile(&item);
-            contacts.extend(entering.filter(|key| !contacts.contains(key)).cloned());
-            Ok(contacts)
-        };
-        self.table.claim(update, length, read).await
-    }
-
-    /// The contacts that may ever have been on a user's profile.
-    pub async fn on_user(&self, user_id: &str) -> Result<Vec<ContactKey>, StoreError> {
-        let item = self.table.get(key(format!("user#{user_id}"))).await?;
-        Ok(item.as_ref().map(on_profile).unwrap_or_default())
-    }
-
-    /// Stores the state before a request is sent. `false` if the lease was lost: then nothing is written.
-    pub async fn note(&self, lease: &Lease, synced: &Synced) -> Result<bool, StoreError> {
-        let update = lease.update().set("synced", attribute(synced)?);
-        self.table.update(update).await
-    }
-
-    /// Ends the lease on a contact or user, and writes what Braze was told, if it changed.
-    pub async fn release(&self, lease: &Lease, synced: Option<&Synced>) -> Result<Released, StoreError> {
-        let mut update = lease.update();
-        if let Some(synced) = synced {
-            update = update.set("synced", attribute(synced)?);
-        }
-        self.table.release(lease, update).await
+    /// Adds an effect that is about a contact, if the contact is still there.
+    pub async fn add_effect(&self, contact: &ContactKey, item: &OutboxItem) -> Result<Added, StoreError> {
+        let exists = self
+            .table
+            .check(key(contact.to_string()), "attribute_exists(#facts)", Item::new())?;
+        let writes = vec![
+            (Added::NoContact, exists),
+            (Added::Before, self.outbox.put(item)?),
+        ];
+        let refused = transact(&self.table.client, writes).await?;
+        // What was taken before stays taken.
+        Ok(refused.into_iter().max().unwrap_or(Added::Now))
     }
 
     /// The time, as the store sees it.
@@ -353,15 +389,6 @@ impl Contacts {
     pub fn now(&self) -> Timestamp {
         self.table.now()
     }
-}
-
-/// The contacts that a user's record names.
-fn on_profile(user: &Item) -> Vec<ContactKey> {
-    let keys = user.get("contacts").and_then(|keys| keys.as_ss().ok());
-    keys.into_iter()
-        .flatten()
-        .filter_map(|key| key.parse().ok())
-        .collect()
 }
 
 /// What items of the table say.
@@ -426,7 +453,9 @@ fn key(contact_key: impl Into<String>) -> Item {
     Item::from([("contact_key".to_owned(), string(contact_key))])
 }
 
-fn token_key(hash: &str) -> String {
+/// The key under which the table keeps who holds a token.
+#[must_use]
+pub fn token_key(hash: &str) -> String {
     format!("{TOKEN}{hash}")
 }
 

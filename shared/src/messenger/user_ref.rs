@@ -31,6 +31,14 @@ pub struct UserRef {
     pub version: u64,
 }
 
+impl UserRef {
+    /// Braze's `external_id` of the user whom a token proved.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.link.as_ref()?.value.user_id.as_deref().map(String::as_str)
+    }
+}
+
 /// A link that follows from a [`UserRef`] of which both sides are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserRefLink {

@@ -52,6 +52,8 @@ pub enum Kind {
     FbeCatalogPush,
     /// Look whether the app's pages are subscribed and their tokens work. One subject for all.
     HealthCheck,
+    /// Erase a person or a business. Subject: the erasure.
+    Erase,
     /// Hand messages to the external system. Subject: the conversation.
     RelayMessage,
     /// Send one reply through Braze. Subject: the conversation.
@@ -72,16 +74,17 @@ impl Kind {
             | Self::FbePartnerNotify
             | Self::FbeReconcileManager
             | Self::FbeCatalogPush
-            | Self::HealthCheck => Lane::Sync,
+            | Self::HealthCheck
+            | Self::Erase => Lane::Sync,
             Self::RelayMessage | Self::RelayReply => Lane::Relay,
         }
     }
 
-    /// Whether the stream's batch may wait for it. A catalog takes minutes, and the partner's platform may; they are
-    /// left to the schedule.
+    /// Whether the stream's batch may wait for it. A catalog takes minutes, and the partner's platform may; many people
+    /// may be erased at once. They are left to the schedule.
     #[must_use]
     pub fn is_quick(self) -> bool {
-        !matches!(self, Self::FbeCatalogPush | Self::FbePartnerNotify)
+        !matches!(self, Self::FbeCatalogPush | Self::FbePartnerNotify | Self::Erase)
     }
 }
 

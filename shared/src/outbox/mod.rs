@@ -7,6 +7,7 @@
 
 mod due;
 mod entry;
+mod erase;
 pub mod item;
 mod quarantine;
 mod reason;

@@ -42,7 +42,7 @@ pub struct Kept {
 }
 
 /// Where bodies come from.
-const SOURCES: [&str; 3] = ["messenger", "fbe", "whatsapp"];
+pub(super) const SOURCES: [&str; 3] = ["messenger", "fbe", "whatsapp"];
 
 impl Outbox {
     /// What is kept, at most `limit` of each shard of each source.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::types::{KeysAndAttributes, PutRequest, WriteRequest};
+use aws_sdk_dynamodb::types::{DeleteRequest, KeysAndAttributes, PutRequest, WriteRequest};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::rounds::Rounds;
@@ -41,9 +41,23 @@ impl Table {
             let put = PutRequest::builder().set_item(Some(item)).build();
             put.map(|put| WriteRequest::builder().put_request(put).build())
         });
-        let writes: Vec<WriteRequest> = writes
-            .collect::<Result<_, _>>()
-            .map_err(|error| StoreError::new("BatchWriteItem", error))?;
+        let writes: Result<_, _> = writes.collect();
+        self.write_all(writes.map_err(|error| StoreError::new("BatchWriteItem", error))?)
+            .await
+    }
+
+    /// Deletes the items with these different keys. It is fine if they are not there.
+    pub(crate) async fn delete_all(&self, keys: Vec<Item>) -> Result<(), StoreError> {
+        let writes = keys.into_iter().map(|key| {
+            let delete = DeleteRequest::builder().set_key(Some(key)).build();
+            delete.map(|delete| WriteRequest::builder().delete_request(delete).build())
+        });
+        let writes: Result<_, _> = writes.collect();
+        self.write_all(writes.map_err(|error| StoreError::new("BatchWriteItem", error))?)
+            .await
+    }
+
+    async fn write_all(&self, writes: Vec<WriteRequest>) -> Result<(), StoreError> {
         stream::iter(writes.chunks(MAX_BATCH_WRITE).map(<[WriteRequest]>::to_vec))
             .map(|writes| self.batch_write(writes))
             .buffer_unordered(CONCURRENCY)

@@ -1,9 +1,10 @@
 //! One table: the calls that more than one job makes, and what their answers mean.
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{self, Put, ReturnValue, TransactWriteItem};
+use aws_sdk_dynamodb::types::{self, ConditionCheck, Put, ReturnValue, TransactWriteItem};
 use jiff::Timestamp;
 
 use super::rounds::Rounds;
@@ -64,6 +65,50 @@ impl Table {
         }
         let put = put.build().map_err(|error| StoreError::new("PutItem", error))?;
         Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    /// A condition as a part of a transaction; it names attributes as `#name`.
+    pub(crate) fn check(
+        &self,
+        key: Item,
+        condition: &str,
+        values: Item,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let check = ConditionCheck::builder()
+            .table_name(&self.name)
+            .set_key(Some(key))
+            .condition_expression(condition)
+            .set_expression_attribute_names(names(condition))
+            .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()))
+            .build()
+            .map_err(|error| StoreError::new("ConditionCheck", error))?;
+        Ok(TransactWriteItem::builder().condition_check(check).build())
+    }
+
+    /// Deletes an item if a condition holds, which names attributes as `#name` and no values. It is fine if there is
+    /// none.
+    pub(crate) async fn delete_if(&self, key: Item, condition: &str) -> Result<(), StoreError> {
+        let answer = self
+            .client
+            .delete_item()
+            .table_name(&self.name)
+            .set_key(Some(key))
+            .condition_expression(condition)
+            .set_expression_attribute_names(names(condition))
+            .send()
+            .await;
+        match answer {
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(DeleteItemError::is_conditional_check_failed_exception) =>
+            {
+                Ok(())
+            }
+            answer => answer
+                .map(drop)
+                .map_err(|error| StoreError::sdk("DeleteItem", &error)),
+        }
     }
 
     /// A query of this table.

@@ -51,7 +51,9 @@ pub(crate) async fn transact_once<Name>(
         return Err(StoreError::new(OPERATION, "too many writes for one transaction"));
     }
     let (names, mut writes): (Vec<Name>, Vec<TransactWriteItem>) = writes.into_iter().unzip();
-    if writes.len() <= 1 {
+    // A condition has no call of its own.
+    let is_condition = writes.iter().any(|write| write.condition_check.is_some());
+    if writes.len() <= 1 && !is_condition {
         let Some(write) = writes.pop() else {
             return Ok(Transacted::Written);
         };

@@ -16,6 +16,7 @@ pub(crate) struct Update {
     set: Vec<String>,
     remove: Vec<String>,
     add: Vec<String>,
+    delete: Vec<String>,
     conditions: Vec<String>,
     values: Item,
 }
@@ -73,6 +74,12 @@ impl Update {
         self.value(name, AttributeValue::Ss(members))
     }
 
+    /// Takes members out of a set.
+    pub(crate) fn take_out(mut self, name: &str, members: Vec<String>) -> Self {
+        self.delete.push(format!("#{name} :{name}"));
+        self.value(name, AttributeValue::Ss(members))
+    }
+
     /// Only if this holds, and every other condition.
     pub(crate) fn when(mut self, condition: &str) -> Self {
         self.conditions.push(format!("({condition})"));
@@ -97,7 +104,12 @@ impl Update {
 
     /// As the SDK takes it. A refusal brings the item as it stands.
     pub(crate) fn build(self, table: &str) -> Result<types::Update, StoreError> {
-        let clauses = [("SET", self.set), ("REMOVE", self.remove), ("ADD", self.add)];
+        let clauses = [
+            ("SET", self.set),
+            ("REMOVE", self.remove),
+            ("ADD", self.add),
+            ("DELETE", self.delete),
+        ];
         let clauses = clauses.into_iter().filter(|(_, parts)| !parts.is_empty());
         let expression: Vec<String> = clauses
             .map(|(clause, parts)| format!("{clause} {}", parts.join(", ")))

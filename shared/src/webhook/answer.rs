@@ -7,7 +7,7 @@
 //! would print the error and answer 502.
 
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use lambda_http::{Body, Response};
 use serde::Serialize;
 use serde_json::json;
@@ -20,8 +20,10 @@ pub type Answer = Response<Body>;
 /// The fixed set of error codes. Adding one is a change of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// 401: `X-Hub-Signature-256` is missing, malformed or wrong.
+    /// 401: `X-Hub-Signature-256` is missing, malformed or wrong, or the signature of a `signed_request` is.
     SignatureInvalid,
+    /// 400: the form has no `signed_request` as Meta makes them.
+    SignedRequestMalformed,
     /// 401: the bearer token (or the Standard Webhooks signature) is missing or wrong.
     TokenInvalid,
     /// 403: `hub.mode` or `hub.verify_token` is missing or wrong.
@@ -40,6 +42,8 @@ pub enum ErrorCode {
     WindowClosed,
     /// 404: no contact of that user or with that id has written.
     ContactUnknown,
+    /// 404: no erasure has this code.
+    ErasureUnknown,
     /// 409: the person's window is closed for this kind of message.
     SendWindowClosed,
     /// 409: the person wants no messages.
@@ -62,7 +66,12 @@ impl ErrorCode {
             Self::SignatureInvalid => (
                 StatusCode::UNAUTHORIZED,
                 "signature_invalid",
-                "sign the exact body with the app secret of the app that owns the webhook, as X-Hub-Signature-256",
+                "sign with the app secret of the app that owns the webhook: the exact body as X-Hub-Signature-256, or the payload of the signed_request",
+            ),
+            Self::SignedRequestMalformed => (
+                StatusCode::BAD_REQUEST,
+                "signed_request_malformed",
+                "post the form field `signed_request` as Meta makes it: HMAC-SHA256, issued now or before, for a person",
             ),
             Self::TokenInvalid => (
                 StatusCode::UNAUTHORIZED,
@@ -104,6 +113,11 @@ impl ErrorCode {
                 StatusCode::NOT_FOUND,
                 "contact_unknown",
                 "the person has to write first, and be linked to be reached by `user_id`",
+            ),
+            Self::ErasureUnknown => (
+                StatusCode::NOT_FOUND,
+                "erasure_unknown",
+                "use the confirmation code of a request, within a year",
             ),
             Self::SendWindowClosed => (
                 StatusCode::CONFLICT,
@@ -180,6 +194,23 @@ pub fn text(body: impl Into<String>) -> Answer {
         "text/plain; charset=utf-8",
         Body::Text(body.into()),
     )
+}
+
+/// A page of HTML with the status 200, which loads nothing and runs nothing.
+#[must_use]
+pub fn html(body: impl Into<String>) -> Answer {
+    let mut answer = build(
+        StatusCode::OK,
+        "text/html; charset=utf-8",
+        Body::Text(body.into()),
+    );
+    answer.headers_mut().insert(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+        ),
+    );
+    answer
 }
 
 /// JSON under a status.

@@ -103,7 +103,7 @@ pub fn sign(app_secret: &SecretString, body: &[u8]) -> String {
     format!("{PREFIX}{}", digest.unwrap_or_default())
 }
 
-fn mac(secret: &SecretString, body: &[u8]) -> Option<Hmac<Sha256>> {
+pub(super) fn mac(secret: &SecretString, body: &[u8]) -> Option<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()).ok()?;
     mac.update(body);
     Some(mac)

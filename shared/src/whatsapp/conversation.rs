@@ -37,6 +37,9 @@ pub enum Mode {
 pub struct Conversation {
     /// Its key.
     pub id: ConversationId,
+    /// When the first message came in; none in records of the version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_inbound_at: Option<Timestamp>,
     /// Whom it is with, as far as was ever told.
     pub person: Person,
     /// Until when a reply may be sent that is no approved template.
@@ -87,6 +90,7 @@ impl Conversation {
     pub fn opened_by(message: &InboundMessage) -> Self {
         Self {
             id: message.conversation_id.clone(),
+            first_inbound_at: Some(message.received_at),
             person: message.person.clone(),
             window_closes_at: closing_after(message.received_at),
             last_inbound_at: message.received_at,

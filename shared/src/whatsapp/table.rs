@@ -5,9 +5,12 @@
 //! * `turn#…`: what was said, in order (see [`Turn::sort_key`]), removed after a month;
 //! * `seen#…`: markers that tell duplicates, removed once they mean nothing.
 //!
+//! A conversation is removed a month after its last turn. `erased#<hash>` says which ones were erased.
+//!
 //! Everything that follows from one message or one answer is written in one transaction together with its
 //! outbox items, on condition that the version is still the one that was decided on.
 
+mod erase;
 mod turns;
 
 use std::time::Duration;
@@ -23,6 +26,7 @@ use super::message::ConversationId;
 use super::plan::Plan;
 use super::reply::{SENDS, send_number};
 use crate::clock::Clock;
+use crate::erase::tombstone;
 use crate::outbox::{Kind, Outbox};
 use crate::store::table::Table;
 use crate::store::transact::{Transacted, transact, transact_once};
@@ -30,6 +34,8 @@ use crate::store::update::Update;
 use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, number, string};
 use crate::telemetry;
 
+pub use erase::Erased;
+use erase::{DISPATCH_GUARD, guard_key, tombstone_key};
 pub use turns::Said;
 use turns::{Turns, key};
 
@@ -78,6 +84,8 @@ pub enum Committed {
     Stale,
     /// Nothing is written: turns are handed over already, or given up.
     HandedOver,
+    /// Nothing is written: the conversation was erased after this was taken in.
+    Erased,
     /// Nothing is written: the outbox has sends with these numbers. It is ahead of the conversation, which was restored
     /// or half erased: see [`Conversations::skip_ahead`].
     Behind,
@@ -95,6 +103,7 @@ pub enum By {
 /// The writes of a plan.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
+    Erased,
     Guard,
     Conversation,
     HandedOver,
@@ -216,7 +225,9 @@ impl Conversations {
         writes.retain(|(part, _)| *part != Part::Conversation);
         let committed = committed(&transact(&self.table.client, writes).await?);
         if committed == Committed::Yes {
+            let expires_at = self.table.now() + KEEP_TURNS;
             let nudged = Update::new(key(&plan.conversation.id, CONVERSATION))
+                .set("expires_at", number(expires_at.as_second()))
                 .set("nudge", string(uuid::Uuid::new_v4().to_string()))
                 .set(
                     "heard_at",
@@ -234,13 +245,14 @@ impl Conversations {
     fn writes(&self, plan: &Plan, by: By) -> Result<Vec<(Part, TransactWriteItem)>, StoreError> {
         let id = &plan.conversation.id;
         let expires_at = number((self.table.now() + KEEP_TURNS).as_second());
-        let mut writes = Vec::new();
+        let mut writes = self.unless_erased(plan)?;
         for guard in &plan.guards {
             writes.push((Part::Guard, self.guard(id, guard)?));
         }
         // An update and no put: the lease beside the facts is another worker's.
         let mut conversation = Update::new(key(id, CONVERSATION))
             .set("facts", attribute(&plan.conversation)?)
+            .set("expires_at", expires_at.clone())
             .version(plan.conversation.version);
         if !plan.handed_over.is_empty() {
             conversation = conversation.remove(&["asking"]);
@@ -264,6 +276,31 @@ impl Conversations {
                 _ if by == By::Door => (Part::Send, self.outbox.put_waking(item)?),
                 _ => (Part::Send, self.outbox.put(item)?),
             });
+        }
+        Ok(writes)
+    }
+
+    /// A new conversation is made of nothing that was taken in before the last one was erased, and for a day of no
+    /// message that was here before. One that is known takes no condition.
+    fn unless_erased(&self, plan: &Plan) -> Result<Vec<(Part, TransactWriteItem)>, StoreError> {
+        let (conversation, now) = (&plan.conversation, self.table.now());
+        let mut writes = Vec::new();
+        if conversation.version <= 1 {
+            let stone = tombstone_key(&conversation.id);
+            let check = tombstone::unless_erased(&self.table, stone, conversation.last_inbound_at)?;
+            writes.push((Part::Erased, check));
+        }
+        let is_young = |first: Timestamp| now.duration_since(first) < SignedDuration::from_hours(24);
+        if conversation.first_inbound_at.is_some_and(is_young) {
+            for guard in plan
+                .guards
+                .iter()
+                .filter(|guard| guard.key.starts_with(DISPATCH_GUARD))
+            {
+                let stone = guard_key(&conversation.id, &guard.key);
+                let check = tombstone::unless_known(&self.table, stone, now)?;
+                writes.push((Part::Guard, check));
+            }
         }
         Ok(writes)
     }
@@ -337,6 +374,7 @@ fn committed(refused: &[Part]) -> Committed {
     let first_of = |parts: &[Part]| parts.iter().copied().find(|part| refused.contains(part));
     // A duplicate is one also where the conversation has changed since.
     match first_of(&[
+        Part::Erased,
         Part::Guard,
         Part::Message,
         Part::HandedOver,
@@ -344,6 +382,7 @@ fn committed(refused: &[Part]) -> Committed {
         Part::Send,
     ]) {
         None => Committed::Yes,
+        Some(Part::Erased) => Committed::Erased,
         Some(Part::HandedOver) => Committed::HandedOver,
         Some(Part::Conversation) => Committed::Stale,
         Some(Part::Send) => Committed::Behind,

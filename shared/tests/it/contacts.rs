@@ -49,6 +49,7 @@ fn unit(n: usize, version: u64, event_key: &str) -> Unit {
         record: Some(Record::Contact(contact(n, version))),
         claims: vec![],
         outbox: vec![sync(n, event_key)],
+        ..Unit::default()
     }
 }
 
@@ -238,6 +239,7 @@ async fn a_user_finds_their_contacts_and_unlinked_ones_leave_the_index() {
             record: Some(Record::Contact(contact)),
             claims: vec![],
             outbox: vec![],
+            ..Unit::default()
         };
         write(&tables, &[unit]).await;
         let found = tables.contacts.of_user("user-42").await.unwrap().contacts;
@@ -257,6 +259,7 @@ async fn user_refs_live_beside_contacts() {
         record: Some(Record::UserRef(name.clone(), record.clone())),
         claims: vec![],
         outbox: vec![],
+        ..Unit::default()
     };
     write(&tables, &[unit]).await;
     let known = tables

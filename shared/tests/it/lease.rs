@@ -55,6 +55,7 @@ impl World {
                     })),
                     claims: vec![],
                     outbox: vec![],
+                    ..Unit::default()
                 };
                 assert_eq!(world.tables.contacts.write(vec![((), unit)]).await.unwrap(), []);
             }

@@ -27,6 +27,7 @@ mod attribute;
 mod campaign;
 mod canvas;
 mod canvas_send;
+mod delete;
 pub mod faults;
 mod identifier;
 pub mod identify;

@@ -73,7 +73,7 @@ impl Model {
         let holds = InputArray::ALL
             .map(InputArray::name)
             .into_iter()
-            .chain(["aliases_to_identify"])
+            .chain(["aliases_to_identify", "external_ids", "user_aliases", "braze_ids"])
             .filter_map(|array| body.get(array)?.as_array())
             .flatten()
             .any(|object| object.to_string().contains(&poison.text));

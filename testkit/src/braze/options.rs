@@ -17,6 +17,8 @@ pub enum Endpoint {
     Track,
     /// `/users/identify`, permission `users.identify`
     Identify,
+    /// `/users/delete`, permission `users.delete`
+    Delete,
     /// `/campaigns/trigger/send`, permission `campaigns.trigger.send`
     TriggerSend,
     /// `/canvas/trigger/send`, permission `canvas.trigger.send`
@@ -24,7 +26,13 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    pub(super) const ALL: [Self; 4] = [Self::Track, Self::Identify, Self::TriggerSend, Self::CanvasSend];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Track,
+        Self::Identify,
+        Self::Delete,
+        Self::TriggerSend,
+        Self::CanvasSend,
+    ];
 
     /// The path.
     #[must_use]
@@ -32,6 +40,7 @@ impl Endpoint {
         match self {
             Self::Track => "/users/track",
             Self::Identify => "/users/identify",
+            Self::Delete => "/users/delete",
             Self::TriggerSend => "/campaigns/trigger/send",
             Self::CanvasSend => "/canvas/trigger/send",
         }

@@ -160,6 +160,21 @@ impl Profiles {
         }
     }
 
+    /// Removes a profile. `false` if there is none.
+    pub(super) fn delete(&mut self, identifier: &Identifier) -> bool {
+        let Some(gone) = self.find(identifier).and_then(|id| self.by_id.remove(&id)) else {
+            return false;
+        };
+        self.by_braze_id.remove(&gone.braze_id);
+        if let Some(external_id) = &gone.external_id {
+            self.by_external_id.remove(external_id);
+        }
+        for alias in gone.aliases {
+            self.by_alias.remove(&alias);
+        }
+        true
+    }
+
     fn merge(&mut self, source: u64, target: u64, label: &str) {
         if self
             .get(target)

@@ -27,7 +27,7 @@ async fn send(braze: &FakeBraze, path: &str, key: &str, body: &Value) -> reqwest
 async fn post(braze: &FakeBraze, endpoint: Endpoint, body: Value) -> (u16, Value) {
     let key = match endpoint {
         Endpoint::TriggerSend | Endpoint::CanvasSend => "trigger-key",
-        Endpoint::Track | Endpoint::Identify => "key",
+        Endpoint::Track | Endpoint::Identify | Endpoint::Delete => "key",
     };
     let response = send(braze, endpoint.path(), key, &body).await.unwrap();
     (response.status().as_u16(), response.json().await.unwrap())
@@ -465,4 +465,26 @@ async fn keys_are_not_shown() {
         !shown.contains("key-one") && !shown.contains("key-two"),
         "{shown}"
     );
+}
+
+#[tokio::test]
+async fn deleted_profiles_are_gone_by_one_kind_of_identifier() {
+    let braze = start().await;
+    for body in [
+        json!({"attributes": [{"external_id": "u", "a": 1}]}),
+        json!({"attributes": [{"user_alias": alias("7"), "_update_existing_only": false, "a": 1}]}),
+    ] {
+        track(&braze, body).await;
+    }
+    let delete = async |body: Value| post(&braze, Endpoint::Delete, body).await;
+    let (status, _) = delete(json!({"external_ids": ["u"], "user_aliases": [alias("7")]})).await;
+    assert_eq!((status, braze.profiles().len()), (400, 2));
+    let (status, _) = delete(json!({"external_ids": vec!["u"; 51]})).await;
+    assert_eq!(status, 400);
+    assert_eq!(braze.take_refusals().len(), 2);
+    let taken = |deleted: usize| (201, json!({"deleted": deleted, "message": "success"}));
+    assert_eq!(delete(json!({"external_ids": ["u", "nobody"]})).await, taken(1));
+    assert_eq!(delete(json!({"user_aliases": [alias("7")]})).await, taken(1));
+    assert_eq!(delete(json!({"user_aliases": [alias("7")]})).await, taken(0));
+    assert!(braze.profiles().is_empty());
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::input::Rejection;
 use super::model::{Model, Outcome, Step};
 use super::options::{Endpoint, Options, Request};
-use super::{canvas_send, faults, identify, track, trigger};
+use super::{canvas_send, delete, faults, identify, track, trigger};
 use crate::fault::{Answer, Effect};
 use crate::server::Incoming;
 
@@ -80,6 +80,7 @@ impl Model {
         match endpoint {
             Endpoint::Track => track::process(self, body, rejections),
             Endpoint::Identify => identify::process(self, body),
+            Endpoint::Delete => delete::process(self, body),
             Endpoint::TriggerSend => trigger::process(self, body),
             Endpoint::CanvasSend => canvas_send::process(self, body),
         }

@@ -92,6 +92,7 @@ impl FakeGraph {
             application: Application::default(),
             pages: BTreeMap::new(),
             people: HashMap::new(),
+            page_scoped: HashMap::new(),
             options,
         };
         if let Some(token) = &partner {
@@ -208,6 +209,13 @@ impl FakeGraph {
     /// Makes a user or system-user token known, and whose it is.
     pub fn add_person(&self, token: &str, person: Person) {
         self.shared.lock().people.insert(token.to_owned(), person);
+    }
+
+    /// Lets the app know a person by `user_id`, who is `psid` on a page.
+    pub fn add_person_on_page(&self, user_id: &str, page: &str, psid: &str) {
+        let mut platform = self.shared.lock();
+        let ids = platform.page_scoped.entry(user_id.to_owned()).or_default();
+        ids.insert(page.to_owned(), psid.to_owned());
     }
 
     /// Changes the app at Meta.

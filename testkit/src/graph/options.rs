@@ -34,6 +34,8 @@ pub enum Edge {
     LongLivedToken,
     /// `GET /{v}/debug_token`
     DebugToken,
+    /// `GET /{v}/{app_scoped_id}/ids_for_pages`
+    IdsForPages,
     /// `GET /{v}/{app_id}/subscriptions`
     AppSubscriptions,
     /// `POST /{v}/{app_id}/subscriptions`

@@ -72,6 +72,8 @@ pub(super) struct Platform {
     pub(super) application: Application,
     pub(super) pages: BTreeMap<String, Page>,
     pub(super) people: HashMap<String, Person>,
+    /// By app-scoped id: pages, each with the PSID there.
+    pub(super) page_scoped: HashMap<String, BTreeMap<String, String>>,
 }
 
 /// Why the model refused, and whether the test had arranged it by changing the model's state.
@@ -124,6 +126,7 @@ impl<'a> Asked<'a> {
             ("GET", "debug_token") => (Edge::DebugToken, ""),
             ("GET", node) if !node.contains('/') => (Edge::Node, node),
             (method, rest) => match (method, rest.split_once('/')?) {
+                ("GET", (node, "ids_for_pages")) => (Edge::IdsForPages, node),
                 ("GET", (node, "subscriptions")) => (Edge::AppSubscriptions, node),
                 ("POST", (node, "subscriptions")) => (Edge::SubscribeApp, node),
                 ("GET", (node, "subscribed_apps")) => (Edge::PageSubscriptions, node),

@@ -110,6 +110,9 @@ impl Platform {
             Edge::DebugToken => self
                 .app_call(parameters)
                 .and_then(|()| self.debug_token(parameters)),
+            Edge::IdsForPages => self
+                .app_call(parameters)
+                .and_then(|()| self.ids_for_pages(asked.node)),
             Edge::AppSubscriptions | Edge::SubscribeApp => {
                 self.app_call(parameters)?;
                 if asked.node != self.options.app_id {
@@ -197,6 +200,16 @@ impl Platform {
             Some(subcode) => Err(Refused::arranged(GraphError::token(Some(subcode)))),
             None => Ok(owner),
         }
+    }
+
+    /// Of a person whom the app does not know, Graph says that there is no such object.
+    fn ids_for_pages(&self, user_id: &str) -> Result<Value, Refused> {
+        let Some(ids) = self.page_scoped.get(user_id) else {
+            return Err(Refused::arranged(GraphError::no_object("get", user_id)));
+        };
+        let id = |(page, id): (&String, &String)| json!({"id": id, "page": {"id": page, "name": "A page"}});
+        let data: Vec<Value> = ids.iter().map(id).collect();
+        Ok(json!({"data": data, "paging": {"cursors": {"before": "MA", "after": "MQ"}}}))
     }
 
     fn is_over(&self, expires_at: i64) -> bool {

@@ -3,8 +3,9 @@ use std::sync::LazyLock;
 
 use crate::source::{Use, Workspace};
 
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "shared",
+    "functions/data-deletion",
     "functions/messenger-verify",
     "functions/messenger-events",
     "functions/messenger-send",
@@ -21,20 +22,22 @@ static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read(&CRATES
 const GROUND: [&str; 6] = ["clock", "config", "digest", "json", "personal", "sdk_error"];
 
 /// The rooms of `shared` above that, and what each of them may use.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("secrets", &["telemetry"]),
     ("telemetry", &[]),
     ("webhook", &["secrets", "telemetry"]),
     ("store", &["telemetry"]),
     ("outbox", &["store", "telemetry"]),
+    // Who was erased, which every job's table knows.
+    ("erase", &["outbox", "store", "telemetry"]),
     (
         "messenger",
-        &["webhook", "outbox", "store", "secrets", "telemetry"],
+        &["webhook", "outbox", "erase", "store", "secrets", "telemetry"],
     ),
     ("fbe", &["webhook", "outbox", "store", "secrets", "telemetry"]),
     (
         "whatsapp",
-        &["webhook", "outbox", "store", "secrets", "telemetry"],
+        &["webhook", "outbox", "erase", "store", "secrets", "telemetry"],
     ),
     // A client speaks the words of the job that it serves, and stores nothing.
     (

@@ -150,6 +150,8 @@ pub(crate) struct Report {
     pub(crate) checks: Vec<Check>,
     /// What is to be pasted into Braze.
     pasted: Vec<braze::BrazeStep>,
+    /// Where Meta posts who wants to be forgotten: to be entered in its dashboard.
+    deletion_url: String,
     /// What was refused or reads back otherwise.
     pub(crate) problems: Vec<String>,
 }
@@ -157,6 +159,11 @@ pub(crate) struct Report {
 impl Report {
     fn has(&self, status: Became) -> bool {
         self.steps.iter().any(|step| step.status == status)
+    }
+
+    fn deauthorize_url(&self) -> String {
+        let base = self.deletion_url.trim_end_matches("/deletion");
+        format!("{base}/deauthorize")
     }
 
     /// Whether anything was changed.
@@ -288,6 +295,7 @@ async fn set_up(args: &Args, clock: &Clock, steps: &mut Steps) -> anyhow::Result
         steps: std::mem::take(&mut steps.all),
         checks,
         pasted,
+        deletion_url: target.urls.deletion.clone(),
         problems,
     })
 }
@@ -301,6 +309,8 @@ fn to_json(report: &Report, is_dry_run: bool) -> Value {
         json.insert("dry_run".to_owned(), json!(is_dry_run));
         json.insert("steps".to_owned(), json!(report.steps));
         json.insert("braze".to_owned(), json!(report.pasted));
+        json.insert("data_deletion_url".to_owned(), json!(report.deletion_url));
+        json.insert("deauthorize_url".to_owned(), json!(report.deauthorize_url()));
         json.insert("problems".to_owned(), json!(report.problems));
     }
     json
@@ -312,6 +322,14 @@ fn print(report: &Report, args: &Args) {
         doctor::print(&report.checks);
     }
     braze::print(&report.pasted);
+    output::line(
+        "\nLeft to do in Meta's dashboard (App settings > Advanced, or Facebook Login for Business > Settings):",
+    );
+    output::line(format_args!("   data deletion callback  {}", report.deletion_url));
+    output::line(format_args!(
+        "   deauthorize callback    {}",
+        report.deauthorize_url()
+    ));
     output::line("");
     output::line(
         match (args.dry_run, report.changed(), report.has(Became::Planned)) {

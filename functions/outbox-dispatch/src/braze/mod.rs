@@ -2,12 +2,14 @@
 //!
 //! * [`Braze`]: one request, one answer, one [`BrazeError`] that says what to do about it.
 //! * [`bulk`]: many users' objects or aliases in as few requests as Braze's limits allow, with each one's fate.
+//! * [`delete`]: many profiles deleted, in the same way.
 //! * [`refusals`]: whether a refusal is about the content or about the caller.
 //!
 //! The status codes are read as Braze's API error page describes them
 //! (<https://www.braze.com/docs/api/errors>): a success means "queued", not "applied".
 
 pub mod bulk;
+pub mod delete;
 mod gate;
 mod objects;
 pub(crate) mod rate_limit;

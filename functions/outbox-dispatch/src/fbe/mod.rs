@@ -99,6 +99,20 @@ impl FollowUpSettings {
 }
 
 impl FollowUpSettings {
+    /// The businesses and their secrets.
+    pub(crate) fn businesses(
+        &self,
+        (secrets, dynamodb): (&aws_sdk_secretsmanager::Client, &aws_sdk_dynamodb::Client),
+        outbox: Outbox,
+        clock: Clock,
+    ) -> (Installs, BusinessSecrets) {
+        let installs = Installs::new(dynamodb.clone(), self.installs_table.clone(), outbox, clock);
+        (
+            installs,
+            BusinessSecrets::new(secrets.clone(), self.secrets.clone()),
+        )
+    }
+
     /// The worker that notifies the partner's platform.
     pub(crate) fn partner(
         &self,
@@ -144,19 +158,15 @@ impl FbeWorker {
     pub(crate) fn new(
         settings: FollowUpSettings,
         (graph, meta): (GraphClient, Secret<MetaSecret>),
-        (secrets, dynamodb): (&aws_sdk_secretsmanager::Client, &aws_sdk_dynamodb::Client),
+        aws: (&aws_sdk_secretsmanager::Client, &aws_sdk_dynamodb::Client),
         (outbox, settler): (Outbox, Settler),
         braze: Braze,
         clock: Clock,
     ) -> Self {
+        let (installs, secrets) = settings.businesses(aws, outbox.clone(), clock.clone());
         Self {
-            installs: Installs::new(
-                dynamodb.clone(),
-                settings.installs_table,
-                outbox.clone(),
-                clock.clone(),
-            ),
-            secrets: BusinessSecrets::new(secrets.clone(), settings.secrets),
+            installs,
+            secrets,
             meta,
             graph,
             feeds: http::client(LEASE),

@@ -331,11 +331,12 @@ impl SendWorker {
     ) -> Result<(), StoreError> {
         let mut rounds = Rounds::new(CONTENDED);
         loop {
-            let mut plan = Plan::default();
+            let (mut plan, mut replaces) = (Plan::default(), None);
             if let Some(lesson) = lesson {
                 let known = self.contacts.read(std::slice::from_ref(key), &[], &[]).await?;
                 if let Some(stored) = known.contacts.get(key) {
                     plan = learn(stored, lesson, now, &self.settings);
+                    replaces = Some(stored.contact.first_seen);
                 }
             }
             plan.outbox.extend(report.clone());
@@ -343,6 +344,8 @@ impl SendWorker {
                 record: plan.contact.map(Record::Contact),
                 claims: plan.claims,
                 outbox: plan.outbox,
+                replaces,
+                ..Unit::default()
             };
             if unit.is_empty() || self.contacts.write(vec![((), unit)]).await?.is_empty() {
                 return Ok(());

@@ -326,7 +326,7 @@ impl Drain<'_> {
                     rounds.next().await?;
                     conversations.skip_ahead(&mut self.stored.conversation).await?;
                 }
-                Committed::HandedOver | Committed::Duplicate => return Ok(false),
+                Committed::HandedOver | Committed::Duplicate | Committed::Erased => return Ok(false),
             }
         }
     }

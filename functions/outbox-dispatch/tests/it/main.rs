@@ -6,6 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod erase;
 mod fbe;
 mod health;
 mod messenger;

@@ -12,7 +12,7 @@ use super::answer::{done, list, unreadable};
 use super::{Credentials, GraphApp, GraphClient, GraphError};
 use crate::json::{self, Scalar};
 
-/// Pages of `me/accounts` that are followed, of 100 each. More is a loop.
+/// Pages of a list that are followed, of 100 each. More is a loop.
 const MOST_PAGES: usize = 500;
 /// What is asked of a page, and what is left of it where Graph refuses the linked account.
 const LISTED_FIELDS: [&str; 2] = [
@@ -249,6 +249,27 @@ impl GraphClient {
             })
         };
         Ok(data.iter().filter_map(read).collect())
+    }
+
+    /// The PSIDs of the person with an app-scoped id, each with its page. Takes the app's own token. Meta answers for
+    /// apps and pages of one Business Manager.
+    /// <https://developers.facebook.com/docs/messenger-platform/identity/id-matching>
+    pub async fn ids_for_pages(
+        &self,
+        app: &GraphApp,
+        user_id: &str,
+    ) -> Result<Vec<(String, String)>, GraphError> {
+        let own = app.token();
+        let credentials = Credentials { app, token: &own };
+        let path = [user_id, "ids_for_pages"];
+        let listed = self
+            .list(credentials, &path, &[("limit", "100")], MOST_PAGES)
+            .await?;
+        let id = |one: &Value| {
+            let page = json::member(one.get("page")?, "id").any()?;
+            Some((page, json::member(one, "id").any()?))
+        };
+        Ok(listed.value.iter().filter_map(id).collect())
     }
 
     /// Has a page send these fields to the app. Takes the page's own token. One field that is refused refuses all, and

@@ -1,0 +1,280 @@
+//! One order at work: what it holds, and what it deletes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use shared::erase::{Counts, EraseInBraze};
+use shared::messenger::key::ContactKey;
+use shared::messenger::sync::{Others, Profile};
+use shared::messenger::table::Whole;
+use shared::outbox::Reason;
+use shared::store::{Claim, Lease, StoreError};
+use shared::whatsapp::ConversationId;
+use shared::whatsapp::table::Stored as Conversation;
+
+use super::braze::Told;
+use super::{EraseWorker, Held, LEASE};
+use crate::settle::Outcome;
+
+/// An order with everything that it is about under our lease, and what Braze is to be told.
+pub(super) struct Job {
+    pub(super) held: Held,
+    pub(super) told: Told,
+    contacts: Vec<HeldContact>,
+    /// By id; without a lease there is no record of the user.
+    users: Vec<(String, Option<Lease>)>,
+    conversations: Vec<HeldConversation>,
+}
+
+/// A contact. Without a lease there is no record of it any more.
+struct HeldContact {
+    key: ContactKey,
+    leased: Option<(Whole, Lease)>,
+}
+
+impl HeldContact {
+    /// Whether the person was erased before, and has come back since.
+    fn is_newer(&self, began_at: Timestamp) -> bool {
+        let stored = self.leased.as_ref().and_then(|(whole, _)| whole.stored.as_ref());
+        stored.is_some_and(|stored| stored.contact.first_seen > began_at)
+    }
+}
+
+struct HeldConversation {
+    id: ConversationId,
+    leased: Option<(Option<Conversation>, Lease)>,
+}
+
+impl HeldConversation {
+    fn is_newer(&self, began_at: Timestamp) -> bool {
+        let stored = self.leased.as_ref().and_then(|(stored, _)| stored.as_ref());
+        let first = stored.and_then(|stored| stored.conversation.first_inbound_at);
+        first.is_some_and(|first| first > began_at)
+    }
+}
+
+impl EraseWorker {
+    /// Claims what an order is about, and plans what Braze is told. What other workers are at is tried again later.
+    pub(super) async fn prepare(&self, held: Held) -> Result<Job, Outcome> {
+        let mut job = Job {
+            held,
+            told: Told::default(),
+            contacts: Vec::new(),
+            users: Vec::new(),
+            conversations: Vec::new(),
+        };
+        match Box::pin(self.claim_all(&mut job)).await {
+            Ok(()) => Ok(job),
+            Err(outcome) => {
+                self.release(&job).await;
+                // Not ours to wait for: the schedule comes back to it in a minute.
+                if let Err(error) = self.records().outbox.release(&job.held.lease).await {
+                    tracing::warn!(%error, "an erasure's lease runs out by itself");
+                }
+                Err(outcome)
+            }
+        }
+    }
+
+    async fn claim_all(&self, job: &mut Job) -> Result<(), Outcome> {
+        let records = self.records();
+        let found = job.held.progress.found.clone();
+        let began_at = job.held.progress.began_at;
+        for key in found.contacts.iter() {
+            let Ok(parsed) = key.parse::<ContactKey>() else {
+                continue;
+            };
+            let claimed = records
+                .contacts
+                .claim_whole(key, LEASE)
+                .await
+                .map_err(Outcome::from)?;
+            let leased = match claimed {
+                Claim::Leased(whole, lease) => Some((whole, lease)),
+                Claim::Missing => None,
+                Claim::Busy => return Err(Outcome::Busy),
+            };
+            job.contacts.push(HeldContact { key: parsed, leased });
+        }
+        for id in found
+            .conversations
+            .iter()
+            .filter_map(|id| ConversationId::parse(id))
+        {
+            let claimed = records
+                .conversations
+                .claim_whole(&id, LEASE)
+                .await
+                .map_err(Outcome::from)?;
+            let leased = match claimed {
+                Claim::Leased(stored, lease) => Some((stored, lease)),
+                Claim::Missing => None,
+                Claim::Busy => return Err(Outcome::Busy),
+            };
+            job.conversations.push(HeldConversation { id, leased });
+        }
+        let others = self.claim_users(job, began_at).await?;
+        self.plan(job, &others, began_at);
+        Ok(())
+    }
+
+    /// Claims the users on whose profiles the contacts are: their attributes may be other contacts' as well.
+    async fn claim_users(&self, job: &mut Job, began_at: Timestamp) -> Result<Others, Outcome> {
+        let contacts = &self.records().contacts;
+        let erased: BTreeSet<ContactKey> = job.contacts.iter().map(|contact| contact.key.clone()).collect();
+        let mut users: BTreeSet<String> = job.held.progress.found.users.iter().cloned().collect();
+        for contact in job.contacts.iter().filter(|contact| !contact.is_newer(began_at)) {
+            let Some((whole, _)) = &contact.leased else {
+                continue;
+            };
+            users.extend(whole.users().map(str::to_owned));
+            let Some(stored) = &whole.stored else { continue };
+            users.extend(stored.contact.user_id().map(str::to_owned));
+            users.extend(stored.synced.tried.keys().cloned());
+            if let Profile::User(user) = &stored.synced.profile {
+                users.insert(user.as_str().to_owned());
+            }
+        }
+        let mut on_profiles: BTreeMap<String, Vec<ContactKey>> = BTreeMap::new();
+        for user in users {
+            let claimed = contacts
+                .claim_known_user(&user, LEASE)
+                .await
+                .map_err(Outcome::from)?;
+            let lease = match claimed {
+                Claim::Leased(mut keys, lease) => {
+                    keys.retain(|key| !erased.contains(key));
+                    on_profiles.insert(user.clone(), keys);
+                    Some(lease)
+                }
+                Claim::Missing => None,
+                Claim::Busy => return Err(Outcome::Busy),
+            };
+            job.users.push((user, lease));
+        }
+        let mut others = Others::default();
+        for (user, keys) in on_profiles.into_iter().filter(|(_, keys)| !keys.is_empty()) {
+            let known = contacts.read(&keys, &[], &[]).await;
+            let mut known = known.map_err(Outcome::from)?;
+            if !known.unreadable_contacts.is_empty() {
+                return Err(Outcome::retry(Reason::UnreadableContact));
+            }
+            for key in keys {
+                let stored = known.contacts.remove(&key);
+                others.add(&user, key, stored);
+            }
+        }
+        Ok(others)
+    }
+
+    fn plan(&self, job: &mut Job, others: &Others, began_at: Timestamp) {
+        let in_braze = job.held.order.braze.unwrap_or(self.in_braze);
+        let told = &mut job.told;
+        for contact in job.contacts.iter().filter(|contact| !contact.is_newer(began_at)) {
+            if let Some((whole, lease)) = &contact.leased
+                && let Some(stored) = &whole.stored
+            {
+                told.contact(stored, lease.interrupted(), others, in_braze, &self.settings);
+            }
+        }
+        for conversation in job.conversations.iter().filter(|one| !one.is_newer(began_at)) {
+            if let Some((Some(stored), _)) = &conversation.leased {
+                let told_of_agent = stored.conversation.human_agent_told;
+                told.person(&stored.conversation.person, told_of_agent, in_braze);
+            }
+        }
+        let came_back = job.contacts.iter().any(|contact| contact.is_newer(began_at))
+            || job.conversations.iter().any(|one| one.is_newer(began_at));
+        // At the second look the profile is gone, or it is that of somebody who came back.
+        if job.held.progress.swept_at.is_none() && !came_back {
+            let found = &job.held.progress.found;
+            for user in found.users.iter().chain(&found.businesses) {
+                told.user(user, in_braze);
+            }
+        }
+        if in_braze == EraseInBraze::Keep {
+            *told = Told::default();
+        }
+        told.dedup();
+    }
+
+    /// Deletes what an order is about. What is newer than the order stays.
+    pub(super) async fn delete(&self, job: &Job) -> Result<Counts, Outcome> {
+        let removed = Box::pin(self.delete_records(job)).await;
+        let mut removed = removed.map_err(Outcome::from)?;
+        // Of a business nothing says how old it is: what is there at the second look is of somebody who came back.
+        let is_second = job.held.progress.swept_at.is_some();
+        for business in &job.held.progress.found.businesses {
+            let outbox = &self.records().outbox;
+            let until = is_second.then_some(job.held.progress.began_at);
+            if !is_second {
+                let scheduled = self.secrets.schedule_deletion(business).await;
+                scheduled.map_err(|error| {
+                    tracing::error!(%error, "an erasure waits for Secrets Manager");
+                    Outcome::retry(Reason::SecretsUnavailable)
+                })?;
+                removed.installs += self
+                    .records()
+                    .installs
+                    .erase(business)
+                    .await
+                    .map_err(Outcome::from)?;
+            }
+            removed.outbox += outbox.erase(business, until).await.map_err(Outcome::from)?;
+        }
+        Ok(removed)
+    }
+
+    async fn delete_records(&self, job: &Job) -> Result<Counts, StoreError> {
+        let records = self.records();
+        let (progress, mut removed) = (&job.held.progress, Counts::default());
+        let began_at = progress.began_at;
+        for contact in &job.contacts {
+            let subject = contact.key.to_string();
+            let is_newer = contact.is_newer(began_at);
+            if let Some((whole, _)) = contact.leased.as_ref().filter(|_| !is_newer) {
+                let user_refs: Vec<String> = whole.user_refs().cloned().collect();
+                records.contacts.bury(&user_refs, began_at).await?;
+                for (user, _) in &job.users {
+                    records.contacts.leave(user, &contact.key).await?;
+                }
+                removed.records += records.contacts.erase(&contact.key, whole).await?;
+                removed.contacts += 1;
+            }
+            let until = is_newer.then_some(began_at);
+            removed.outbox += records.outbox.erase(&subject, until).await?;
+        }
+        let came_back = job.contacts.iter().any(|contact| contact.is_newer(began_at));
+        for user in progress.found.users.iter().filter(|_| !came_back) {
+            removed.records += records
+                .contacts
+                .erase_user(user, &progress.found.user_refs)
+                .await?;
+        }
+        for conversation in &job.conversations {
+            let until = conversation.is_newer(began_at).then_some(began_at);
+            let erased = records.conversations.erase(&conversation.id, until).await?;
+            removed.conversations += erased.conversations;
+            removed.turns += erased.turns;
+            removed.outbox += records.outbox.erase(conversation.id.as_str(), until).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Gives back what was claimed; what is deleted has no lease any more.
+    pub(super) async fn release(&self, job: &Job) {
+        let records = self.records();
+        let contacts = job.contacts.iter().filter_map(|contact| contact.leased.as_ref());
+        let users = job.users.iter().filter_map(|(_, lease)| lease.as_ref());
+        for lease in contacts.map(|(_, lease)| lease).chain(users) {
+            if let Err(error) = records.contacts.release(lease, None).await {
+                tracing::warn!(%error, "a lease of an erasure runs out by itself");
+            }
+        }
+        for (_, lease) in job.conversations.iter().filter_map(|one| one.leased.as_ref()) {
+            if let Err(error) = records.conversations.give_back(lease).await {
+                tracing::warn!(%error, "a lease of an erasure runs out by itself");
+            }
+        }
+    }
+}

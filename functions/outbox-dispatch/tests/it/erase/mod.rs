@@ -1,0 +1,300 @@
+//! Forgetting a person: everything that there is of them goes, whatever is under way, and stays gone.
+
+mod house;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use jiff::SignedDuration;
+use serde_json::json;
+use shared::erase::{Status, Target};
+use testkit::braze::{Endpoint, faults};
+use testkit::external_system::Behaviour;
+use testkit::graph::Reach;
+use testkit::house::PAGE;
+
+use self::house::{CODE, House, PHONE, PSID, TRACES, USER};
+
+/// Dies after so many polls; `None` = it died.
+struct Mortal<F> {
+    future: Pin<Box<F>>,
+    polls_left: usize,
+}
+
+impl<F: Future> Future for Mortal<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.polls_left == 0 {
+            return Poll::Ready(None);
+        }
+        self.polls_left -= 1;
+        self.future.as_mut().poll(context).map(Some)
+    }
+}
+
+/// A person with records in every table and items in every state. Gives what the webhook was sent.
+async fn known(house: &House) -> Vec<String> {
+    house
+        .parts
+        .braze
+        .add_user(USER, &json!({"first_name": "Ana Beispiel", "phone": PHONE}));
+    let acts = house.acts();
+    for act in &acts {
+        assert_eq!(house.receive(act).await, 200);
+    }
+    assert_eq!(house.writes("d-1").await.0, 202);
+    // Done, and what was said.
+    house.tick().await;
+    assert_eq!(house.campaign("sent").await.0, 202);
+    house.tick().await;
+    // Dead.
+    house.parts.graph.set_reach(PSID, Reach::OtherApp);
+    assert_eq!(house.campaign("dead").await.0, 202);
+    house.tick().await;
+    house.parts.graph.set_reach(PSID, Reach::Open);
+    // Failing.
+    house.parts.external_system.script(Behaviour::failing(503));
+    assert_eq!(house.writes("d-2").await.0, 202);
+    house.tick().await;
+    // Pending.
+    assert_eq!(house.campaign("pending").await.0, 202);
+    house.later(SignedDuration::from_mins(70));
+    assert_eq!(
+        house.receive(&house.message("m-3", "my private words")).await,
+        200
+    );
+    assert_eq!(house.writes("d-3").await.0, 202);
+    let traces = house.traces().await;
+    let is_in = |place: &str| traces.iter().any(|trace| trace.starts_with(place));
+    assert!(is_in("Contacts") && is_in("Conversations") && is_in("Outbox") && is_in("Braze"));
+    for name in TRACES {
+        assert!(
+            traces.iter().any(|trace| trace.contains(&format!(": {name} in"))),
+            "{name} is nowhere"
+        );
+    }
+    acts
+}
+
+#[tokio::test]
+async fn everything_of_a_user_is_erased_and_a_receipt_says_so() {
+    let house = House::start("delete").await;
+    known(&house).await;
+    house.order(Target::User(USER.into())).await;
+    assert_eq!(house.receipt().await.status, Status::Received);
+    house.tick().await;
+    assert_eq!(house.receipt().await.status, Status::Matched);
+    let receipt = house.finish().await;
+    assert_eq!(receipt.status, Status::Erased);
+    let removed = receipt.removed;
+    assert_eq!((removed.contacts, removed.conversations), (1, 1));
+    assert!(
+        removed.turns >= 3 && removed.outbox >= 6 && removed.records >= 3,
+        "{removed:?}"
+    );
+    assert_eq!(house.traces().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_person_is_gone_wherever_the_erasure_dies_and_whatever_is_under_way() {
+    let mut polls = 1;
+    loop {
+        let house = House::start("delete").await;
+        let acts = known(&house).await;
+        house.order(Target::User(USER.into())).await;
+        house.later(SignedDuration::from_secs(31));
+        let until = house.parts.clock.now() + SignedDuration::from_mins(15);
+        let late = house.message("m-late", "my private words");
+        // The clock stands, so all of this is of the moment of the erasure, or before.
+        let erasing = Mortal {
+            future: Box::pin(house.sync.handle_until(json!({}), until)),
+            polls_left: polls,
+        };
+        let answering = house.answers.handle_until(json!({}), until);
+        let delivering = async {
+            for body in acts.iter().chain([&late]) {
+                assert_eq!(house.receive(body).await, 200);
+            }
+        };
+        let sending = async {
+            let (status, answer) = house.campaign("at-once").await;
+            assert!(matches!(status, 202 | 404), "{answer}");
+        };
+        let writing = async { assert_eq!(house.writes("d-1").await.0, 202) };
+        let (survived, answered, (), (), ()) =
+            futures_util::join!(erasing, answering, delivering, sending, writing);
+        answered.unwrap();
+        // Until the dead process's leases have run out; then everything comes once more.
+        house.later(SignedDuration::from_mins(4));
+        house.tick().await;
+        for body in acts.iter().chain([&late]) {
+            assert_eq!(house.receive(body).await, 200);
+        }
+        house.writes("d-1").await;
+        let receipt = house.finish().await;
+        assert_eq!(receipt.status, Status::Erased, "died at poll {polls}");
+        let left = house.traces().await;
+        assert!(left.is_empty(), "died at poll {polls}: {}", left.join("\n"));
+        for body in acts.iter().chain([&late]) {
+            assert_eq!(house.receive(body).await, 200);
+        }
+        house.tick().await;
+        let left = house.traces().await;
+        assert!(
+            left.is_empty(),
+            "came back after poll {polls}: {}",
+            left.join("\n")
+        );
+        if survived.is_some() {
+            assert!(polls > 50, "the run is longer than {polls} polls");
+            return;
+        }
+        polls += 1 + polls / 3;
+    }
+}
+
+#[tokio::test]
+async fn who_writes_again_is_new_and_stays() {
+    let house = House::start("attributes").await;
+    known(&house).await;
+    house.order(Target::User(USER.into())).await;
+    house.tick().await;
+    // Between the two looks.
+    house.later(SignedDuration::from_mins(1));
+    assert_eq!(house.receive(&house.message("m-new", "hello again")).await, 200);
+    let (_, answer) = house.writes("d-new").await;
+    assert_eq!(answer["status"], "accepted");
+    assert_eq!(house.finish().await.status, Status::Erased);
+    house.tick().await;
+    let contacts = house.parts.items("ContactsTable").await.unwrap();
+    assert!(
+        contacts.iter().any(|item| format!("{item:?}").contains(PSID)),
+        "the new contact"
+    );
+    let profile = house
+        .parts
+        .braze
+        .alias_profile(&format!("messenger:{PAGE}"), PSID);
+    assert_eq!(profile.unwrap().attribute("messenger_id"), Some(&json!(PSID)));
+    let conversations = house.parts.items("ConversationsTable").await.unwrap();
+    assert!(
+        conversations
+            .iter()
+            .any(|item| format!("{item:?}").contains(USER))
+    );
+}
+
+#[tokio::test]
+async fn a_known_users_profile_loses_our_attributes_and_stays() {
+    let house = House::start("attributes").await;
+    known(&house).await;
+    house.order(Target::User(USER.into())).await;
+    house.finish().await;
+    let profile = house.parts.braze.profile(USER).unwrap();
+    let ours: Vec<&String> = profile
+        .attributes
+        .keys()
+        .filter(|name| name.starts_with("messenger"))
+        .collect();
+    assert_eq!(ours, [""; 0]);
+    assert_eq!(profile.attribute("first_name"), Some(&json!("Ana Beispiel")));
+}
+
+#[tokio::test]
+async fn a_profile_that_only_has_our_alias_is_deleted_and_keep_leaves_braze_alone() {
+    for (in_braze, left) in [("attributes", 0), ("keep", 1)] {
+        let house = House::start(in_braze).await;
+        assert_eq!(house.receive(&house.message("m-1", "hello")).await, 200);
+        house.tick().await;
+        assert_eq!(house.parts.braze.profiles().len(), 1);
+        house
+            .order(Target::Contact(format!("messenger#{PAGE}#{PSID}").into()))
+            .await;
+        assert_eq!(house.finish().await.status, Status::Erased);
+        assert_eq!(house.parts.braze.profiles().len(), left, "{in_braze}");
+    }
+}
+
+#[tokio::test]
+async fn a_word_to_the_page_erases_by_proof() {
+    let house = House::start("attributes").await;
+    let asked = house.message("m-9", " delete my data ");
+    for _ in 0..2 {
+        assert_eq!(house.receive(&asked).await, 200);
+        house.tick().await;
+    }
+    house.later(SignedDuration::from_mins(11));
+    house.tick().await;
+    assert_eq!(house.traces().await, [""; 0]);
+    let items = house.parts.items("OutboxTable").await.unwrap();
+    let receipts = items
+        .iter()
+        .filter(|item| item["event_key"].as_s().unwrap() == "receipt");
+    assert_eq!(receipts.count(), 1);
+    assert_eq!(house.receive(&asked).await, 200);
+    house.tick().await;
+    assert_eq!(house.traces().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn who_is_unknown_is_told_so() {
+    let house = House::start("delete").await;
+    for target in [
+        Target::User("nobody".into()),
+        Target::Conversation("phone:+1999".into()),
+        Target::Business("no-shop".to_owned()),
+        Target::Scoped {
+            id: "404404404404".into(),
+            accounts: Vec::new(),
+        },
+    ] {
+        house.order(target).await;
+        house.tick().await;
+        let receipt = house.receipt().await;
+        assert_eq!(
+            (receipt.status, receipt.removed.is_empty()),
+            (Status::NoMatch, true)
+        );
+        house.later(SignedDuration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn an_app_scoped_id_is_matched_by_what_graph_says() {
+    let house = House::start("attributes").await;
+    assert_eq!(house.receive(&house.message("m-1", "hello")).await, 200);
+    house.parts.graph.add_person_on_page("app-scoped-1", PAGE, PSID);
+    house
+        .order(Target::Scoped {
+            id: "app-scoped-1".into(),
+            accounts: Vec::new(),
+        })
+        .await;
+    assert_eq!(house.finish().await.status, Status::Erased);
+    assert_eq!(house.traces().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_erasure_waits_for_braze_and_is_never_given_up() {
+    let house = House::start("delete").await;
+    known(&house).await;
+    house.parts.braze.begin_outage(faults::unavailable(503));
+    house.order(Target::User(USER.into())).await;
+    for _ in 0..60 {
+        house.tick().await;
+        house.later(SignedDuration::from_hours(1));
+    }
+    assert_eq!(house.receipt().await.status, Status::Matched);
+    let order = house.parts.items("OutboxTable").await.unwrap();
+    let order = order
+        .iter()
+        .find(|item| item["subject"].as_s().unwrap().ends_with(CODE) && item.contains_key("lane"));
+    assert_eq!(order.unwrap()["status"].as_s().unwrap(), "pending");
+    house.parts.braze.end_outage();
+    house.later(SignedDuration::from_hours(1));
+    assert_eq!(house.finish().await.status, Status::Erased);
+    assert_eq!(house.traces().await, [""; 0]);
+    assert!(!house.parts.braze.requests_to(Endpoint::Delete).is_empty());
+}

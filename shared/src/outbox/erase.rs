@@ -1,0 +1,124 @@
+//! Removing what the outbox holds of somebody.
+
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
+use jiff::Timestamp;
+
+use super::Outbox;
+use super::entry::Entry;
+use super::quarantine::SOURCES;
+use crate::outbox::OutboxItem;
+use crate::store::transact::transact;
+use crate::store::{Item, StoreError, number, string};
+
+impl Outbox {
+    /// Adds an item, also in the place of one that is settled. `false` if one with its key is pending.
+    pub(crate) async fn add_unless_pending(&self, item: &OutboxItem) -> Result<bool, StoreError> {
+        let item = super::entry::to_item(&Entry::new(item, self.table.now()))?;
+        let values = Item::from([(":pending".to_owned(), string("pending"))]);
+        let put = self.table.put(
+            item,
+            Some(("attribute_not_exists(event_key) OR #status <> :pending", values)),
+        )?;
+        Ok(transact(&self.table.client, vec![((), put)]).await?.is_empty())
+    }
+
+    /// How many items `subject` has, in any state; with `until`, of those that were committed until then.
+    pub async fn count(&self, subject: &str, until: Option<Timestamp>) -> Result<usize, StoreError> {
+        Ok(self.keys(subject, until).await?.len())
+    }
+
+    /// Removes the items of `subject`, in any state; with `until`, those that were committed until then. Gives how many.
+    pub async fn erase(&self, subject: &str, until: Option<Timestamp>) -> Result<usize, StoreError> {
+        let keys = self.keys(subject, until).await?;
+        let count = keys.len();
+        self.table.delete_all(keys).await?;
+        Ok(count)
+    }
+
+    /// Removes the quarantined bodies that hold `id`, reading through all of them. Gives how many.
+    pub async fn erase_quarantined(&self, id: &str) -> Result<usize, StoreError> {
+        let mut erased = 0;
+        for source in SOURCES {
+            let query = self
+                .table
+                .query()
+                .key_condition_expression("subject = :subject")
+                .expression_attribute_values(":subject", string(format!("quarantine#{source}")));
+            let mut items = query.into_paginator().items().send();
+            // The parts of a body follow each other: by their keys, which end with a number.
+            let mut body: Option<(String, Vec<Item>)> = None;
+            loop {
+                let item = items.next().await.transpose();
+                let item = item.map_err(|error| StoreError::sdk("Query", &error))?;
+                let name = item.as_ref().map(body_name);
+                if body.as_ref().map(|(name, _)| name) != name.as_ref()
+                    && let Some((_, parts)) = body.take()
+                    && unpacked(&parts)
+                        .windows(id.len().max(1))
+                        .any(|window| window == id.as_bytes())
+                {
+                    erased += 1;
+                    self.table.delete_all(parts.iter().map(key_of).collect()).await?;
+                }
+                let (Some(item), Some(name)) = (item, name) else {
+                    break;
+                };
+                body.get_or_insert((name, Vec::new())).1.push(item);
+            }
+        }
+        Ok(erased)
+    }
+
+    async fn keys(&self, subject: &str, until: Option<Timestamp>) -> Result<Vec<Item>, StoreError> {
+        let mut query = self
+            .table
+            .query()
+            .key_condition_expression("subject = :subject")
+            .expression_attribute_values(":subject", string(subject))
+            .projection_expression("subject, event_key")
+            .consistent_read(true);
+        if let Some(until) = until {
+            query = query
+                .filter_expression("created_at <= :until")
+                .expression_attribute_values(":until", number(until.as_millisecond()));
+        }
+        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
+        items.map_err(|error| StoreError::sdk("Query", &error))
+    }
+}
+
+/// What the parts of a body have in common.
+fn body_name(item: &Item) -> String {
+    let event_key = item.get("event_key").and_then(|key| key.as_s().ok());
+    let name = event_key
+        .and_then(|key| key.rsplit_once('#'))
+        .map(|(name, _)| name);
+    name.unwrap_or_default().to_owned()
+}
+
+fn key_of(item: &Item) -> Item {
+    let of = |name: &str| Some((name.to_owned(), item.get(name)?.clone()));
+    ["subject", "event_key"].into_iter().filter_map(of).collect()
+}
+
+/// A body of its parts; empty if it cannot be unpacked.
+fn unpacked(parts: &[Item]) -> Vec<u8> {
+    let number = |item: &&Item| {
+        let event_key = item.get("event_key").and_then(|key| key.as_s().ok());
+        event_key.and_then(|key| key.rsplit('#').next()?.parse::<usize>().ok())
+    };
+    let mut parts: Vec<&Item> = parts.iter().collect();
+    parts.sort_by_key(number);
+    let packed: Vec<u8> = parts
+        .iter()
+        .filter_map(|item| item.get("raw_gzip")?.as_b().ok())
+        .flat_map(|part| part.as_ref().to_vec())
+        .collect();
+    let mut body = Vec::new();
+    if GzDecoder::new(packed.as_slice()).read_to_end(&mut body).is_err() {
+        tracing::warn!("a quarantined body cannot be unpacked");
+    }
+    body
+}
