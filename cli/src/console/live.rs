@@ -19,7 +19,12 @@ const DEPLOYED: Duration = Duration::from_secs(10);
 pub(crate) async fn events(
     State(console): State<Arc<Console>>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let changes = console.local.as_ref().map(|local| local.flows.changes());
+    let changes = console.local.as_ref().map(|local| {
+        let mut changes = local.flows.changes();
+        // The page was drawn a moment ago; what happened since, nobody has told it.
+        changes.mark_changed();
+        changes
+    });
     let stop = console.stop.clone();
     let events = stream::unfold(changes, move |mut changes| {
         let stop = stop.clone();

@@ -208,7 +208,7 @@ fn flatten(name: &str, value: &Value, texts: &mut Vec<(String, String)>) {
     match value {
         Value::Object(members) => {
             for (member, value) in members {
-                if matches!(member.as_str(), "version" | "digest") {
+                if matches!(member.as_str(), "version" | "digest" | "key") {
                     continue;
                 }
                 let name = if name.is_empty() {

@@ -83,7 +83,7 @@ pub(crate) async fn list(State(console): State<Arc<Console>>, Query(asked): Quer
     } else {
         html! {
             (heading("People", &html! {}))
-            (look_up("somebody", &html! { p { "By your own user id, or by page and PSID: " code { "1134597043258171 5275811702764837" } "." } }))
+            (look_up("somebody", &html! { p { "By your own user id, or by page and PSID: " code { "1134597043258171 5270000000000001" } "." } }))
         }
     };
     let page = Page {
@@ -172,7 +172,7 @@ pub(crate) async fn one(State(console): State<Arc<Console>>, Path(part): Path<St
                         None => html! { span.mute { "not linked" } },
                     })),
                     ("Window", Some(match contact.window_closes_at() {
-                        Some(at) => html! { "closes " (time(at, now)) },
+                        Some(at) => html! { @if at > now { "closes " } @else { "closed " } (time(at, now)) },
                         None => html! { span.mute { "never opened" } },
                     })),
                     ("Last seen", contact.last_interaction.map(|at| time(at, now))),
