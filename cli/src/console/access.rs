@@ -77,13 +77,6 @@ impl Access {
         host.is_some_and(|host| self.hosts.iter().any(|known| known == host))
     }
 
-    /// Whether a page of the console sent it. Every browser says so of a form and of a script's request.
-    fn is_own(&self, headers: &HeaderMap) -> bool {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let origin = text("origin").and_then(|origin| origin.strip_prefix("http://"));
-        origin.is_some() && origin == text("host")
-    }
-
     fn has_cookie(&self, headers: &HeaderMap) -> bool {
         let cookies = headers.get_all(header::COOKIE).into_iter();
         let pairs = cookies
@@ -94,6 +87,13 @@ impl Access {
     }
 }
 
+/// Whether a page of the console sent it. Every browser says so of a form and of a script's request.
+fn is_own(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let origin = text("origin").and_then(|origin| origin.strip_prefix("http://"));
+    origin.is_some() && origin == text("host")
+}
+
 /// Lets in who may: with the token of the address, which becomes a cookie, or with the cookie.
 pub(crate) async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     if !access.is_here(request.headers()) {
@@ -102,12 +102,8 @@ pub(crate) async fn guard(State(access): State<Arc<Access>>, request: Request, n
             "The console answers on 127.0.0.1 alone.",
         );
     }
-    let token = request
-        .uri()
-        .query()
-        .into_iter()
-        .flat_map(|query| query.split('&'));
-    let token = token.filter_map(|pair| pair.strip_prefix("token=")).next();
+    let query = request.uri().query().unwrap_or_default();
+    let token = query.split('&').find_map(|pair| pair.strip_prefix("token="));
     if request.method() == Method::GET && token.is_some_and(|token| access.is_token(token)) {
         // Out of the address, and so out of the history, at once.
         let cookie = format!(
@@ -128,7 +124,7 @@ pub(crate) async fn guard(State(access): State<Arc<Access>>, request: Request, n
         );
     }
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !is_safe && !access.is_own(request.headers()) {
+    if !is_safe && !is_own(request.headers()) {
         return refusal(
             StatusCode::FORBIDDEN,
             "Only a page of the console may ask for that.",

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use testkit::braze::{self, RateLimit};
+use testkit::braze::{self, FakeBraze, RateLimit};
+use testkit::external_system::ExternalSystem;
 use testkit::fault::Fault;
 use testkit::graph;
+use testkit::partner::FakePartner;
 
 use super::flow::Party;
 use crate::fakes::Fakes;
@@ -105,16 +107,16 @@ impl Faults {
         let fault = failure.map(|failure| failure.fault(party));
         let played = match (party, fault) {
             (Party::Braze, Some(fault)) => fakes.braze.as_ref().map(|fake| fake.begin_outage(fault)),
-            (Party::Braze, None) => fakes.braze.as_ref().map(|fake| fake.end_outage()),
+            (Party::Braze, None) => fakes.braze.as_ref().map(FakeBraze::end_outage),
             (Party::Graph, Some(fault)) => fakes.graph.as_ref().map(|fake| fake.begin_outage(fault)),
             (Party::Graph, None) => fakes.graph.as_ref().map(|fake| fake.end_outage()),
             (Party::ExternalSystem, Some(fault)) => fakes
                 .external_system
                 .as_ref()
                 .map(|fake| fake.begin_outage(fault)),
-            (Party::ExternalSystem, None) => fakes.external_system.as_ref().map(|fake| fake.end_outage()),
+            (Party::ExternalSystem, None) => fakes.external_system.as_ref().map(ExternalSystem::end_outage),
             (Party::Partner, Some(fault)) => fakes.partner.as_ref().map(|fake| fake.begin_outage(fault)),
-            (Party::Partner, None) => fakes.partner.as_ref().map(|fake| fake.end_outage()),
+            (Party::Partner, None) => fakes.partner.as_ref().map(FakePartner::end_outage),
         };
         if played.is_none() {
             return false;

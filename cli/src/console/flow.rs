@@ -204,8 +204,7 @@ impl Subject {
     /// What third parties call it.
     fn name(&self) -> &str {
         match self {
-            Self::Contact(id) => id.rsplit('#').next().unwrap_or(id),
-            Self::Install(id) => id.rsplit('#').next().unwrap_or(id),
+            Self::Contact(id) | Self::Install(id) => id.rsplit('#').next().unwrap_or(id),
             Self::Conversation(id) => id.split_once(':').map_or(id, |(_, id)| id),
         }
     }
@@ -300,7 +299,7 @@ impl Flow {
     fn wants_a_look(&self) -> bool {
         let age = self.begun.elapsed();
         let young = age < YOUNG;
-        (young || self.is_open()) && (young || self.looked.elapsed() > (age / 20).min(SELDOM))
+        young || (self.is_open() && self.looked.elapsed() > (age / 20).min(SELDOM))
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {

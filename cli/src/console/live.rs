@@ -29,7 +29,7 @@ pub(crate) async fn events(
     let events = stream::unfold(changes, move |mut changes| {
         let stop = stop.clone();
         async move {
-            let changed = async {
+            let news = async {
                 match &mut changes {
                     None => {
                         tokio::time::sleep(DEPLOYED).await;
@@ -42,7 +42,7 @@ pub(crate) async fn events(
                 }
             };
             let goes_on = tokio::select! {
-                goes_on = changed => goes_on,
+                goes_on = news => goes_on,
                 // Else the stack could not stop while a page is open.
                 () = stop.cancelled() => false,
             };

@@ -397,10 +397,13 @@ pub(crate) fn subject(console: &Console, subject: &Subject) -> Markup {
                 html! { span.who title="a plugin’s user_ref" { (shown.id(id.rsplit(':').next().unwrap_or(id))) } }
             }
         },
-        Subject::Install(id) => match shared::fbe::event::business_manager_of(id) {
-            Some(manager) => html! { span.who { "Business Manager " (manager) } },
-            // A business is no person.
-            None => html! { a.who href={ "/console/businesses/" (shown.address(id)) } { (id) } },
+        // A business is no person.
+        Subject::Install(id) => html! {
+            @if let Some(manager) = shared::fbe::event::business_manager_of(id) {
+                span.who { "Business Manager " (manager) }
+            } @else {
+                a.who href={ "/console/businesses/" (shown.address(id)) } { (id) }
+            }
         },
         Subject::Conversation(id) => html! {
             a.who href={ "/console/conversations/" (shown.address(id)) } { (shown.id(id)) }

@@ -91,9 +91,8 @@ fn address(console: &Console, id: &str) -> String {
 fn name(console: &Console, conversation: &Conversation) -> Markup {
     let person = &conversation.person;
     let name = person.profile_name.as_deref().or(person.first_name.as_deref());
-    match name {
-        Some(name) => html! { (short(&console.shown.text(name))) },
-        None => html! { span.mute { "–" } },
+    html! {
+        @if let Some(name) = name { (short(&console.shown.text(name))) } @else { span.mute { "–" } }
     }
 }
 

@@ -167,13 +167,15 @@ pub(crate) async fn one(State(console): State<Arc<Console>>, Path(part): Path<St
             section.card {
                 h2 { "What the bridge knows" }
                 (facts(vec![
-                    ("User", Some(match contact.user_id() {
-                        Some(user) => html! { strong { (shown.id(user)) } @if let Some(link) = &contact.link { " " span.mute { "by " (words(link.value.via.as_str())) ", " (time(link.at, now)) } } },
-                        None => html! { span.mute { "not linked" } },
+                    ("User", Some(html! {
+                        @if let Some(user) = contact.user_id() {
+                            strong { (shown.id(user)) }
+                            @if let Some(link) = &contact.link { " " span.mute { "by " (words(link.value.via.as_str())) ", " (time(link.at, now)) } }
+                        } @else { span.mute { "not linked" } }
                     })),
-                    ("Window", Some(match contact.window_closes_at() {
-                        Some(at) => html! { @if at > now { "closes " } @else { "closed " } (time(at, now)) },
-                        None => html! { span.mute { "never opened" } },
+                    ("Window", Some(html! {
+                        @if let Some(at) = contact.window_closes_at() { @if at > now { "closes " } @else { "closed " } (time(at, now)) }
+                        @else { span.mute { "never opened" } }
                     })),
                     ("Last seen", contact.last_interaction.map(|at| time(at, now))),
                     ("First seen", Some(time(contact.first_seen, now))),
@@ -231,7 +233,7 @@ fn profile(local: &Local, contact: &Contact, now: Timestamp) -> Markup {
         section.card {
             h2 { "Braze profile" }
             (facts(vec![
-                ("External id", Some(match &profile.external_id { Some(id) => html! { strong { (id) } }, None => html! { span.mute { "none: known by an alias alone" } } })),
+                ("External id", Some(html! { @if let Some(id) = &profile.external_id { strong { (id) } } @else { span.mute { "none: known by an alias alone" } } })),
                 ("Aliases", (!profile.aliases.is_empty()).then(|| html! { @for (label, alias) in &profile.aliases { div { code { (label) } " " (alias) } } })),
             ]))
             @if !profile.attributes.is_empty() {
