@@ -159,7 +159,7 @@ impl Read {
         {
             self.flow.origin = Origin::Instagram;
         }
-        self.flow.quarantined = parsed.quarantined.iter().map(|one| one.reason).collect();
+        self.flow.quarantined = parsed.quarantined.iter().map(|one| one.reason.as_str()).collect();
         for event in &parsed.events {
             let key = event.contact_key().map(|key| key.to_string());
             let key = key.or_else(|| event.user_ref_key().map(|key| key.to_string()));
@@ -183,7 +183,7 @@ impl Read {
         };
         self.flow.proof = Proof::Signature;
         let parsed = fbe::payload::parse(&verified, self.flow.at);
-        self.flow.quarantined = parsed.quarantined.iter().map(|one| one.reason).collect();
+        self.flow.quarantined = parsed.quarantined.iter().map(|one| one.reason.as_str()).collect();
         for change in &parsed.changes {
             let name = match change.change {
                 InstallChange::Granted { .. } => "install_or_update",
@@ -269,8 +269,8 @@ impl Read {
                 let text = Some(message.content.text.as_str());
                 self.event("message", Some(Subject::Conversation(id)), text, now);
             }
-            Inbound::Ignored(reason) => self.event(format!("ignored: {reason}"), None, None, now),
-            Inbound::Quarantined(reason) => self.flow.quarantined.push(reason),
+            Inbound::Ignored(reason) => self.event(format!("ignored: {}", reason.as_str()), None, None, now),
+            Inbound::Quarantined(reason) => self.flow.quarantined.push(reason.as_str()),
         }
     }
 }
