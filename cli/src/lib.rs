@@ -11,15 +11,18 @@
 
 pub mod check;
 mod commands;
+mod console;
 pub mod fakes;
 pub mod function_events;
 pub mod functions;
 mod hidden;
 pub mod inspect;
+mod item;
 mod meta;
 mod output;
 pub mod payloads;
 mod probe;
+mod said;
 mod scenes;
 pub mod secrets;
 pub mod stack;

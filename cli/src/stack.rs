@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -19,6 +20,7 @@ use testkit::template::{Function, Template};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::console::{LocalConsole, Parts};
 use crate::fakes::Fakes;
 use crate::functions::{self, Wiring};
 use crate::meta;
@@ -54,6 +56,8 @@ pub struct StackOptions {
     pub clock: Clock,
     /// Whether expired items are removed, by the machine's clock.
     pub expiry: bool,
+    /// Whether the console is served beside the functions, and watches them.
+    pub console: bool,
 }
 
 impl StackOptions {
@@ -72,6 +76,7 @@ impl StackOptions {
             poll: Duration::from_millis(10),
             clock: clock.clone(),
             expiry: false,
+            console: false,
         }
     }
 }
@@ -82,7 +87,8 @@ pub struct LocalStack {
     settings: BTreeMap<String, String>,
     secrets: BTreeMap<String, Value>,
     functions: BTreeMap<String, Handler>,
-    fakes: Fakes,
+    fakes: Arc<Fakes>,
+    console: Option<String>,
     dynamodb: aws_sdk_dynamodb::Client,
     clock: Clock,
     aws: EmbeddedAws,
@@ -109,7 +115,7 @@ impl LocalStack {
         check_names(&template, &options.settings)?;
         let aws = EmbeddedAws::start(testkit::aws::Options {
             address: options.aws,
-            data_dir: options.data_dir,
+            data_dir: options.data_dir.clone(),
             expiry: options.expiry,
         })
         .await?;
@@ -117,7 +123,7 @@ impl LocalStack {
         let queue_urls = aws.create_queues(&template).await?;
         let secrets = write_secrets(&aws, options.secrets.as_ref()).await?;
         let mut settings = options.settings;
-        let fakes = Fakes::start(&secrets, &mut settings, &options.clock).await?;
+        let fakes = Arc::new(Fakes::start(&secrets, &mut settings, &options.clock).await?);
 
         let listener = TcpListener::bind(options.http)
             .await
@@ -127,6 +133,28 @@ impl LocalStack {
         let mut functions = plug(&template, &aws, &url, &settings, &options.clock)?;
 
         let stop = CancellationToken::new();
+        let table = |logical_id: &str| {
+            let table = template.table(logical_id);
+            Ok(table
+                .with_context(|| format!("the template has no {logical_id}"))?
+                .name
+                .clone())
+        };
+        let console = options.console.then(|| {
+            LocalConsole::new(&Parts {
+                name: STACK_NAME,
+                dynamodb: aws.dynamodb(),
+                table: &table,
+                fakes: fakes.clone(),
+                secrets: &secrets,
+                url: &url,
+                port: listener.local_addr()?.port(),
+                data_dir: options.data_dir.as_deref(),
+                clock: &options.clock,
+                stop: &stop,
+            })
+        });
+        let console = console.transpose()?;
         let (mut routes, mut streams, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
         let mut queues = Vec::new();
         for (function, handler) in &mut functions {
@@ -139,10 +167,14 @@ impl LocalStack {
                 *handler = meta::learning(handler.clone(), graph);
             }
             let timeout = Some(Duration::from_secs(function.timeout_seconds));
+            let behind_api = match &console {
+                Some(console) if !function.routes.is_empty() => console.recording(handler.clone()),
+                _ => handler.clone(),
+            };
             routes.extend(function.routes.iter().map(|route| GatewayRoute {
                 method: route.method.clone(),
                 path: route.path.clone(),
-                handler: handler.clone(),
+                handler: behind_api.clone(),
                 timeout,
             }));
             for mapping in &function.streams {
@@ -190,12 +222,17 @@ impl LocalStack {
             }
         }
         let schedules = ScheduleDriver::start(schedules, &options.clock, &stop);
-        let gateway = Gateway::serve(listener, routes, options.clock.clone(), stop.clone())?;
+        let beside = console.as_ref().map(LocalConsole::router).unwrap_or_default();
+        let gateway = Gateway::serve_beside(listener, routes, beside, options.clock.clone(), stop.clone())?;
+        if let Some(console) = &console {
+            console.follow();
+        }
         let functions = functions
             .into_iter()
             .map(|(function, handler)| (function.logical_id.clone(), handler))
             .collect();
         Ok(Self {
+            console: console.map(|console| console.address),
             dynamodb: aws.dynamodb(),
             clock: options.clock,
             functions,
@@ -216,6 +253,12 @@ impl LocalStack {
     #[must_use]
     pub fn url(&self) -> String {
         self.gateway.url()
+    }
+
+    /// The address that opens the console, if it is served.
+    #[must_use]
+    pub fn console(&self) -> Option<&str> {
+        self.console.as_deref()
     }
 
     /// The functions' time.

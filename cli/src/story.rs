@@ -6,6 +6,8 @@ use testkit::external_system::ExternalSystem;
 
 use crate::fakes::Fakes;
 use crate::inspect::{self, CONTACTS, CONVERSATIONS, Change, OUTBOX};
+pub(crate) use crate::said::quoted;
+use crate::said::{self, status};
 
 /// How many requests each fake has seen: what comes after is new.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,8 +35,8 @@ impl Mark {
         let now = Self::of(fakes);
         let mut lines = Vec::new();
         if let Some(fake) = &fakes.external_system {
-            let handovers = fake.handovers();
-            for handover in newest(&handovers, now.external_system - self.external_system) {
+            let new = now.external_system - self.external_system;
+            for handover in fake.handovers_since(self.external_system).iter().take(new) {
                 lines.push(format!(
                     "handed  to the external system: {}",
                     quoted(&handover.texts().join(" / "))
@@ -42,14 +44,16 @@ impl Mark {
             }
         }
         if let Some(fake) = &fakes.graph {
-            let calls = fake.calls();
-            for call in newest(&calls, now.graph - self.graph) {
+            for call in fake.calls_since(self.graph).iter().take(now.graph - self.graph) {
                 lines.push(format!("graph   {} → {}", call.path, status(call.status)));
             }
         }
         if let Some(fake) = &fakes.braze {
-            let requests = fake.requests();
-            for request in newest(&requests, now.braze - self.braze) {
+            for request in fake
+                .requests_since(self.braze)
+                .iter()
+                .take(now.braze - self.braze)
+            {
                 lines.extend(braze_request(request));
             }
         }
@@ -58,93 +62,14 @@ impl Mark {
     }
 }
 
-fn newest<T>(all: &[T], count: usize) -> &[T] {
-    all.get(all.len().saturating_sub(count)..).unwrap_or_default()
-}
-
-fn status(status: Option<u16>) -> String {
-    status.map_or_else(|| "connection closed".to_owned(), |status| status.to_string())
-}
-
 /// One line for each object of a request to Braze.
 fn braze_request(request: &Request) -> Vec<String> {
     let head = format!("braze   {} → {}", request.path, status(request.status));
-    let objects = |name: &str| {
-        request
-            .body
-            .get(name)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-    };
-    let mut lines: Vec<String> = Vec::new();
-    for object in objects("attributes") {
-        lines.push(format!("{head}: {}", attributes(object)));
+    let said = said::to_braze(&request.body);
+    if said.is_empty() {
+        return vec![head];
     }
-    for event in objects("events") {
-        let name = event.get("name").and_then(Value::as_str).unwrap_or_default();
-        lines.push(format!("{head}: {} did {name}", who(event)));
-    }
-    for pair in objects("aliases_to_identify") {
-        let user = pair
-            .get("external_id")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        lines.push(format!("{head}: {} is user {user}", alias(pair)));
-    }
-    for recipient in objects("recipients") {
-        let properties = recipient
-            .get("trigger_properties")
-            .map(Value::to_string)
-            .unwrap_or_default();
-        lines.push(format!("{head}: to {} {properties}", who(recipient)));
-    }
-    if lines.is_empty() {
-        lines.push(head);
-    }
-    lines
-}
-
-fn attributes(object: &Value) -> String {
-    let written: Vec<String> = object
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| {
-            !matches!(
-                name.as_str(),
-                "external_id" | "user_alias" | "_update_existing_only"
-            )
-        })
-        .map(|(name, value)| format!("{name} = {value}"))
-        .collect();
-    format!("{}: {}", who(object), written.join(", "))
-}
-
-fn who(object: &Value) -> String {
-    let text = |name: &str| object.get(name).and_then(Value::as_str);
-    if let Some(user) = text("external_id").or_else(|| text("external_user_id")) {
-        return format!("user {user}");
-    }
-    if let Some(id) = text("braze_id") {
-        return format!("braze id {id}");
-    }
-    if let Some(phone) = text("phone") {
-        return format!("phone {phone}");
-    }
-    alias(object)
-}
-
-fn alias(object: &Value) -> String {
-    let text = |name: &str| {
-        let pointer = format!("/user_alias/{name}");
-        object
-            .pointer(&pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    format!("alias {} {}", text("alias_label"), text("alias_name"))
+    said.into_iter().map(|said| format!("{head}: {said}")).collect()
 }
 
 /// What was written for a payload, one line each.
@@ -259,15 +184,4 @@ fn record(table: &str, change: &Change<'_>) -> String {
         .map(|(name, value)| format!("{name} = {value}"))
         .collect();
     format!("{name} {key}: {}", said.join(", "))
-}
-
-/// A text in quotes, cut where it gets long.
-pub(crate) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let short: String = text.chars().take(LONGEST).collect();
-    let more = if short.len() < text.len() { "…" } else { "" };
-    if short.is_empty() {
-        return "(no text)".to_owned();
-    }
-    format!("{:?}", format!("{short}{more}"))
 }

@@ -74,6 +74,12 @@ impl<Request: Clone> History<Request> {
         self.kept.iter()
     }
 
+    /// Those that came after the first `seen`, as far as they are kept.
+    pub(crate) fn since(&self, seen: usize) -> Vec<Request> {
+        let new = self.total.saturating_sub(seen).min(self.kept.len());
+        self.kept.iter().skip(self.kept.len() - new).cloned().collect()
+    }
+
     pub(crate) fn total(&self) -> usize {
         self.total
     }

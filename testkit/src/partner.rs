@@ -84,6 +84,12 @@ impl FakePartner {
         self.shared.lock().notices.clone()
     }
 
+    /// The notices after the first `seen`.
+    #[must_use]
+    pub fn notices_since(&self, seen: usize) -> Vec<Notice> {
+        self.shared.lock().notices.iter().skip(seen).cloned().collect()
+    }
+
     /// How many requests there were, refused and repeated ones too.
     #[must_use]
     pub fn requests(&self) -> usize {

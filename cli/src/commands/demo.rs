@@ -33,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
     Exits 1 if anything is off.\n\n\
     Examples:\n  \
     bridge demo\n  \
+    bridge demo --console\n  \
     bridge demo instagram\n  \
     bridge demo messenger/referral_link_token messenger/message_opt_out"
 )]
@@ -40,6 +41,10 @@ pub(crate) struct Args {
     /// Only these: a sender, such as messenger, or a case, such as `messenger/message_text`
     #[arg(value_name = "SENDER|CASE")]
     only: Vec<String>,
+
+    /// Play into the console, and keep it open until Ctrl-C
+    #[arg(long)]
+    console: bool,
 
     /// Print only what is off, and the summary
     #[arg(short, long)]
@@ -49,12 +54,19 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, clock: &Clock) -> anyhow::Result<()> {
     let chosen = choose(&args.only)?;
     let start = Instant::now();
-    let stack = LocalStack::start(StackOptions::with_clock(clock)).await?;
+    let stack = LocalStack::start(StackOptions {
+        console: args.console,
+        ..StackOptions::with_clock(clock)
+    })
+    .await?;
     output::note(format_args!(
         "the stack answers at {} (started in {} ms)",
         stack.url(),
         start.elapsed().as_millis()
     ));
+    if let Some(console) = stack.console() {
+        output::line(format_args!("console {console}"));
+    }
     let mut demo = Demo {
         client: http::client(Duration::from_secs(30)),
         before: Snapshot::take(&stack).await?,
@@ -341,6 +353,10 @@ impl Demo {
             start.elapsed().as_secs_f64()
         ));
         let off = self.off;
+        if self.stack.console().is_some() {
+            output::line("the console stays open until Ctrl-C");
+            tokio::signal::ctrl_c().await?;
+        }
         self.stack.stop().await;
         if off > 0 {
             bail!("{off} things are off; `bridge -v demo` shows the functions' log");

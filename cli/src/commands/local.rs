@@ -109,6 +109,7 @@ pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
         tick: Duration::from_secs(args.tick),
         poll: POLL,
         expiry: true,
+        console: true,
         ..StackOptions::with_clock(clock)
     })
     .await?;
@@ -137,6 +138,9 @@ async fn watch(fakes: &Fakes) {
 fn greet(stack: &LocalStack) {
     let (url, aws) = (stack.url(), stack.aws());
     output::line(format_args!("ready {url}"));
+    if let Some(console) = stack.console() {
+        output::line(format_args!("\nConsole, to see it work: {console}"));
+    }
     output::line(format_args!(
         "\nAWS (DynamoDB, its streams, Secrets Manager): --endpoint-url {} --region us-east-1, any credentials",
         aws.endpoint_url()

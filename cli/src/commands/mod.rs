@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod chat;
+mod console;
 mod dead;
 mod demo;
 mod doctor;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Dead(dead::Args),
     /// Erase a person or a business, here and in Braze
     Erase(erase::Args),
+    /// Look at a deployed stack in the browser: read only
+    Console(console::Args),
     /// Look after businesses that installed the app
     Fbe(fbe::Args),
     /// Serve the fake Braze, Graph and external system for a stack that runs elsewhere on this machine
@@ -77,6 +80,7 @@ pub(crate) async fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
         Command::Doctor(args) => Box::pin(doctor::run(args, clock)).await,
         Command::Dead(args) => dead::run(args, clock).await,
         Command::Erase(args) => Box::pin(erase::run(args, clock)).await,
+        Command::Console(args) => console::run(args, clock).await,
         Command::Fbe(args) => fbe::run(args, clock).await,
         Command::Fakes(args) => fakes::run(args, clock).await,
         Command::Events(args) => events::run(&args),

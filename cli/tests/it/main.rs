@@ -1,6 +1,8 @@
 //! The whole house through its HTTP API, and the command as people and scripts use it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod browser;
+mod console;
 mod cost;
 mod crash;
 mod dead;

@@ -1,7 +1,7 @@
 //! What was correctly signed and not understood is kept beside the outbox, where an operator finds it.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{Read, Write};
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -37,6 +37,8 @@ pub struct Kept {
     pub source: &'static str,
     /// Stable code.
     pub reason: String,
+    /// By which [`Outbox::quarantined_body`] finds the body.
+    pub key: String,
     /// When it came.
     pub at: Option<Timestamp>,
 }
@@ -68,19 +70,46 @@ impl Outbox {
                 key.is_some_and(|key| key.ends_with("#0"))
             };
             kept.extend(items.iter().filter(first).map(|item| {
+                let text = |name: &str| {
+                    let value = item.get(name).and_then(|value| value.as_s().ok());
+                    value.cloned().unwrap_or_default()
+                };
                 let at = item.get("created_at").and_then(|at| at.as_n().ok()?.parse().ok());
                 Kept {
                     source,
-                    reason: item
-                        .get("reason")
-                        .and_then(|reason| reason.as_s().ok())
-                        .cloned()
-                        .unwrap_or_default(),
+                    reason: text("reason"),
+                    key: text("event_key").trim_end_matches("#0").to_owned(),
                     at: at.and_then(|at| Timestamp::from_millisecond(at).ok()),
                 }
             }));
         }
         Ok(kept)
+    }
+
+    /// A body that is kept, whole; `None` if it is not there any more, or not in all its parts.
+    pub async fn quarantined_body(&self, source: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let query = self
+            .table
+            .query()
+            .key_condition_expression("subject = :subject AND begins_with(event_key, :key)")
+            .expression_attribute_values(":subject", string(format!("quarantine#{source}")))
+            .expression_attribute_values(":key", string(format!("{key}#")));
+        let parts: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
+        let mut parts = parts.map_err(|error| StoreError::sdk("Query", &error))?;
+        // The tenth part is not after the first.
+        let index = |item: &Item| {
+            let key = item.get("event_key").and_then(|key| key.as_s().ok());
+            key.and_then(|key| key.rsplit('#').next()?.parse::<u32>().ok())
+        };
+        parts.sort_by_key(index);
+        let packed: Vec<u8> = parts
+            .iter()
+            .filter_map(|item| item.get("raw_gzip")?.as_b().ok())
+            .flat_map(|part| part.as_ref().to_vec())
+            .collect();
+        let mut body = Vec::new();
+        let unpacked = flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut body);
+        Ok(unpacked.ok().map(|_| body))
     }
 
     /// Keeps bodies or items that were not understood, for 30 days. The key is made of the bytes, so keeping

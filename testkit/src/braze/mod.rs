@@ -249,6 +249,12 @@ impl FakeBraze {
         self.shared.lock().requests.iter().cloned().collect()
     }
 
+    /// Requests after the first `seen`, in order of arrival, as far as they are remembered.
+    #[must_use]
+    pub fn requests_since(&self, seen: usize) -> Vec<Request> {
+        self.shared.lock().requests.since(seen)
+    }
+
     /// Requests to one endpoint.
     #[must_use]
     pub fn requests_to(&self, endpoint: Endpoint) -> Vec<Request> {

@@ -285,6 +285,12 @@ impl ExternalSystem {
         self.shared.lock().handovers.iter().cloned().collect()
     }
 
+    /// Handovers after the first `seen`, in order of arrival, as far as they are remembered.
+    #[must_use]
+    pub fn handovers_since(&self, seen: usize) -> Vec<Handover> {
+        self.shared.lock().handovers.since(seen)
+    }
+
     /// Handovers of one conversation.
     #[must_use]
     pub fn handovers_of(&self, conversation_id: &str) -> Vec<Handover> {

@@ -341,6 +341,12 @@ impl FakeGraph {
         self.shared.lock().calls.iter().cloned().collect()
     }
 
+    /// Calls after the first `seen`, in order of arrival, as far as they are remembered.
+    #[must_use]
+    pub fn calls_since(&self, seen: usize) -> Vec<Call> {
+        self.shared.lock().calls.since(seen)
+    }
+
     /// Calls of one edge.
     #[must_use]
     pub fn calls_of(&self, edge: Edge) -> Vec<Call> {

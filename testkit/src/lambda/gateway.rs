@@ -57,10 +57,26 @@ impl Gateway {
         clock: Clock,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        Self::serve_beside(listener, routes, Router::new(), clock, stop)
+    }
+
+    /// The same, with the routes of `beside` before those of the functions. It must have no fallback.
+    ///
+    /// # Errors
+    ///
+    /// When the listener has no address.
+    pub fn serve_beside(
+        listener: TcpListener,
+        routes: Vec<GatewayRoute>,
+        beside: Router,
+        clock: Clock,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let service = Router::new()
             .fallback(answer)
-            .with_state((Arc::<[GatewayRoute]>::from(routes), clock));
+            .with_state((Arc::<[GatewayRoute]>::from(routes), clock))
+            .merge(beside);
         let service = service.into_make_service_with_connect_info::<SocketAddr>();
         let served = tokio::spawn(async move {
             let served = axum::serve(listener, service)
