@@ -214,7 +214,9 @@ impl Party {
     /// Whether items of this kind go there.
     fn takes(self, kind: Kind) -> bool {
         let to = match kind {
-            Kind::ContactSync | Kind::ContactEvent | Kind::RelayReply | Kind::FbeNotify => Self::Braze,
+            Kind::ContactSync | Kind::ContactEvent | Kind::RelayReply | Kind::FbeNotify | Kind::Erase => {
+                Self::Braze
+            }
             Kind::RelayMessage => Self::ExternalSystem,
             Kind::FbePartnerNotify => Self::Partner,
             Kind::MessengerSend

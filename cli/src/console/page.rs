@@ -424,6 +424,7 @@ pub(crate) fn kind(kind: Kind) -> &'static str {
         Kind::FbeReconcileManager => "Compare a Business Manager",
         Kind::FbeCatalogPush => "Push the catalog",
         Kind::HealthCheck => "Check subscriptions",
+        Kind::Erase => "Erase",
         Kind::RelayMessage => "Hand to the external system",
         Kind::RelayReply => "Reply through Braze",
     }

@@ -25,7 +25,10 @@ use self::traffic::Traffic;
 use self::world::World;
 
 /// A setting of the run.
-#[expect(clippy::disallowed_methods, reason = "these are the script's, and not the product's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these are the script's, and not the product's"
+)]
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
         .ok()

@@ -22,8 +22,11 @@ use tempfile::TempDir;
 
 const AXE: &str = include_str!("axe.min.js");
 
+/// What a page has asked for, or said.
+type Lines = Arc<Mutex<Vec<String>>>;
+
 /// How long a page may take to show something.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the page is drawn for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +54,10 @@ const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chro
 /// A browser with nothing in it.
 pub(crate) struct Browser {
     page: Page,
-    _browser: chromiumoxide::Browser,
+    _process: chromiumoxide::Browser,
     /// What was asked of whom, and what went wrong.
-    asked: Arc<Mutex<Vec<String>>>,
-    wrong: Arc<Mutex<Vec<String>>>,
+    asked: Lines,
+    wrong: Lines,
     process: Child,
     _profile: TempDir,
 }
@@ -112,7 +115,7 @@ impl Browser {
             .lines()
             .map_while(Result::ok);
         let url = lines.find_map(|line| line.strip_prefix("DevTools listening on ").map(str::to_owned));
-        let url = url.expect("Chromium starts");
+        let url = url.unwrap();
         // It must not stand still because nobody reads what it says.
         std::thread::spawn(move || lines.for_each(drop));
         let (browser, mut handler) = chromiumoxide::Browser::connect(url).await.unwrap();
@@ -120,7 +123,7 @@ impl Browser {
         let page = browser.new_page("about:blank").await.unwrap();
         page.enable_log().await.unwrap();
         page.enable_runtime().await.unwrap();
-        let (asked, wrong): (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>) = Default::default();
+        let (asked, wrong) = (Lines::default(), Lines::default());
         let mut requests = page.event_listener::<EventRequestWillBeSent>().await.unwrap();
         let mut entries = page.event_listener::<EventEntryAdded>().await.unwrap();
         let mut consoles = page.event_listener::<EventConsoleApiCalled>().await.unwrap();
@@ -149,7 +152,7 @@ impl Browser {
         });
         Self {
             page,
-            _browser: browser,
+            _process: browser,
             asked,
             wrong,
             process,
@@ -307,12 +310,19 @@ impl Browser {
         let found = self
             .evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
             .await;
-        let found = found.as_array().expect("axe runs").clone();
+        let found = found.as_array().unwrap().clone();
         let serious = found
             .iter()
             .filter(|one| matches!(one["impact"].as_str(), Some("serious" | "critical")));
         serious
-            .map(|one| format!("{}: {} {}", one["id"], one["help"], one["nodes"][0]["html"]))
+            .map(|one| {
+                format!(
+                    "{}: {} {}",
+                    one["id"],
+                    one["help"],
+                    one.pointer("/nodes/0/html").unwrap()
+                )
+            })
             .collect()
     }
 
