@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use shared::erase::{Erasures, Order, Source, Target};
 use shared::outbox::{Kind, Outbox, OutboxItem};
 use testkit::graph::{Install, Page};
 use testkit::house::{APP_ID, APP_SECRET, INBOUND_TOKEN, VERIFY_TOKEN};
@@ -30,6 +31,7 @@ pub(crate) async fn scenes(rung: &mut Rung) {
     a_page_is_lost(rung).await;
     callers_are_throttled(rung).await;
     whatsapp_falls_silent(rung).await;
+    an_erasure_comes_to_no_end(rung).await;
 }
 
 async fn braze_is_down(rung: &mut Rung) {
@@ -287,4 +289,32 @@ async fn whatsapp_falls_silent(rung: &mut Rung) {
     note(rung, &stack, &[]);
     stack.minutes_later(60);
     note(rung, &stack, &["relay-silent"]);
+}
+
+async fn an_erasure_comes_to_no_end(rung: &mut Rung) {
+    let mut stack = Stack::start().await;
+    stack.message("7001").await;
+    stack.run(1).await;
+    stack
+        .house
+        .braze
+        .begin_outage(testkit::braze::faults::unavailable(503));
+    let table = stack.house.table("OutboxTable").to_owned();
+    let clock = stack.house.clock.clone();
+    let erasures = Erasures::new(stack.house.aws.dynamodb(), table, clock);
+    let key = format!("messenger#{}#7001", testkit::house::PAGE);
+    let order = Order::new(Target::Contact(key.into()), Source::Operator, stack.now());
+    assert!(
+        erasures
+            .order("0123456789abcdef0123456789abcdef", &order)
+            .await
+            .unwrap()
+    );
+    stack.run(2).await;
+    note(rung, &stack, &[]);
+    stack.minutes_later(25 * 60);
+    stack.run(2).await;
+    stack.minutes_later(60);
+    note(rung, &stack, &["erasures-late"]);
+    stack.house.braze.end_outage();
 }

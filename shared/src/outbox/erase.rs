@@ -1,13 +1,10 @@
 //! Removing what the outbox holds of somebody.
 
-use std::io::Read as _;
-
-use flate2::read::GzDecoder;
 use jiff::Timestamp;
 
 use super::Outbox;
 use super::entry::Entry;
-use super::quarantine::SOURCES;
+use super::quarantine::{partition, partitions, unpacked};
 use crate::outbox::OutboxItem;
 use crate::store::transact::transact;
 use crate::store::{Item, StoreError, number, string};
@@ -40,12 +37,12 @@ impl Outbox {
     /// Removes the quarantined bodies that hold `id`, reading through all of them. Gives how many.
     pub async fn erase_quarantined(&self, id: &str) -> Result<usize, StoreError> {
         let mut erased = 0;
-        for source in SOURCES {
+        for (source, shard) in partitions() {
             let query = self
                 .table
                 .query()
                 .key_condition_expression("subject = :subject")
-                .expression_attribute_values(":subject", string(format!("quarantine#{source}")));
+                .expression_attribute_values(":subject", string(partition(source, shard)));
             let mut items = query.into_paginator().items().send();
             // The parts of a body follow each other: by their keys, which end with a number.
             let mut body: Option<(String, Vec<Item>)> = None;
@@ -55,9 +52,7 @@ impl Outbox {
                 let name = item.as_ref().map(body_name);
                 if body.as_ref().map(|(name, _)| name) != name.as_ref()
                     && let Some((_, parts)) = body.take()
-                    && unpacked(&parts)
-                        .windows(id.len().max(1))
-                        .any(|window| window == id.as_bytes())
+                    && holds(&parts, id)
                 {
                     erased += 1;
                     self.table.delete_all(parts.iter().map(key_of).collect()).await?;
@@ -103,22 +98,12 @@ fn key_of(item: &Item) -> Item {
     ["subject", "event_key"].into_iter().filter_map(of).collect()
 }
 
-/// A body of its parts; empty if it cannot be unpacked.
-fn unpacked(parts: &[Item]) -> Vec<u8> {
-    let number = |item: &&Item| {
-        let event_key = item.get("event_key").and_then(|key| key.as_s().ok());
-        event_key.and_then(|key| key.rsplit('#').next()?.parse::<usize>().ok())
-    };
-    let mut parts: Vec<&Item> = parts.iter().collect();
-    parts.sort_by_key(number);
-    let packed: Vec<u8> = parts
-        .iter()
-        .filter_map(|item| item.get("raw_gzip")?.as_b().ok())
-        .flat_map(|part| part.as_ref().to_vec())
-        .collect();
-    let mut body = Vec::new();
-    if GzDecoder::new(packed.as_slice()).read_to_end(&mut body).is_err() {
+/// Whether the body of these parts holds a text.
+fn holds(parts: &[Item], text: &str) -> bool {
+    let Some(body) = unpacked(parts) else {
         tracing::warn!("a quarantined body cannot be unpacked");
-    }
-    body
+        return false;
+    };
+    body.windows(text.len().max(1))
+        .any(|window| window == text.as_bytes())
 }

@@ -44,16 +44,13 @@ pub struct Kept {
 }
 
 /// Where bodies come from.
-pub(super) const SOURCES: [&str; 3] = ["messenger", "fbe", "whatsapp"];
+const SOURCES: [&str; 3] = ["messenger", "fbe", "whatsapp"];
 
 impl Outbox {
     /// What is kept, at most `limit` of each shard of each source.
     pub async fn quarantined(&self, limit: u16) -> Result<Vec<Kept>, StoreError> {
         let mut kept = Vec::new();
-        let partitions = SOURCES
-            .into_iter()
-            .flat_map(|source| (0..SHARDS).map(move |shard| (source, shard)));
-        for (source, shard) in partitions {
+        for (source, shard) in partitions() {
             let query = self
                 .table
                 .query()
@@ -78,7 +75,7 @@ impl Outbox {
                 Kept {
                     source,
                     reason: text("reason"),
-                    key: text("event_key").trim_end_matches("#0").to_owned(),
+                    key: format!("{shard}#{}", text("event_key").trim_end_matches("#0")),
                     at: at.and_then(|at| Timestamp::from_millisecond(at).ok()),
                 }
             }));
@@ -86,30 +83,19 @@ impl Outbox {
         Ok(kept)
     }
 
-    /// A body that is kept, whole; `None` if it is not there any more, or not in all its parts.
+    /// A body that is kept, whole, by its [`Kept::key`]; `None` if it is not there any more, or not in all its parts.
     pub async fn quarantined_body(&self, source: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some((Ok(shard), name)) = key.split_once('#').map(|(shard, name)| (shard.parse(), name)) else {
+            return Ok(None);
+        };
         let query = self
             .table
             .query()
-            .key_condition_expression("subject = :subject AND begins_with(event_key, :key)")
-            .expression_attribute_values(":subject", string(format!("quarantine#{source}")))
-            .expression_attribute_values(":key", string(format!("{key}#")));
+            .key_condition_expression("subject = :subject AND begins_with(event_key, :name)")
+            .expression_attribute_values(":subject", string(partition(source, shard)))
+            .expression_attribute_values(":name", string(format!("{name}#")));
         let parts: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        let mut parts = parts.map_err(|error| StoreError::sdk("Query", &error))?;
-        // The tenth part is not after the first.
-        let index = |item: &Item| {
-            let key = item.get("event_key").and_then(|key| key.as_s().ok());
-            key.and_then(|key| key.rsplit('#').next()?.parse::<u32>().ok())
-        };
-        parts.sort_by_key(index);
-        let packed: Vec<u8> = parts
-            .iter()
-            .filter_map(|item| item.get("raw_gzip")?.as_b().ok())
-            .flat_map(|part| part.as_ref().to_vec())
-            .collect();
-        let mut body = Vec::new();
-        let unpacked = flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut body);
-        Ok(unpacked.ok().map(|_| body))
+        Ok(unpacked(&parts.map_err(|error| StoreError::sdk("Query", &error))?))
     }
 
     /// Keeps bodies or items that were not understood, for 30 days. The key is made of the bytes, so keeping
@@ -142,8 +128,34 @@ impl Outbox {
     }
 }
 
+/// Each source with each of its shards.
+pub(super) fn partitions() -> impl Iterator<Item = (&'static str, u16)> {
+    SOURCES
+        .into_iter()
+        .flat_map(|source| (0..SHARDS).map(move |shard| (source, shard)))
+}
+
+/// A body of its parts, in any order; `None` if it cannot be unpacked.
+pub(super) fn unpacked(parts: &[Item]) -> Option<Vec<u8>> {
+    // The tenth part is not after the first.
+    let number = |item: &&Item| {
+        let key = item.get("event_key").and_then(|key| key.as_s().ok());
+        key.and_then(|key| key.rsplit('#').next()?.parse::<u32>().ok())
+    };
+    let mut parts: Vec<&Item> = parts.iter().collect();
+    parts.sort_by_key(number);
+    let packed: Vec<u8> = parts
+        .iter()
+        .filter_map(|item| item.get("raw_gzip")?.as_b().ok())
+        .flat_map(|part| part.as_ref().to_vec())
+        .collect();
+    let mut body = Vec::new();
+    let read = flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut body);
+    read.ok().map(|_| body)
+}
+
 /// The bodies of a source are spread, so that a flood of them meets no partition's limit and costs nobody else.
-fn partition(source: &str, shard: u16) -> String {
+pub(super) fn partition(source: &str, shard: u16) -> String {
     format!("quarantine#{source}#{shard}")
 }
 

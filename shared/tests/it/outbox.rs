@@ -363,3 +363,45 @@ async fn a_transaction_that_is_under_way_is_waited_for() {
     let entry = tables.outbox.get("a", "1").await.unwrap().unwrap();
     assert_eq!(entry.status, Status::Done);
 }
+
+#[tokio::test]
+async fn a_kept_body_is_found_by_its_key_and_erased_by_an_id_in_it() {
+    let tables = Tables::create().await;
+    let outbox = &tables.outbox;
+    // Of all shards, and one in several parts.
+    let large: Vec<u8> = (0..40_000_u32)
+        .flat_map(|n| Digest::of(n.to_le_bytes()).to_string().into_bytes())
+        .collect();
+    let large = [large, b"\"70000000000000042\"".to_vec()].concat();
+    let bodies: Vec<Vec<u8>> = (0..30_u64)
+        .map(|n| format!(r#"{{"sender":{{"id":"{}"}}}}"#, 70_000_000_000_000_020 + n).into_bytes())
+        .chain([large])
+        .collect();
+    let kept = bodies.iter().map(|body| Quarantined {
+        source: "messenger",
+        reason: Reason::UnknownKind,
+        raw: bytes::Bytes::from(body.clone()).into(),
+    });
+    outbox.quarantine(&kept.collect::<Vec<_>>()).await.unwrap();
+
+    let found = async || {
+        let mut found = Vec::new();
+        for one in outbox.quarantined(100).await.unwrap() {
+            let body = outbox.quarantined_body(one.source, &one.key).await.unwrap();
+            found.push(body.unwrap());
+        }
+        found.sort();
+        found
+    };
+    let sorted = |mut bodies: Vec<Vec<u8>>| {
+        bodies.sort();
+        bodies
+    };
+    assert!(found().await == sorted(bodies.clone()));
+    assert_eq!(outbox.erase_quarantined("70000000000000042").await.unwrap(), 2);
+    let rest = bodies
+        .into_iter()
+        .filter(|body| !body.windows(17).any(|window| window == b"70000000000000042"));
+    assert!(found().await == sorted(rest.collect()));
+    assert_eq!(outbox.quarantined_body("messenger", "7#no#such").await.unwrap(), None);
+}
