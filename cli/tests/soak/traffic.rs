@@ -20,6 +20,9 @@ const PEOPLE: usize = 40;
 const WRITERS: usize = 30;
 const BUSINESSES: usize = 6;
 
+/// What the ids of those who write on WhatsApp begin with.
+const WRITER: &str = "soak-writer-";
+
 /// What must have come of it. The order of events is that of their own times.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Expected {
@@ -162,7 +165,7 @@ impl Traffic {
 
     /// Writes on WhatsApp, one message after the other.
     async fn writer(self: Arc<Self>, number: usize, mut rng: Rng, end: Instant) {
-        let user = format!("soak-writer-{number:03}");
+        let user = format!("{WRITER}{number:03}");
         let phone = format!("+1555730{number:04}");
         self.world.braze.add_user(&user, &json!({}));
         self.expected().personal.extend([user.clone(), phone.clone()]);
@@ -170,7 +173,7 @@ impl Traffic {
         while Instant::now() < end {
             pause(&mut rng, 100..4_000).await;
             count += 1;
-            let text = format!("question-{number:03}-{count:05}");
+            let text = question(&user, count);
             self.expected().personal.push(text.clone());
             let body = json!({"user_id": user, "phone_number": phone, "message": text,
                               "dispatch_id": format!("inbound-{number}-{count}")});
@@ -281,6 +284,12 @@ impl Traffic {
         });
         self.late.lock().unwrap().push(again);
     }
+}
+
+/// What a writer's message with this number says.
+pub(crate) fn question(user: &str, number: u32) -> String {
+    let writer = user.strip_prefix(WRITER).unwrap();
+    format!("question-{writer}-{number:05}")
 }
 
 async fn pause(rng: &mut Rng, milliseconds: std::ops::Range<u64>) {

@@ -309,6 +309,18 @@ impl ExternalSystem {
             .collect()
     }
 
+    /// How often `text` had been handed over in vain when `later` passed it by; `None` if that did not happen. What is
+    /// answered is not handed over again, so the last handover of a text is the one that was answered.
+    #[must_use]
+    pub fn tries_before_passed_by(&self, conversation_id: &str, text: &str, later: &str) -> Option<usize> {
+        let handovers = self.handovers_of(conversation_id);
+        let holds = |handover: &Handover, text: &str| handover.texts().contains(&text);
+        let last = |text: &str| handovers.iter().rposition(|handover| holds(handover, text));
+        let passed = last(later).filter(|passed| Some(*passed) < last(text))?;
+        let before = handovers.iter().take(passed);
+        Some(before.filter(|handover| holds(handover, text)).count())
+    }
+
     /// How many handovers there were, also forgotten ones.
     #[must_use]
     pub fn handover_count(&self) -> usize {

@@ -3,7 +3,8 @@
 //! Messages that wait go together, in order. If they fail, they wait together, and a message that comes
 //! meanwhile waits with them. One of them may be what the external system stumbles over, and nothing tells
 //! which; so a message that has failed a few times goes alone from then on, and holds up no other. The oldest
-//! goes first, so that after an outage the order is kept; once it is answered, the others follow together.
+//! goes first, so that after an outage the order is kept; once it is answered, the others follow together. Only what
+//! has failed alone is passed by.
 
 use std::time::Duration;
 
@@ -36,6 +37,14 @@ impl Waiting<'_> {
     #[must_use]
     pub(super) fn goes_alone(&self) -> bool {
         self.attempts >= FAILURES_TOGETHER || self.turn.status == Some(TurnStatus::GivenUp)
+    }
+
+    /// Whether it has failed in this run and not alone: it is not tried again in it, and nobody passes it by meanwhile,
+    /// though its time may have come or others were answered.
+    fn holds_the_line(&self) -> bool {
+        let failed_together =
+            self.turn.status == Some(TurnStatus::Pending) && self.attempts <= FAILURES_TOGETHER;
+        self.tried && failed_together
     }
 
     fn backs_off(&self, now: Timestamp) -> bool {
@@ -85,13 +94,15 @@ pub(super) fn next_handover<'a>(waiting: &[Waiting<'a>], learned: Learned, now: 
         return Vec::new();
     }
     let held = held_until(waiting, now).is_some();
+    let holds_the_line = waiting.iter().any(Waiting::holds_the_line);
     let is_ready = |message: &&Waiting<'a>| {
         let waits = if message.goes_alone() {
             message.backs_off(now)
         } else {
             held
         };
-        !message.tried && (learned.answered || !waits)
+        let may_pass = message.goes_alone() || !holds_the_line;
+        !message.tried && may_pass && (learned.answered || !waits)
     };
     let ready: Vec<&Waiting<'a>> = waiting.iter().filter(is_ready).collect();
     let first = if ready.is_empty() {
@@ -142,15 +153,21 @@ mod tests {
 
     /// Each with its failures, and for how many seconds it backs off.
     fn next(messages: &[(u32, u64)], learned: Learned) -> Vec<usize> {
+        next_after(0, messages, learned)
+    }
+
+    /// The same when the first `tried` have failed in this run.
+    fn next_after(tried: usize, messages: &[(u32, u64)], learned: Learned) -> Vec<usize> {
         let turns: Vec<Turn> = (0..messages.len()).map(|at| turn(&at.to_string())).collect();
         let waiting: Vec<Waiting<'_>> = turns
             .iter()
             .zip(messages)
-            .map(|(turn, (attempts, seconds))| Waiting {
+            .enumerate()
+            .map(|(at, (turn, (attempts, seconds)))| Waiting {
                 turn,
                 attempts: *attempts,
                 backs_off_until: (*attempts > 0).then_some(NOW + Duration::from_secs(*seconds)),
-                tried: false,
+                tried: at < tried,
             })
             .collect();
         next_handover(&waiting, learned, NOW)
@@ -201,6 +218,28 @@ mod tests {
             ..answered
         };
         assert_eq!(next(&[(5, 30), (4, 30), (0, 0)], each_alone), [0]);
+    }
+
+    #[test]
+    fn what_has_failed_in_this_run_is_not_passed_by_before_it_has_failed_alone() {
+        let failed_once = Learned {
+            failures: 1,
+            ..NOTHING
+        };
+        let answered = Learned {
+            answered: true,
+            ..failed_once
+        };
+        for learned in [failed_once, answered] {
+            for attempts in 1..=3 {
+                // Whether its time has come by now or not.
+                for seconds in [0, 30] {
+                    let messages = [(attempts, seconds), (0, 0)];
+                    assert_eq!(next_after(1, &messages, learned), [0_usize; 0], "{messages:?}");
+                }
+            }
+            assert_eq!(next_after(1, &[(4, 30), (0, 0)], learned), [1]);
+        }
     }
 
     #[test]

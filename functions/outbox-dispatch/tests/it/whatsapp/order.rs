@@ -239,6 +239,7 @@ fn whatever_fails_replies_and_their_pieces_come_once_and_in_order() {
             replies: all.replies + played.replies,
             pieces: all.pieces + played.pieces,
             twice: all.twice + played.twice,
+            passed_by: all.passed_by + played.passed_by,
         });
         Ok(())
     });

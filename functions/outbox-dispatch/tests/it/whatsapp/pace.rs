@@ -7,7 +7,7 @@ use testkit::external_system::{Behaviour, Reply};
 use testkit::fault::{Answer, Fault};
 
 use super::faults::tick_killed_before;
-use super::house::House;
+use super::house::{House, TOKEN, body, inbound_request};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -194,6 +194,58 @@ async fn after_an_outage_all_are_answered_in_their_order() {
     house.tick().await;
     assert_eq!(house.got("42"), ["You said: a", "You said: b\nc\nd"]);
     assert_eq!(house.rows("pending").await, []);
+}
+
+#[tokio::test]
+async fn a_message_is_passed_by_only_if_it_has_failed_three_times_and_then_once_more_alone() {
+    for failures in 0..=4 {
+        let house = House::start().await;
+        house.knows("42");
+        house
+            .external_system
+            .script_times(failures, &Behaviour::failing(503));
+        house.says("42", "a").await;
+        for _ in 0..failures.min(3) {
+            house.tick().await;
+            house.later(HOUR);
+        }
+        house.says("42", "b").await;
+        house.drain().await;
+        let expected: &[&str] = match failures {
+            0..3 => &["You said: a\nb"],
+            3 => &["You said: a", "You said: b"],
+            _ => &["You said: b", "You said: a"],
+        };
+        assert_eq!(house.got("42"), expected, "{failures}");
+        let passed_by = house.external_system.tries_before_passed_by("user:42", "a", "b");
+        assert_eq!(passed_by, (failures == 4).then_some(4));
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_comes_while_another_fails_does_not_pass_it_by() {
+    let house = House::with(&[("RETRY_BASE_SECONDS", "1")]).await;
+    house.knows("42");
+    house.external_system.script(Behaviour::failing(503));
+    house.says("42", "a").await;
+    // The third update of such a tick notes the failure, after the lease and the note of what is asked.
+    for _ in 0..2 {
+        house.aws.before_next("UpdateItem", |_| Box::pin(async {}));
+    }
+    let (relay, parts) = (house.relay.clone(), house.parts.clone());
+    house.aws.before_next("UpdateItem", move |call| {
+        Box::pin(async move {
+            assert!(call.to_string().contains("attempts"), "{call}");
+            let request = inbound_request(&body("42", "b", "d2"), Some(TOKEN));
+            assert_eq!(relay.handle(request).await.status().as_u16(), 202);
+            // By the time the worker looks again, the first might be tried again.
+            parts.later(SignedDuration::from_secs(2));
+        })
+    });
+    house.tick().await;
+    house.drain().await;
+    assert_eq!(house.external_system.texts("user:42"), ["a", "a", "b"]);
+    assert_eq!(house.got("42"), ["You said: a\nb"]);
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@ use super::faults::killed_before;
 use super::house::{House, wake_up};
 use super::tables::{Item, text};
 
+/// A message that has failed three times goes alone; if it fails once more, those behind it pass it by.
+const TRIES: usize = 4;
+
 /// A story, as it goes.
 pub(crate) struct Story<'a> {
     pub(crate) house: &'a House,
@@ -34,6 +37,8 @@ pub(crate) struct Told {
     pub(crate) pieces: usize,
     /// Those among them that came twice.
     pub(crate) twice: usize,
+    /// Messages that others passed by, since the external system had failed at them again and again.
+    pub(crate) passed_by: usize,
 }
 
 impl<'a> Story<'a> {
@@ -175,6 +180,7 @@ impl<'a> Story<'a> {
         if handed != self.said {
             return Err(format!("said {:?}, the system got {handed:?}", self.said));
         }
+        let passed_by = self.passed_by()?;
         let answered: Vec<String> = answers.iter().map(|turn| text(turn, "text")).collect();
         let got = self.house.got(&self.user);
         let twice = repeated(&answered, &got)?;
@@ -188,7 +194,24 @@ impl<'a> Story<'a> {
             replies: answered.len(),
             pieces: got.len(),
             twice,
+            passed_by,
         })
+    }
+
+    /// How many messages were passed by, if none was too early.
+    fn passed_by(&self) -> Result<usize, String> {
+        let (system, mut passed_by) = (&self.house.external_system, 0);
+        for (at, text) in self.said.iter().enumerate() {
+            let later = self.said.iter().skip(at + 1);
+            let tries: Vec<usize> = later
+                .filter_map(|later| system.tries_before_passed_by(&self.conversation, text, later))
+                .collect();
+            if tries.iter().any(|tries| *tries < TRIES) {
+                return Err(format!("{text:?} was passed by after {tries:?} tries"));
+            }
+            passed_by += usize::from(!tries.is_empty());
+        }
+        Ok(passed_by)
     }
 }
 
