@@ -95,7 +95,9 @@ impl Outbox {
             .expression_attribute_values(":subject", string(partition(source, shard)))
             .expression_attribute_values(":name", string(format!("{name}#")));
         let parts: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        Ok(unpacked(&parts.map_err(|error| StoreError::sdk("Query", &error))?))
+        Ok(unpacked(
+            &parts.map_err(|error| StoreError::sdk("Query", &error))?,
+        ))
     }
 
     /// Keeps bodies or items that were not understood, for 30 days. The key is made of the bytes, so keeping

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use serde_json::json;
+use shared::digest::Digest;
 use shared::outbox::{Kind, Lane, OutboxItem};
 use shared::outbox::{Outbox, Quarantined, Reason, Status};
 use testkit::aws::Fault;
@@ -403,5 +404,8 @@ async fn a_kept_body_is_found_by_its_key_and_erased_by_an_id_in_it() {
         .into_iter()
         .filter(|body| !body.windows(17).any(|window| window == b"70000000000000042"));
     assert!(found().await == sorted(rest.collect()));
-    assert_eq!(outbox.quarantined_body("messenger", "7#no#such").await.unwrap(), None);
+    assert_eq!(
+        outbox.quarantined_body("messenger", "7#no#such").await.unwrap(),
+        None
+    );
 }
