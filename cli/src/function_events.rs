@@ -20,6 +20,7 @@ use shared::messenger::settings::MessengerSettings;
 use shared::outbox::Outbox;
 use shared::outbox::OutboxItem;
 use shared::webhook::signature::{self, Received};
+use shared::webhook::signed_request;
 use testkit::signer::gateway_event;
 use testkit::template::Template;
 use testkit::time;
@@ -133,6 +134,7 @@ pub fn all() -> anyhow::Result<Vec<FunctionEvent>> {
     }
     events.forged("inbound_wrong_token", "whatsapp/three_key")?;
     events.replies()?;
+    events.deletions()?;
     events.stream()?;
     events.schedules()?;
     Ok(events.all)
@@ -280,6 +282,30 @@ impl Events {
                 ("authorization", authorization.as_str()),
             ];
             let event = gateway_event("POST", PATH, "", &headers, body.as_bytes(), false);
+            self.http(case, "POST", PATH, event, status)?;
+        }
+        Ok(())
+    }
+
+    /// A person removes the app. The field is signed itself, so it is made and not recorded.
+    fn deletions(&mut self) -> anyhow::Result<()> {
+        const PATH: &str = "/meta/deletion";
+        let ours = match secrets::development_credential(Sender::Messenger) {
+            Credential::AppSecret(secret) => secret,
+            Credential::BearerToken(_) => anyhow::bail!("Meta signs"),
+        };
+        let asked = json!({
+            "algorithm": "HMAC-SHA256",
+            "issued_at": time::start().as_second(),
+            "user_id": "10200000000000042",
+        });
+        for (case, secret, status) in [
+            ("deletion", ours, 200),
+            ("deletion_wrong_signature", "somebody-elses-secret".into(), 401),
+        ] {
+            let body = format!("signed_request={}", signed_request::sign(&secret, &asked));
+            let headers = [("content-type", "application/x-www-form-urlencoded")];
+            let event = gateway_event("POST", PATH, "", &headers, body.as_bytes(), true);
             self.http(case, "POST", PATH, event, status)?;
         }
         Ok(())

@@ -10,6 +10,7 @@
 //! - [`aws`]: DynamoDB, its streams and Secrets Manager, embedded; tables as [`template`] reads them from `template.yaml`
 //! - [`house`]: all of these around a function, wired as the template says
 //! - [`lambda`]: what calls a function: API Gateway, a table's stream, a schedule
+//! - [`logged`]: what the process logs
 //! - [`time`]: when tests begin, and waiting for what other tasks and processes bring about
 //! - [`signer`]: what senders put on their requests: Meta's signature, Standard Webhooks, API Gateway events
 //!
@@ -30,6 +31,7 @@ pub mod graph;
 mod history;
 pub mod house;
 pub mod lambda;
+pub mod logged;
 pub mod partner;
 mod server;
 pub mod signer;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use futures_util::stream::{self, StreamExt};
 use shared::clock::Clock;
 use shared::fbe::decide::decide;
-use shared::fbe::event::{BusinessIntegrationEvent, InstallEvent};
+use shared::fbe::event::{BusinessIntegrationEvent, InstallEvent, Stamp};
 use shared::fbe::install::Install;
 use shared::fbe::manager::TokenState;
 use shared::fbe::plan::{Outcome, Plan, SecretChange, reconcile_manager_item};
@@ -88,6 +88,11 @@ impl Ingest {
         for event in &events {
             let mut rounds = Rounds::new(CONTENDED);
             loop {
+                if self.is_late(&id, stored.as_ref(), &event.stamp).await? {
+                    // A token that was written while the business was erased.
+                    self.secrets.schedule_deletion(&id).await?;
+                    break;
+                }
                 let plan = decide(stored.as_ref(), event, self.configured, self.clock.now());
                 let manager = event.business_manager_id.as_deref();
                 // The token first: a commit must never name one that is not there.
@@ -137,7 +142,13 @@ impl Ingest {
     ) -> Result<(), Failure> {
         let mut stored = self.read(&id).await?;
         let mut rounds = Rounds::new(CONTENDED);
+        let newest = events.iter().map(|event| &event.stamp).max();
         loop {
+            if let Some(stamp) = newest
+                && self.is_late(&id, stored.as_ref(), stamp).await?
+            {
+                return Ok(());
+            }
             let before = stored.unwrap_or_else(|| Install::unknown(&id));
             let next = events.iter().fold(before.clone(), |install, event| {
                 install.with_integration(event).unwrap_or(install)
@@ -163,6 +174,19 @@ impl Ingest {
             rounds.next().await?;
             stored = self.read(&id).await?;
         }
+    }
+
+    /// Whether an event is about something that was erased since, and has not come back.
+    async fn is_late(&self, id: &str, stored: Option<&Install>, stamp: &Stamp) -> Result<bool, StoreError> {
+        let is_late = stored.is_none() && self.installs.is_erased(id, stamp.at).await?;
+        if is_late {
+            let business = telemetry::pseudonym(id);
+            tracing::info!(
+                fbe.business = business,
+                "an event from before an erasure is left out"
+            );
+        }
+        Ok(is_late)
     }
 
     async fn read(&self, id: &str) -> Result<Option<Install>, StoreError> {

@@ -175,6 +175,15 @@ impl Install {
         self.granted.is_none()
     }
 
+    /// When the newest event happened that this tells of.
+    #[must_use]
+    pub fn newest_event(&self) -> Option<Timestamp> {
+        let granted = self.granted.iter().map(|stamp| stamp.at);
+        let removed = self.removals.iter().map(|removal| removal.at);
+        let integrated = self.integrations.iter().map(|event| event.stamp.at);
+        granted.chain(removed).chain(integrated).max()
+    }
+
     /// Which features are on and off, and why.
     #[must_use]
     pub fn gating(&self) -> Gating {

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::install::{Install, Status};
 use super::push::Push;
 use crate::clock::Clock;
+use crate::erase::tombstone;
 use crate::outbox::{Outbox, OutboxItem};
 use crate::store::table::Table;
 use crate::store::update::Update;
@@ -74,7 +75,8 @@ impl Installs {
     }
 
     /// Writes an install and the effects that follow from it, wholly or not at all. `false` means that another writer
-    /// wrote the install in between: read, decide and commit again. Effects that are there already are a
+    /// wrote the install in between, or that it would be a new one of events before the business was
+    /// [erased](Self::is_erased): read, decide and commit again. Effects that are there already are a
     /// redelivery's, and do not stop the rest. `wake` notes that waiting items are to be woken.
     pub async fn commit(
         &self,
@@ -82,8 +84,12 @@ impl Installs {
         outbox: &[OutboxItem],
         wake: bool,
     ) -> Result<bool, StoreError> {
-        let state = self.update(install, wake)?.in_transaction(&self.table.name)?;
-        self.outbox.commit(Some(state), outbox).await
+        let mut states = vec![self.update(install, wake)?.in_transaction(&self.table.name)?];
+        if let Some(at) = install.newest_event().filter(|_| install.version <= 1) {
+            let stone = tombstone_key(&install.business_id);
+            states.push(tombstone::unless_erased(&self.table, stone, at)?);
+        }
+        self.outbox.commit(states, outbox).await
     }
 
     /// Claims a business for `length` and reads it in the same call.
@@ -111,9 +117,29 @@ impl Installs {
         self.table.release(lease, update).await
     }
 
+    /// Whether there is a record of a business, readable or not.
+    pub async fn exists(&self, business_id: &str) -> Result<bool, StoreError> {
+        Ok(self.table.get(key(business_id)).await?.is_some())
+    }
+
+    /// Notes that these businesses were erased at `at`: what is older makes no new install.
+    pub async fn bury(&self, businesses: &[String], at: Timestamp) -> Result<(), StoreError> {
+        let stones = businesses
+            .iter()
+            .map(|business| tombstone::put(tombstone_key(business), at));
+        self.table.put_all(stones.collect()).await
+    }
+
+    /// Whether a business was erased at `at` or later.
+    pub async fn is_erased(&self, business_id: &str, at: Timestamp) -> Result<bool, StoreError> {
+        let stone = self.table.get(tombstone_key(business_id)).await?;
+        let erased_at = stone.as_ref().and_then(tombstone::erased_at);
+        Ok(erased_at.is_some_and(|erased_at| at <= erased_at))
+    }
+
     /// Removes a business. Gives how many installs went: one or none.
     pub async fn erase(&self, business_id: &str) -> Result<usize, StoreError> {
-        let there = self.table.get(key(business_id)).await?.is_some();
+        let there = self.exists(business_id).await?;
         self.table.delete_all(vec![key(business_id)]).await?;
         Ok(usize::from(there))
     }
@@ -164,7 +190,10 @@ impl Installs {
     /// One page of all installs, or of those that are in place alone, with a working token or not.
     pub async fn scan(&self, installed_only: bool, from: Option<Cursor>) -> Result<Page, StoreError> {
         let scan = self.table.client.scan().table_name(&self.table.name);
-        let mut scan = scan.set_exclusive_start_key(from.map(|cursor| cursor.0));
+        let mut scan = scan
+            .set_exclusive_start_key(from.map(|cursor| cursor.0))
+            // Not the tombstones.
+            .filter_expression("attribute_exists(facts)");
         if installed_only {
             scan = scan
                 .filter_expression("#status IN (:active, :token_invalid)")
@@ -210,6 +239,10 @@ impl Installs {
 
 fn key(business_id: &str) -> Item {
     Item::from([(KEY.to_owned(), string(business_id))])
+}
+
+fn tombstone_key(business_id: &str) -> Item {
+    key(&tombstone::name(business_id))
 }
 
 fn unpack(item: Item) -> Result<Stored, StoreError> {

@@ -7,6 +7,7 @@
 )]
 
 mod edge;
+mod erased;
 mod house;
 mod installs;
 mod order;

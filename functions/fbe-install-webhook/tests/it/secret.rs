@@ -1,9 +1,9 @@
 //! Tokens: where they are, and where they must not be.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use testkit::aws::Fault;
+use testkit::logged::Logged;
 
 use super::house::{House, SHOP, payload, signed, signed_body};
 
@@ -93,51 +93,26 @@ async fn a_deletion_that_failed_is_made_up_for_by_the_installs_redelivery() {
     assert_eq!(house.token(SHOP).await, None);
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn no_token_reaches_a_table_or_a_log() {
-    let log = Log::default();
+    let logged = Logged::begin(&["shared", "fbe_install_webhook"]).unwrap();
     let house = House::start().await;
-    {
-        // The SDK logs request bodies at trace, which is why `telemetry` never lets libraries below warnings.
-        let filter = tracing_subscriber::EnvFilter::new("warn,shared=trace,fbe_install_webhook=trace");
-        let writer = log.clone();
-        let quiet = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(move || writer.clone())
-            .finish();
-        // For the whole process: what is logged by the tests beside this one must not hold a token either, and a
-        // subscriber of one thread may miss what another thread registers.
-        tracing::subscriber::set_global_default(quiet).unwrap();
-        for case in [
-            "install",
-            "update_removes_pixel",
-            "curly_quotes",
-            "uninstall",
-            "reinstall",
-            "odd_shapes",
-        ] {
-            house.deliver(case).await;
-        }
-        house
-            .aws
-            .fail_next("PutSecretValue", 3, Fault::ServiceUnavailable);
-        house.deliver("install_instagram").await;
-        house.aws.clear_faults();
+    for case in [
+        "install",
+        "update_removes_pixel",
+        "curly_quotes",
+        "uninstall",
+        "reinstall",
+        "odd_shapes",
+    ] {
+        house.deliver(case).await;
     }
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    house
+        .aws
+        .fail_next("PutSecretValue", 3, Fault::ServiceUnavailable);
+    house.deliver("install_instagram").await;
+    house.aws.clear_faults();
+    let logged = logged.take();
     assert!(logged.contains("an install webhook was taken in"), "{logged}");
     assert!(!logged.contains("EAAB"), "{logged}");
     for table in 0..2 {

@@ -84,7 +84,7 @@ impl Finder {
                     .extend(keys(id, accounts).map(|key| key.to_string()));
             }
             Target::Conversation(id) => named.conversations.push(id.as_str().to_owned()),
-            Target::Business(_) => {}
+            Target::Business(business) => named.businesses.push(business.clone()),
         }
         if let Target::User(user) = target {
             named.conversations.push(format!("user:{}", user.as_str()));
@@ -107,19 +107,9 @@ impl Finder {
             Target::Scoped { id, accounts } => found.contacts = self.scoped(id, accounts).await?.into(),
             Target::Conversation(id) => self.conversation(id, &mut found).await?,
             Target::Business(business) => {
-                let installed = self.records.installs.read(business).await;
                 // One that cannot be read is there.
-                let is_there = installed.map_or_else(
-                    |error| {
-                        if error.is_unreadable() {
-                            Ok(true)
-                        } else {
-                            Err(error)
-                        }
-                    },
-                    |stored| Ok(stored.is_some()),
-                );
-                if is_there? || self.records.outbox.count(business, None).await? > 0 {
+                let is_there = self.records.installs.exists(business).await?;
+                if is_there || self.records.outbox.count(business, None).await? > 0 {
                     found.businesses.push(business.clone());
                 }
             }

@@ -202,23 +202,21 @@ impl EraseWorker {
     pub(super) async fn delete(&self, job: &Job) -> Result<Counts, Outcome> {
         let removed = Box::pin(self.delete_records(job)).await;
         let mut removed = removed.map_err(Outcome::from)?;
-        // Of a business nothing says how old it is: what is there at the second look is of somebody who came back.
+        // An install that is there at the second look has passed the tombstone: the business came back.
         let is_second = job.held.progress.swept_at.is_some();
+        let installs = &self.records().installs;
         for business in &job.held.progress.found.businesses {
             let outbox = &self.records().outbox;
             let until = is_second.then_some(job.held.progress.began_at);
-            if !is_second {
+            if !is_second || !installs.exists(business).await.map_err(Outcome::from)? {
                 let scheduled = self.secrets.schedule_deletion(business).await;
                 scheduled.map_err(|error| {
                     tracing::error!(%error, "an erasure waits for Secrets Manager");
                     Outcome::retry(Reason::SecretsUnavailable)
                 })?;
-                removed.installs += self
-                    .records()
-                    .installs
-                    .erase(business)
-                    .await
-                    .map_err(Outcome::from)?;
+            }
+            if !is_second {
+                removed.installs += installs.erase(business).await.map_err(Outcome::from)?;
             }
             removed.outbox += outbox.erase(business, until).await.map_err(Outcome::from)?;
         }

@@ -214,6 +214,7 @@ impl EraseWorker {
 
     async fn bury(&self, found: &Found, at: Timestamp) -> Result<(), StoreError> {
         self.records().contacts.bury(&found.contact_names(), at).await?;
+        self.records().installs.bury(&found.businesses, at).await?;
         for id in found
             .conversations
             .iter()

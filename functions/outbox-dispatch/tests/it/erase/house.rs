@@ -1,6 +1,7 @@
 //! Every function that writes of a person, around the tables, secrets and fakes of [`testkit::house`].
 
-use jiff::SignedDuration;
+use fbe_install_webhook::App as Fbe;
+use jiff::{SignedDuration, Timestamp};
 use lambda_http::{Body, http};
 use messenger_events::App as Messenger;
 use messenger_send::App as Send;
@@ -40,6 +41,7 @@ pub(crate) struct House {
     pub(crate) messenger: Messenger,
     send: Send,
     relay: Relay,
+    fbe: Fbe,
     pub(crate) sync: Dispatch,
     pub(crate) answers: Dispatch,
     pub(crate) erasures: Erasures,
@@ -62,6 +64,8 @@ impl House {
             Env::new(parts.lookup("MessengerEventsFunction")).finish(messenger_events::Settings::read);
         let send = Env::new(parts.lookup("MessengerSendFunction")).finish(messenger_send::Settings::read);
         let relay = Env::new(parts.lookup("WhatsAppRelayFunction")).finish(whatsapp_relay::Settings::read);
+        let fbe =
+            Env::new(parts.lookup("FbeInstallWebhookFunction")).finish(fbe_install_webhook::Settings::read);
         let lane = |function: &str| {
             let settings = Env::new(parts.lookup(function)).finish(outbox_dispatch::Settings::read);
             Dispatch::new(settings.unwrap(), &secrets, &dynamodb, clock())
@@ -70,6 +74,7 @@ impl House {
             messenger: Messenger::new(events.unwrap(), &secrets, &dynamodb, clock()),
             send: Send::new(send.unwrap(), &secrets, &dynamodb, clock()),
             relay: Relay::new(relay.unwrap(), &secrets, &dynamodb, clock()),
+            fbe: Fbe::new(fbe.unwrap(), &secrets, &dynamodb, clock()),
             sync: lane("DispatchSyncFunction"),
             answers: lane("DispatchRelayFunction"),
             erasures: Erasures::new(dynamodb.clone(), parts.table("OutboxTable").to_owned(), clock()),
@@ -91,6 +96,20 @@ impl House {
             .body(Body::Text(body.to_owned()))
             .unwrap();
         Box::pin(self.messenger.handle(request)).await.status().as_u16()
+    }
+
+    /// Delivers the install of a business that happened at `at`.
+    pub(crate) async fn install(&self, at: Timestamp) -> u16 {
+        let body = include_str!("../../../../../events/payloads/fbe/install.json");
+        let body = body.replace("1795251600", &at.as_second().to_string());
+        let request = http::Request::post("/fbe/webhook")
+            .header(
+                "x-hub-signature-256",
+                sign(&SecretString::from(APP_SECRET), body.as_bytes()),
+            )
+            .body(Body::Text(body))
+            .unwrap();
+        Box::pin(self.fbe.handle(request)).await.status().as_u16()
     }
 
     /// The body of one item of the person, now.

@@ -13,6 +13,7 @@ use testkit::braze::{Endpoint, faults};
 use testkit::external_system::Behaviour;
 use testkit::graph::Reach;
 use testkit::house::PAGE;
+use testkit::logged::Logged;
 
 use self::house::{CODE, House, PHONE, PSID, TRACES, USER};
 
@@ -32,6 +33,10 @@ impl<F: Future> Future for Mortal<F> {
         self.polls_left -= 1;
         self.future.as_mut().poll(context).map(Some)
     }
+}
+
+fn names_them(text: &str) -> bool {
+    TRACES.iter().any(|trace| text.contains(trace))
 }
 
 /// A person with records in every table and items in every state. Gives what the webhook was sent.
@@ -99,6 +104,14 @@ async fn everything_of_a_user_is_erased_and_a_receipt_says_so() {
 
 #[tokio::test]
 async fn a_person_is_gone_wherever_the_erasure_dies_and_whatever_is_under_way() {
+    let logged = Logged::begin(&[
+        "shared",
+        "outbox_dispatch",
+        "messenger_events",
+        "messenger_send",
+        "whatsapp_relay",
+    ])
+    .unwrap();
     let mut polls = 1;
     loop {
         let house = House::start("delete").await;
@@ -147,6 +160,10 @@ async fn a_person_is_gone_wherever_the_erasure_dies_and_whatever_is_under_way() 
             "came back after poll {polls}: {}",
             left.join("\n")
         );
+        let logged = logged.take();
+        assert!(logged.contains("an erasure is done"), "{logged}");
+        let named: Vec<&str> = logged.lines().filter(|line| names_them(line)).collect();
+        assert!(named.is_empty(), "logged: {}", named.join("\n"));
         if survived.is_some() {
             assert!(polls > 50, "the run is longer than {polls} polls");
             return;
@@ -259,6 +276,36 @@ async fn who_is_unknown_is_told_so() {
         );
         house.later(SignedDuration::from_secs(1));
     }
+}
+
+#[tokio::test]
+async fn a_business_is_erased_and_comes_back_by_a_new_install_alone() {
+    const SHOP: &str = "shop-42-unique-id";
+    let house = House::start("delete").await;
+    let old = house.parts.clock.now() - SignedDuration::from_mins(1);
+    let names = async || {
+        let mut all = house.parts.items("InstallsTable").await.unwrap();
+        all.extend(house.parts.items("OutboxTable").await.unwrap());
+        all.iter()
+            .filter(|item| format!("{item:?}").contains(SHOP))
+            .count()
+    };
+    assert_eq!(house.install(old).await, 200);
+    house.order(Target::Business(SHOP.to_owned())).await;
+    house.tick().await;
+    assert_eq!(house.install(old).await, 200);
+    let receipt = house.finish().await;
+    assert_eq!((receipt.status, receipt.removed.installs), (Status::Erased, 1));
+    assert_eq!(house.install(old).await, 200);
+    house.tick().await;
+    assert_eq!(names().await, 0);
+    assert_eq!(house.install(house.parts.clock.now()).await, 200);
+    let installs = house.parts.items("InstallsTable").await.unwrap();
+    assert!(
+        installs
+            .iter()
+            .any(|item| item["external_business_id"].as_s().unwrap() == SHOP)
+    );
 }
 
 #[tokio::test]
