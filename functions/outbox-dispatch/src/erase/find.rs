@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use shared::clients::graph::{GraphApp, GraphClient, GraphError};
 use shared::erase::order::{Found, user_name};
 use shared::erase::{Counts, Target};
+use shared::fbe::plan::subject;
 use shared::fbe::table::Installs;
 use shared::messenger::key::{Channel, ContactKey};
 use shared::messenger::sync::{Profile, Stored};
@@ -109,7 +110,7 @@ impl Finder {
             Target::Business(business) => {
                 // One that cannot be read is there.
                 let is_there = self.records.installs.exists(business).await?;
-                if is_there || self.records.outbox.count(business, None).await? > 0 {
+                if is_there || self.records.outbox.count(&subject(business), None).await? > 0 {
                     found.businesses.push(business.clone());
                 }
             }
@@ -222,7 +223,12 @@ impl Finder {
             ..Counts::default()
         };
         let subjects = found.contacts.iter().chain(found.conversations.iter());
-        for subject in subjects.chain(&found.businesses) {
+        let of_businesses: Vec<String> = found
+            .businesses
+            .iter()
+            .map(|business| subject(business))
+            .collect();
+        for subject in subjects.chain(&of_businesses) {
             counts.outbox += self.records.outbox.count(subject, None).await?;
         }
         for id in found

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use shared::erase::{Counts, EraseInBraze};
+use shared::fbe::plan::subject;
 use shared::messenger::key::ContactKey;
 use shared::messenger::sync::{Others, Profile};
 use shared::messenger::table::Whole;
@@ -218,7 +219,10 @@ impl EraseWorker {
             if !is_second {
                 removed.installs += installs.erase(business).await.map_err(Outcome::from)?;
             }
-            removed.outbox += outbox.erase(business, until).await.map_err(Outcome::from)?;
+            removed.outbox += outbox
+                .erase(&subject(business), until)
+                .await
+                .map_err(Outcome::from)?;
         }
         Ok(removed)
     }
