@@ -88,11 +88,6 @@ impl Ingest {
         for event in &events {
             let mut rounds = Rounds::new(CONTENDED);
             loop {
-                if self.is_late(&id, stored.as_ref(), &event.stamp).await? {
-                    // A token that was written while the business was erased.
-                    self.secrets.schedule_deletion(&id).await?;
-                    break;
-                }
                 let plan = decide(stored.as_ref(), event, self.configured, self.clock.now());
                 let manager = event.business_manager_id.as_deref();
                 // The token first: a commit must never name one that is not there.
@@ -117,6 +112,11 @@ impl Ingest {
                     if !self.installs.commit(&next, &plan.outbox, plan.wake).await? {
                         rounds.next().await?;
                         stored = self.read(&id).await?;
+                        if self.is_late(&id, stored.as_ref(), &event.stamp).await? {
+                            // With the token that was just written.
+                            secrets.schedule_deletion(&id).await?;
+                            break;
+                        }
                         continue;
                     }
                     stored = Some(next);
@@ -144,11 +144,6 @@ impl Ingest {
         let mut rounds = Rounds::new(CONTENDED);
         let newest = events.iter().map(|event| &event.stamp).max();
         loop {
-            if let Some(stamp) = newest
-                && self.is_late(&id, stored.as_ref(), stamp).await?
-            {
-                return Ok(());
-            }
             let before = stored.unwrap_or_else(|| Install::unknown(&id));
             let next = events.iter().fold(before.clone(), |install, event| {
                 install.with_integration(event).unwrap_or(install)
@@ -173,10 +168,15 @@ impl Ingest {
             }
             rounds.next().await?;
             stored = self.read(&id).await?;
+            if let Some(stamp) = newest
+                && self.is_late(&id, stored.as_ref(), stamp).await?
+            {
+                return Ok(());
+            }
         }
     }
 
-    /// Whether an event is about something that was erased since, and has not come back.
+    /// Whether an event was refused because what it is about was erased since, and has not come back.
     async fn is_late(&self, id: &str, stored: Option<&Install>, stamp: &Stamp) -> Result<bool, StoreError> {
         let is_late = stored.is_none() && self.installs.is_erased(id, stamp.at).await?;
         if is_late {

@@ -280,7 +280,7 @@ mod tests {
                 r#"{"external_user_id":"42"}"#,
                 r#"{"braze_id":"5fbd"}"#,
                 r#"{"user_alias":{"alias_label":"phone","alias_name":"+15551234567"}}"#,
-                "Dead(no_recipient)"
+                "Dead(NoRecipient)"
             ]
         );
     }
