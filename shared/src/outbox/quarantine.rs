@@ -58,9 +58,17 @@ impl Outbox {
                 .expression_attribute_values(":subject", string(partition(source, shard)))
                 .projection_expression("event_key, reason, created_at")
                 .limit(i32::from(limit));
-            let answer = query.send().await;
-            let answer = answer.map_err(|error| StoreError::sdk("Query", &error))?;
-            let items = answer.items.unwrap_or_default();
+            // A page ends after 1 MB, however little of it is projected.
+            let mut pages = query.into_paginator().items().send();
+            let mut items = Vec::new();
+            while items.len() < usize::from(limit)
+                && let Some(item) = pages
+                    .try_next()
+                    .await
+                    .map_err(|error| StoreError::sdk("Query", &error))?
+            {
+                items.push(item);
+            }
             // A large body has several items.
             let first = |item: &&Item| {
                 let key = item.get("event_key").and_then(|key| key.as_s().ok());

@@ -158,7 +158,8 @@ async fn keys_open_only_what_they_are_for() {
         ("/users/track", "trigger-key", 403),
         ("/campaigns/trigger/send", "key", 403),
         ("/users/track/", "key", 403),
-        ("/users/delete", "key", 404),
+        ("/users/delete", "trigger-key", 403),
+        ("/users/merge", "key", 404),
     ] {
         let response = send(&braze, path, key, &body).await.unwrap();
         assert_eq!(response.status(), status, "{path} {key}");
@@ -171,7 +172,7 @@ async fn keys_open_only_what_they_are_for() {
         .body(body.to_string());
     assert_eq!(text.send().await.unwrap().status(), 415);
     assert!(braze.profiles().is_empty());
-    assert_eq!(braze.take_refusals().len(), 7);
+    assert_eq!(braze.take_refusals().len(), 8);
 }
 
 #[tokio::test]

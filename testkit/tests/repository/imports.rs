@@ -34,7 +34,10 @@ const ROOMS: [(&str, &[&str]); 11] = [
         "messenger",
         &["webhook", "outbox", "erase", "store", "secrets", "telemetry"],
     ),
-    ("fbe", &["webhook", "outbox", "store", "secrets", "telemetry"]),
+    (
+        "fbe",
+        &["webhook", "outbox", "erase", "store", "secrets", "telemetry"],
+    ),
     (
         "whatsapp",
         &["webhook", "outbox", "erase", "store", "secrets", "telemetry"],

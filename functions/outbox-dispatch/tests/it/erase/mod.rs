@@ -308,7 +308,10 @@ async fn a_business_is_erased_and_comes_back_by_a_new_install_alone() {
     );
     // Of the token that was there before the erasure: nobody has told the fake of it.
     let refused = house.parts.graph.take_refusals();
-    assert!(refused.iter().all(|call| call.contains("/access_token")), "{refused:?}");
+    assert!(
+        refused.iter().all(|call| call.contains("/access_token")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

