@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use shared::fbe::event::business_manager_of;
 use shared::fbe::install::{Change, Install, Status};
 
-use super::flow::words;
+use super::labels::words;
 use super::people::{Asked, flows, look_up, next_page, plain};
 use crate::console::flow::Subject;
 use crate::console::page::{

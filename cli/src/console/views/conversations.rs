@@ -13,7 +13,7 @@ use shared::outbox::{Entry, Status};
 use shared::whatsapp::conversation::{Conversation, Mode, Role, Turn, TurnStatus};
 use uuid::Uuid;
 
-use super::flow::short;
+use super::labels::short;
 use super::people::{Asked, flows, look_up, next_page};
 use crate::console::flow::Subject;
 use crate::console::page::{

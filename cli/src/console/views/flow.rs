@@ -8,19 +8,15 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use shared::outbox::{Lane, Status};
 
+use super::labels::{origin, short, standing, words};
 use super::unfolded;
-use crate::console::flow::{Flow, KEPT, Origin, Proof, Standing};
-use crate::console::page::{
-    Answer, Icon, Page, Tone, View, badge, empty, heading, icon, item, subject, time,
-};
+use crate::console::flow::{Flow, KEPT, Proof, Standing};
+use crate::console::page::{Answer, Icon, Page, View, badge, empty, heading, icon, item, subject, time};
 use crate::console::state::{Console, Local};
 use crate::console::views::tries;
 
 /// Lines on a page.
 const PAGE: usize = 50;
-/// Characters of a text in a line.
-const SAID: usize = 80;
-
 /// What of it is wanted.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Asked {
@@ -150,41 +146,6 @@ fn first_visit() -> Markup {
     }
 }
 
-/// A name of the code in plain words.
-pub(crate) fn words(name: &str) -> String {
-    name.replace('_', " ")
-}
-
-/// Who asked, in words and a picture.
-pub(crate) fn origin(origin: Origin) -> (Icon, &'static str) {
-    match origin {
-        Origin::Messenger => (Icon::Chat, "Messenger"),
-        Origin::Instagram => (Icon::Chat, "Instagram"),
-        Origin::Fbe => (Icon::Shop, "Install"),
-        Origin::Whatsapp => (Icon::Chat, "WhatsApp"),
-        Origin::Send => (Icon::Send, "Braze sends"),
-        Origin::Reply => (Icon::Send, "Late reply"),
-        Origin::Handshake => (Icon::Lock, "Handshake"),
-        Origin::Partner => (Icon::Box, "Partner reads"),
-        Origin::Schedule => (Icon::Clock, "By itself"),
-        Origin::Other => (Icon::Dots, "Other"),
-    }
-}
-
-/// How a request stands, in words, a picture and a colour.
-pub(crate) fn standing(standing: Standing) -> (Tone, Icon, &'static str) {
-    match standing {
-        Standing::Working => (Tone::Busy, Icon::Dots, "under way"),
-        Standing::Done => (Tone::Good, Icon::Check, "done"),
-        Standing::Nothing => (Tone::Quiet, Icon::Dash, "nothing to do"),
-        Standing::Later => (Tone::Quiet, Icon::Clock, "later"),
-        Standing::Failing => (Tone::Warn, Icon::Alert, "failing"),
-        Standing::Kept => (Tone::Warn, Icon::Box, "not understood"),
-        Standing::Refused => (Tone::Bad, Icon::Lock, "refused"),
-        Standing::Failed => (Tone::Bad, Icon::Cross, "failed"),
-    }
-}
-
 fn line(console: &Console, flow: &Flow, now: Timestamp, open: bool, guide: bool, filter: &str) -> Markup {
     let (tone, picture, word) = standing(flow.standing(now));
     let (sender, label) = origin(flow.origin);
@@ -232,15 +193,6 @@ fn what(console: &Console, flow: &Flow) -> Markup {
             code { (flow.method) " " (flow.path) }
         }
     }
-}
-
-/// A text, cut to fit a line.
-pub(crate) fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(SAID).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short.replace(['\n', '\r'], " ")
 }
 
 /// How far it has come, in four steps: let in, read, decided, sent.

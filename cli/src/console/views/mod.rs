@@ -3,6 +3,7 @@
 pub(crate) mod businesses;
 pub(crate) mod conversations;
 pub(crate) mod flow;
+pub(crate) mod labels;
 pub(crate) mod people;
 pub(crate) mod search;
 pub(crate) mod tries;

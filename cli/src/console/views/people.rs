@@ -11,7 +11,7 @@ use shared::messenger::contact::Contact;
 use shared::messenger::key::{Channel, ContactKey};
 use testkit::braze::{Identifier, Profile};
 
-use super::flow::{origin, short, standing, words};
+use super::labels::{origin, short, standing, words};
 use crate::console::flow::{Flow, Subject};
 use crate::console::page::{
     Answer, Failure, Icon, Page, Tone, View, badge, empty, facts, folded, heading, icon, item, length, next,

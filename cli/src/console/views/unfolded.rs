@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use shared::outbox::Status;
 
-use super::flow::words;
+use super::labels::words;
 use crate::console::flow::{Call, Change, EVENTS, Flow, LARGEST_BODY, Origin, Proof};
 use crate::console::page::{Icon, Tone, badge, call_badge, folded, icon, item, party, subject, time};
 use crate::console::state::Console;

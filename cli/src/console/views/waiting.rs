@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use shared::outbox::{Entry, Kept, Lane, Status};
 
-use super::flow::words;
+use super::labels::words;
 use super::unfolded::pretty;
 use crate::console::flow::Subject;
 use crate::console::page::{
