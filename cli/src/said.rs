@@ -75,13 +75,19 @@ fn alias(object: &Value) -> String {
     format!("alias {} {}", text("alias_label"), text("alias_name"))
 }
 
+/// A text, cut to so many characters where it is longer.
+pub(crate) fn cut(text: &str, longest: usize) -> String {
+    let mut short: String = text.chars().take(longest).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
 /// A text in quotes, cut where it gets long.
 pub(crate) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let short: String = text.chars().take(LONGEST).collect();
-    let more = if short.len() < text.len() { "…" } else { "" };
-    if short.is_empty() {
+    if text.is_empty() {
         return "(no text)".to_owned();
     }
-    format!("{:?}", format!("{short}{more}"))
+    format!("{:?}", cut(text, 80))
 }

@@ -17,7 +17,7 @@ use super::flow::{Call, Change, Flow, Flows, Origin, Party, Subject};
 use super::read::{self, Keys, Read};
 use super::tables::Tables;
 use crate::fakes::Fakes;
-use crate::said::{self, quoted};
+use crate::said::{self, cut, quoted};
 
 /// How often it is looked for what followed. It should feel immediate.
 const LOOK: Duration = Duration::from_millis(100);
@@ -220,17 +220,9 @@ fn flatten(name: &str, value: &Value, texts: &mut Vec<(String, String)>) {
             }
         }
         Value::Null => {}
-        Value::String(text) => texts.push((name.to_owned(), cut(text))),
-        other => texts.push((name.to_owned(), cut(&other.to_string()))),
+        Value::String(text) => texts.push((name.to_owned(), cut(text, LONGEST))),
+        other => texts.push((name.to_owned(), cut(&other.to_string(), LONGEST))),
     }
-}
-
-fn cut(text: &str) -> String {
-    let mut short: String = text.chars().take(LONGEST).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
 }
 
 /// How many calls of each fake were seen.

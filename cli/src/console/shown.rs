@@ -3,11 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use sha2::Sha256;
 use shared::fbe::redact;
+use shared::telemetry;
 
 /// Addresses of a deployed stack's console that are remembered.
 const ADDRESSES: usize = 20_000;
@@ -103,13 +102,9 @@ impl Shown {
 }
 
 fn stand_in(key: &str, id: &str) -> String {
-    // HMAC takes a key of any length, so there is no error to show.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else {
-        return String::new();
-    };
-    mac.update(id.as_bytes());
-    let digest = mac.finalize().into_bytes();
-    hex::encode(digest.first_chunk::<8>().copied().unwrap_or_default())
+    let mut hash = telemetry::keyed_hash_by(key, id);
+    hash.truncate(16);
+    hash
 }
 
 #[cfg(test)]

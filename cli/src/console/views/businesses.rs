@@ -9,10 +9,10 @@ use shared::fbe::event::business_manager_of;
 use shared::fbe::install::{Change, Install, Status};
 
 use super::labels::words;
-use super::people::{Asked, flows, look_up, next_page, plain};
+use super::people::{Asked, followed, look_up, next_page, plain};
 use crate::console::flow::Subject;
 use crate::console::page::{
-    Answer, Failure, Icon, Page, Tone, View, badge, empty, facts, folded, heading, item, next, time,
+    Answer, Failure, Icon, Page, Tone, View, badge, empty, facts, folded, heading, next, time,
 };
 use crate::console::state::Console;
 
@@ -159,12 +159,7 @@ pub(crate) async fn one(State(console): State<Arc<Console>>, Path(part): Path<St
                 }
             }
         }
-        section {
-            h2 { "What is to leave, and what left" }
-            @if entries.is_empty() { p.mute { "Nothing." } }
-            ul.items { @for entry in &entries { (item(&console, entry, now)) } }
-        }
-        @if let Some(local) = &console.local { (flows(&console, local, &subject, now)) }
+        (followed(&console, &subject, &entries, now))
     };
     let page = Page {
         console: &console,

@@ -2,6 +2,7 @@
 
 use crate::console::flow::{Origin, Standing};
 use crate::console::page::{Icon, Tone};
+use crate::said::cut;
 
 /// Characters of a text in a line.
 const SAID: usize = 80;
@@ -43,9 +44,5 @@ pub(crate) fn standing(standing: Standing) -> (Tone, Icon, &'static str) {
 
 /// A text, cut to fit a line.
 pub(crate) fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(SAID).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short.replace(['\n', '\r'], " ")
+    cut(text, SAID).replace(['\n', '\r'], " ")
 }

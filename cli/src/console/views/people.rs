@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use shared::messenger::contact::Contact;
 use shared::messenger::key::{Channel, ContactKey};
+use shared::outbox::Entry;
 use testkit::braze::{Identifier, Profile};
 
 use super::labels::{origin, short, standing, words};
@@ -188,12 +189,7 @@ pub(crate) async fn one(State(console): State<Arc<Console>>, Path(part): Path<St
             }
             @if let Some(local) = &console.local { (profile(local, &contact, now)) }
         }
-        section {
-            h2 { "What is to leave, and what left" }
-            @if entries.is_empty() { p.mute { "Nothing." } }
-            ul.items { @for entry in &entries { (item(&console, entry, now)) } }
-        }
-        @if let Some(local) = &console.local { (flows(&console, local, &subject, now)) }
+        (followed(&console, &subject, &entries, now))
     };
     let page = Page {
         console: &console,
@@ -203,6 +199,18 @@ pub(crate) async fn one(State(console): State<Arc<Console>>, Path(part): Path<St
         form: None,
     };
     Ok(page.render().await)
+}
+
+/// What is to leave and what left of somebody, and the requests about them.
+pub(crate) fn followed(console: &Console, subject: &Subject, entries: &[Entry], now: Timestamp) -> Markup {
+    html! {
+        section {
+            h2 { "What is to leave, and what left" }
+            @if entries.is_empty() { p.mute { "Nothing." } }
+            ul.items { @for entry in entries { (item(console, entry, now)) } }
+        }
+        @if let Some(local) = &console.local { (flows(console, local, subject, now)) }
+    }
 }
 
 /// The profile that the fake Braze has of a contact.
