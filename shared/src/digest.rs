@@ -41,6 +41,12 @@ impl Digest {
     }
 }
 
+/// Whether a text has the form of [`Digest::short`]: 32 hexadecimal digits in small letters.
+#[must_use]
+pub fn is_short(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
@@ -68,5 +74,19 @@ mod tests {
     fn parts_never_run_together() {
         assert_ne!(Digest::of_parts(["ab", "c"]), Digest::of_parts(["a", "bc"]));
         assert_ne!(Digest::of_parts(["ab"]), Digest::of_parts(["ab", ""]));
+    }
+
+    #[test]
+    fn short_ones_are_32_hexadecimal_digits() {
+        assert!(is_short(&Digest::of("a").short()) && is_short(&"0af9".repeat(8)));
+        for text in [
+            "",
+            "0af9",
+            &"0ag9".repeat(8),
+            &"0af9".repeat(9),
+            &"0AF9".repeat(8),
+        ] {
+            assert!(!is_short(text), "{text}");
+        }
     }
 }

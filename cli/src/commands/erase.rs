@@ -154,7 +154,7 @@ impl Desk {
                 clock.clone(),
             ),
             installs: Installs::new(
-                dynamodb.clone(),
+                dynamodb,
                 stack.table("InstallsTable")?,
                 outbox.clone(),
                 clock.clone(),
@@ -165,7 +165,7 @@ impl Desk {
         let meta = Secret::new(secrets, &format!("{}/meta", stack.name), clock.clone());
         let key = stack.secrets.link_signing_key().await?;
         Ok(Self {
-            erasures: Erasures::new(dynamodb, stack.table("OutboxTable")?, clock.clone()),
+            erasures: Erasures::new(outbox.clone()),
             outbox,
             key: key.expose_secret().to_owned(),
             // Only app-scoped ids need it, and the stack itself asks again.

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::erase::{Erasures, Order, Source, Target};
 use shared::messenger::link;
+use shared::outbox::Outbox;
 use shared::webhook::signed_request;
 use testkit::aws::{EmbeddedAws, Fault};
 use testkit::braze::{self, Endpoint, FakeBraze, faults};
@@ -507,7 +508,11 @@ async fn erasures(stack: &Stack) {
     let status = signer::gateway_event("GET", &path, "", &[], b"", false);
     let answer = stack.handlers["DataDeletionFunction"](status).await.unwrap();
     assert_eq!(answer["statusCode"], 404);
-    let erasures = Erasures::new(stack.aws.dynamodb(), stack.outbox.clone(), stack.clock.clone());
+    let erasures = Erasures::new(Outbox::new(
+        stack.aws.dynamodb(),
+        stack.outbox.clone(),
+        stack.clock.clone(),
+    ));
     let targets = [
         Target::User("user-of-two".into()),
         Target::User("42".into()),

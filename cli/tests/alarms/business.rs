@@ -301,7 +301,7 @@ async fn an_erasure_comes_to_no_end(rung: &mut Rung) {
         .begin_outage(testkit::braze::faults::unavailable(503));
     let table = stack.house.table("OutboxTable").to_owned();
     let clock = stack.house.clock.clone();
-    let erasures = Erasures::new(stack.house.aws.dynamodb(), table, clock);
+    let erasures = Erasures::new(Outbox::new(stack.house.aws.dynamodb(), table, clock));
     let key = format!("messenger#{}#7001", testkit::house::PAGE);
     let order = Order::new(Target::Contact(key.into()), Source::Operator, stack.now());
     assert!(

@@ -12,17 +12,15 @@ use lambda_http::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Env;
-use shared::erase::order::is_code;
+use shared::digest;
 use shared::erase::{self, Erasures, Order, Receipt, Source, Target};
+use shared::health;
 use shared::outbox::{Kind, Outbox, OutboxItem};
 use shared::secrets::{MetaSecret, Secret};
 use shared::store::StoreError;
 use shared::telemetry;
 use shared::webhook::signed_request::SignedRequest;
 use shared::webhook::{Answer, ErrorCode, answer, meta};
-
-/// The subject of looks at the app and its pages.
-const HEALTH: &str = "health";
 
 /// What the function reads from its environment.
 #[derive(Debug)]
@@ -61,10 +59,11 @@ impl App {
         dynamodb: &aws_sdk_dynamodb::Client,
         clock: Clock,
     ) -> Self {
+        let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
         Self {
             meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
-            erasures: Erasures::new(dynamodb.clone(), settings.outbox_table.clone(), clock.clone()),
-            outbox: Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone()),
+            erasures: Erasures::new(outbox.clone()),
+            outbox,
             keywords: settings.keywords,
             clock,
         }
@@ -114,7 +113,7 @@ impl App {
             return Err(ErrorCode::SignedRequestMalformed.answer());
         }
         let look = OutboxItem {
-            subject: HEALTH.to_owned(),
+            subject: health::SUBJECT.to_owned(),
             event_key: format!("deauthorized#{}", asked.id.short()),
             kind: Kind::HealthCheck,
             payload: Value::Null,
@@ -139,7 +138,7 @@ impl App {
     async fn status(&self, request: &Request) -> Result<Answer, Answer> {
         let unknown = || ErrorCode::ErasureUnknown.answer();
         let path = request.uri().path().trim_end_matches('/');
-        let code = path.rsplit('/').next().filter(|code| is_code(code));
+        let code = path.rsplit('/').next().filter(|code| digest::is_short(code));
         let receipt = self.erasures.receipt(code.ok_or_else(unknown)?).await;
         let receipt = receipt
             .map_err(|error| unavailable(&error))?

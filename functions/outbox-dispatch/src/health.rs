@@ -8,7 +8,9 @@ use serde_json::Value;
 use shared::clients::graph::app::AppSubscription;
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphClient, GraphError};
 use shared::clock::Clock;
-use shared::health::{HealthSettings, Seen, Status, look_at_pages, subscribe_page, subscription, token};
+use shared::health::{
+    HealthSettings, SUBJECT, Seen, Status, look_at_pages, subscribe_page, subscription, token,
+};
 use shared::outbox::{Entry, Kind, Outbox, OutboxItem, Reason};
 use shared::secrets::{MetaSecret, Secret};
 use shared::store::StoreError;
@@ -17,7 +19,6 @@ use shared::telemetry;
 use crate::effect::Task;
 use crate::settle::Outcome;
 
-const SUBJECT: &str = "health";
 /// A check is planned once in so many seconds.
 const PERIOD: i64 = 6 * 3600;
 

@@ -161,7 +161,7 @@ impl App {
         let queue = queue
             .zip(settings.queue_url)
             .map(|(client, url)| Queue::new(client, url));
-        let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table.clone(), clock.clone());
+        let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
         let settler = Settler::new(outbox.clone(), settings.backoff, clock.clone());
@@ -201,7 +201,7 @@ impl App {
                 };
                 let erase = EraseWorker {
                     finder: Finder::new(records, meta.clone(), Some(graph.clone())),
-                    erasures: Erasures::new(dynamodb.clone(), settings.outbox_table, clock.clone()),
+                    erasures: Erasures::new(outbox.clone()),
                     secrets: business_secrets,
                     braze: braze.clone(),
                     settings: messenger.clone(),

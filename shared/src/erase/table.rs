@@ -3,15 +3,12 @@
 //! An erasure has the subject `erasure#<code>`: under `order` lies its outbox item, and under `receipt`, once it was
 //! begun, what is told of it.
 
-use aws_sdk_dynamodb::Client;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::order::{ORDER, Order, subject};
 use super::receipt::{KEEP, Receipt};
-use crate::clock::Clock;
 use crate::outbox::{self, Entry, Outbox};
-use crate::store::table::Table;
 use crate::store::update::Update;
 use crate::store::{Item, StoreError, attribute, number, string};
 
@@ -20,7 +17,6 @@ const RECEIPT: &str = "receipt";
 /// Orders and receipts.
 #[derive(Clone, Debug)]
 pub struct Erasures {
-    table: Table,
     outbox: Outbox,
 }
 
@@ -30,13 +26,10 @@ struct ReceiptItem {
 }
 
 impl Erasures {
-    /// `table` is the outbox table.
+    /// In the same table.
     #[must_use]
-    pub fn new(client: Client, table: String, clock: Clock) -> Self {
-        Self {
-            outbox: Outbox::new(client.clone(), table.clone(), clock.clone()),
-            table: Table::new(client, table, clock),
-        }
+    pub fn new(outbox: Outbox) -> Self {
+        Self { outbox }
     }
 
     /// Orders an erasure. `false` if there is one with this code, whatever became of it: it is not done again.
@@ -53,7 +46,7 @@ impl Erasures {
     pub async fn receipt(&self, code: &str) -> Result<Option<Receipt>, StoreError> {
         let keys = [key(code, ORDER), key(code, RECEIPT)];
         let (mut receipt, mut ordered) = (None, None);
-        for item in self.table.get_all(&keys).await? {
+        for item in self.outbox.table.get_all(&keys).await? {
             if item.get("event_key") == Some(&string(RECEIPT)) {
                 receipt = Some(read(item)?);
             } else {
@@ -74,12 +67,17 @@ impl Erasures {
 
     /// The receipt as it is stored.
     pub async fn stored_receipt(&self, code: &str) -> Result<Option<Receipt>, StoreError> {
-        self.table.get(key(code, RECEIPT)).await?.map(read).transpose()
+        self.outbox
+            .table
+            .get(key(code, RECEIPT))
+            .await?
+            .map(read)
+            .transpose()
     }
 
     /// Stores a receipt.
     pub async fn keep(&self, code: &str, receipt: &Receipt) -> Result<(), StoreError> {
-        self.table.put_all(vec![self.item(code, receipt)?]).await
+        self.outbox.table.put_all(vec![self.item(code, receipt)?]).await
     }
 
     /// Stores how far a pending order has come. `false` if it is not pending any more.
@@ -88,7 +86,7 @@ impl Erasures {
             .set("payload", string(json!(order).to_string()))
             .value("pending", string("pending"))
             .when("#status = :pending");
-        self.table.update(update).await
+        self.outbox.table.update(update).await
     }
 
     fn item(&self, code: &str, receipt: &Receipt) -> Result<Item, StoreError> {
@@ -96,7 +94,7 @@ impl Erasures {
         item.insert("receipt".to_owned(), attribute(receipt)?);
         item.insert(
             "expires_at".to_owned(),
-            number((self.table.now() + KEEP).as_second()),
+            number((self.outbox.table.now() + KEEP).as_second()),
         );
         Ok(item)
     }

@@ -9,6 +9,9 @@
 //! * [`refusal`]: what to do about what Graph refuses.
 //! * [`look`]: asks Graph.
 
+/// The subject of the outbox items that ask for a look at the app and its pages.
+pub const SUBJECT: &str = "health";
+
 pub mod check;
 pub mod look;
 pub mod refusal;

@@ -138,12 +138,6 @@ pub fn send_id(dispatch_id: &str, contact: &ContactKey) -> String {
     Digest::of_parts([dispatch_id, &contact.to_string()]).short()
 }
 
-/// Whether a text has the form of our ids; what is ours, the outbox says.
-#[must_use]
-pub fn is_send_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
 /// The key of a message's outbox item.
 #[must_use]
 pub fn event_key(send_id: &str) -> String {

@@ -203,6 +203,17 @@ impl Contacts {
     /// The contacts that are linked to a user, as the index knows them: a moment late, without the acts that were noted
     /// beside the facts, and without what Braze was told.
     pub async fn of_user(&self, user_id: &str) -> Result<Known, StoreError> {
+        let items = self.by_user(user_id).await?;
+        // The index holds `user_ref`s as well.
+        let is_contact = |item: &Item| {
+            let key = item.get("contact_key").and_then(|key| key.as_s().ok());
+            key.is_some_and(|key| key.parse::<ContactKey>().is_ok())
+        };
+        Ok(known(items.into_iter().filter(is_contact), &[]))
+    }
+
+    /// What the index holds of a user.
+    async fn by_user(&self, user_id: &str) -> Result<Vec<Item>, StoreError> {
         let query = self
             .table
             .query()
@@ -210,13 +221,7 @@ impl Contacts {
             .key_condition_expression("user_id = :user_id")
             .expression_attribute_values(":user_id", string(user_id));
         let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        let items = items.map_err(|error| StoreError::sdk("Query", &error))?;
-        // The index holds `user_ref`s as well.
-        let is_contact = |item: &Item| {
-            let key = item.get("contact_key").and_then(|key| key.as_s().ok());
-            key.is_some_and(|key| key.parse::<ContactKey>().is_ok())
-        };
-        Ok(known(items.into_iter().filter(is_contact), &[]))
+        items.map_err(|error| StoreError::sdk("Query", &error))
     }
 
     /// Connects to DynamoDB, by reading a key that no contact has.

@@ -25,7 +25,7 @@ const WAKES: &str = "wakes";
 /// The outbox table.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    pub(super) table: Table,
+    pub(crate) table: Table,
 }
 
 impl Outbox {

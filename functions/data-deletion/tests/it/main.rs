@@ -14,6 +14,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use shared::config::Env;
 use shared::erase::{Erasures, Order, Receipt, Source, Status, Target};
+use shared::outbox::Outbox;
 use shared::webhook::Answer;
 use shared::webhook::signed_request::sign;
 use testkit::aws::Fault;
@@ -40,7 +41,11 @@ impl House {
         let clock = parts.clock.clone();
         Self {
             app: App::new(settings, &secrets, &dynamodb, clock.clone()),
-            erasures: Erasures::new(dynamodb, parts.table("OutboxTable").to_owned(), clock),
+            erasures: Erasures::new(Outbox::new(
+                dynamodb,
+                parts.table("OutboxTable").to_owned(),
+                clock,
+            )),
             parts,
         }
     }

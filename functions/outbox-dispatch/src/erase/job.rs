@@ -54,6 +54,15 @@ impl HeldConversation {
     }
 }
 
+/// What was claimed; `None` if it is not there. What another worker is at is tried again later.
+fn leased<T>(claimed: Result<Claim<T>, StoreError>) -> Result<Option<(T, Lease)>, Outcome> {
+    match claimed.map_err(Outcome::from)? {
+        Claim::Leased(what, lease) => Ok(Some((what, lease))),
+        Claim::Missing => Ok(None),
+        Claim::Busy => Err(Outcome::Busy),
+    }
+}
+
 impl EraseWorker {
     /// Claims what an order is about, and plans what Braze is told. What other workers are at is tried again later.
     pub(super) async fn prepare(&self, held: Held) -> Result<Job, Outcome> {
@@ -85,16 +94,7 @@ impl EraseWorker {
             let Ok(parsed) = key.parse::<ContactKey>() else {
                 continue;
             };
-            let claimed = records
-                .contacts
-                .claim_whole(key, LEASE)
-                .await
-                .map_err(Outcome::from)?;
-            let leased = match claimed {
-                Claim::Leased(whole, lease) => Some((whole, lease)),
-                Claim::Missing => None,
-                Claim::Busy => return Err(Outcome::Busy),
-            };
+            let leased = leased(records.contacts.claim_whole(key, LEASE).await)?;
             job.contacts.push(HeldContact { key: parsed, leased });
         }
         for id in found
@@ -102,16 +102,7 @@ impl EraseWorker {
             .iter()
             .filter_map(|id| ConversationId::parse(id))
         {
-            let claimed = records
-                .conversations
-                .claim_whole(&id, LEASE)
-                .await
-                .map_err(Outcome::from)?;
-            let leased = match claimed {
-                Claim::Leased(stored, lease) => Some((stored, lease)),
-                Claim::Missing => None,
-                Claim::Busy => return Err(Outcome::Busy),
-            };
+            let leased = leased(records.conversations.claim_whole(&id, LEASE).await)?;
             job.conversations.push(HeldConversation { id, leased });
         }
         let others = self.claim_users(job, began_at).await?;
@@ -138,19 +129,12 @@ impl EraseWorker {
         }
         let mut on_profiles: BTreeMap<String, Vec<ContactKey>> = BTreeMap::new();
         for user in users {
-            let claimed = contacts
-                .claim_known_user(&user, LEASE)
-                .await
-                .map_err(Outcome::from)?;
-            let lease = match claimed {
-                Claim::Leased(mut keys, lease) => {
-                    keys.retain(|key| !erased.contains(key));
-                    on_profiles.insert(user.clone(), keys);
-                    Some(lease)
-                }
-                Claim::Missing => None,
-                Claim::Busy => return Err(Outcome::Busy),
-            };
+            let leased = leased(contacts.claim_known_user(&user, LEASE).await)?;
+            let lease = leased.map(|(mut keys, lease)| {
+                keys.retain(|key| !erased.contains(key));
+                on_profiles.insert(user.clone(), keys);
+                lease
+            });
             job.users.push((user, lease));
         }
         let mut others = Others::default();

@@ -4,14 +4,13 @@ use jiff::Timestamp;
 
 use super::Context;
 use super::wire::{self, Flat, Item};
-use crate::digest::Digest;
+use crate::digest::{self, Digest};
 use crate::json::{Object, Scalar};
 use crate::messenger::event::{
     AccountLinking, Event, EventKind, Handover, Message, Optin, Optout, Payment, Person, Postback, Reaction,
     ReferralSource, event_key,
 };
 use crate::messenger::key::is_id;
-use crate::messenger::send::is_send_id;
 use crate::messenger::topic::Topic;
 use crate::outbox::Reason;
 use crate::personal::Personal;
@@ -197,7 +196,11 @@ fn message_kind(item: &Item<'_>, message: &wire::Message<'_>, context: &Context<
         return EventKind::Echo {
             mid,
             app_id: message.app_id.any(),
-            send_id: message.metadata.any().filter(|metadata| is_send_id(metadata)),
+            // What is ours of that form, the outbox says.
+            send_id: message
+                .metadata
+                .any()
+                .filter(|metadata| digest::is_short(metadata)),
         };
     }
     if message.is_deleted.boolean() == Some(true) {

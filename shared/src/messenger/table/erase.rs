@@ -16,7 +16,7 @@ use crate::messenger::key::ContactKey;
 use crate::messenger::sync::Stored;
 use crate::personal::Personal;
 use crate::store::update::Update;
-use crate::store::{Claim, Item, StoreError, string};
+use crate::store::{Claim, Item, StoreError};
 
 /// What the keys of users' records begin with.
 const USER: &str = "user#";
@@ -77,14 +77,7 @@ impl Contacts {
 
     /// The keys of everything that is linked to a user, `user_ref`s too, as the index knows it: a moment late.
     pub async fn keys_of_user(&self, user_id: &str) -> Result<Vec<String>, StoreError> {
-        let query = self
-            .table
-            .query()
-            .index_name("by_user")
-            .key_condition_expression("user_id = :user_id")
-            .expression_attribute_values(":user_id", string(user_id));
-        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        let items = items.map_err(|error| StoreError::sdk("Query", &error))?;
+        let items = self.by_user(user_id).await?;
         let key = |item: &Item| item.get("contact_key")?.as_s().ok().cloned();
         Ok(items.iter().filter_map(key).collect())
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use shared::config::Env;
 use shared::erase::{Erasures, Order, Receipt, Source, Target};
 use shared::messenger::link::mint;
+use shared::outbox::Outbox;
 use shared::webhook::signature::sign;
 use testkit::house::{APP_SECRET, House as Parts, INBOUND_TOKEN, LINK_KEY, PAGE};
 use whatsapp_relay::App as Relay;
@@ -77,7 +78,11 @@ impl House {
             fbe: Fbe::new(fbe.unwrap(), &secrets, &dynamodb, clock()),
             sync: lane("DispatchSyncFunction"),
             answers: lane("DispatchRelayFunction"),
-            erasures: Erasures::new(dynamodb.clone(), parts.table("OutboxTable").to_owned(), clock()),
+            erasures: Erasures::new(Outbox::new(
+                dynamodb.clone(),
+                parts.table("OutboxTable").to_owned(),
+                clock(),
+            )),
             parts,
         }
     }
