@@ -5,6 +5,7 @@
 //! `SQLite`, Secrets Manager and SQS are [winterbaume](https://docs.rs/winterbaume-core). Any region and any
 //! credentials are accepted, and all of them see the same tables and secrets.
 
+mod database;
 mod ledger;
 mod power;
 mod queues;
@@ -316,11 +317,7 @@ fn config_with(endpoint_url: &str, access_key_id: &str) -> SdkConfig {
 }
 
 async fn serve(options: Options, ledger: Arc<Ledger>, stop: CancellationToken) -> anyhow::Result<SocketAddr> {
-    let database = match &options.data_dir {
-        None => dynoxide::Database::memory(),
-        Some(dir) => dynoxide::Database::new(&dir.join("dynamodb.sqlite").to_string_lossy()),
-    }
-    .map_err(|error| anyhow::anyhow!("the embedded DynamoDB does not open: {error}"))?;
+    let database = database::open(options.data_dir.as_deref())?;
     let secrets = secrets::SecretsManager::open(options.data_dir.as_deref()).await?;
 
     let listener = TcpListener::bind(options.address)
