@@ -82,6 +82,8 @@ struct Cached<T> {
     forced: Timestamp,
     /// The last try, if it failed.
     failed: Option<(Timestamp, SecretError)>,
+    /// Whether Secrets Manager has said since that there is no good value any more.
+    refused: bool,
 }
 
 impl<T> Cached<T> {
@@ -98,19 +100,21 @@ impl<T> Cached<T> {
                 self.fetched = began;
                 self.value = Some(Arc::clone(value));
                 self.failed = None;
+                self.refused = false;
             }
             Err(error) => {
                 if error.is_refusal() {
                     metrics::counter!(telemetry::SECRETS_UNREADABLE).increment(1);
+                    self.refused = true;
                 }
                 self.failed = Some((ended, error.clone()));
             }
         }
     }
 
-    /// The last known value, in spite of `error`.
-    fn last(&self, now: Timestamp, error: &SecretError) -> Option<Arc<T>> {
-        let serves = !error.is_refusal() || age(now, self.fetched) < LAST_VALUE_SERVES;
+    /// The last known value, after a try that failed.
+    fn last(&self, now: Timestamp) -> Option<Arc<T>> {
+        let serves = !self.refused || age(now, self.fetched) < LAST_VALUE_SERVES;
         self.value.clone().filter(|_| serves)
     }
 }
@@ -144,6 +148,7 @@ impl<T: DeserializeOwned> Secret<T> {
             fetched: never,
             forced: never,
             failed: None,
+            refused: false,
         };
         Self {
             id: id.into(),
@@ -167,14 +172,14 @@ impl<T: DeserializeOwned> Secret<T> {
         {
             return Ok(Arc::clone(value));
         }
-        if let Some(error) = cached.failure(now, PAUSE)
-            && let Some(value) = cached.last(now, error)
+        if cached.failure(now, PAUSE).is_some()
+            && let Some(value) = cached.last(now)
         {
             return Ok(value);
         }
         let fetched = self.fetch().await;
         cached.keep(now, self.clock.now(), &fetched);
-        fetched.or_else(|error| match cached.last(now, &error) {
+        fetched.or_else(|error| match cached.last(now) {
             Some(value) => {
                 tracing::warn!(secret.id = %self.id, %error, "the secret cannot be refreshed; its last value serves");
                 Ok(value)

@@ -158,6 +158,15 @@ async fn a_secret_that_is_overwritten_with_rubbish_serves_for_an_hour() {
     }
     house.clock.set(testkit::time::start() + Duration::from_mins(61));
     assert_eq!(house.signed(body).await.0, 503);
+    // An outage brings nothing back to life.
+    house
+        .aws
+        .fail_next("GetSecretValue", 100, Fault::ServiceUnavailable);
+    house
+        .clock
+        .set(testkit::time::start() + Duration::from_mins(61) + Duration::from_secs(30));
+    assert_eq!(house.signed(body).await.0, 503);
+    house.aws.clear_faults();
     house
         .aws
         .put_secret("local/meta", &meta(testkit::house::APP_SECRET, None))
