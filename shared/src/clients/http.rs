@@ -73,6 +73,13 @@ pub async fn body(mut answer: reqwest::Response, limit: usize) -> Result<Option<
 
 #[cfg(test)]
 mod tests {
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_limit_and_no_further() {
+        let answer = || reqwest::Response::from(http::Response::new(vec![b'x'; 10]));
+        assert_eq!(super::body(answer(), 10).await.unwrap(), Some(vec![b'x'; 10]));
+        assert_eq!(super::body(answer(), 9).await.unwrap(), None);
+    }
+
     #[test]
     fn a_client_can_be_made() {
         drop(super::client(std::time::Duration::from_secs(1)));
