@@ -1,7 +1,7 @@
 //! From events to what is stored. For each business: read what is known, decide, write the token to its secret,
 //! commit; and start over after a conflict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt};
 use shared::clock::Clock;
@@ -31,6 +31,26 @@ pub(crate) enum Failure {
     Store(StoreError),
 }
 
+/// Whether all events were taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ingested {
+    All,
+    /// All but those of businesses whose record this version cannot read: a newer one has written it.
+    AllButUnreadable,
+}
+
+/// What cannot be read is left alone, and its events with it.
+fn left_out(ended: Result<(), Failure>) -> Result<Ingested, Failure> {
+    match ended {
+        Ok(()) => Ok(Ingested::All),
+        Err(Failure::Store(error)) if error.is_unreadable() => {
+            error.count_unreadable("install");
+            Ok(Ingested::AllButUnreadable)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
 impl From<SecretError> for Failure {
     fn from(error: SecretError) -> Self {
         Self::Secret(error)
@@ -58,7 +78,7 @@ impl Ingest {
         &self,
         changes: Vec<InstallEvent>,
         integrations: Vec<BusinessIntegrationEvent>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Ingested, Failure> {
         let mut businesses: BTreeMap<String, Vec<InstallEvent>> = BTreeMap::new();
         for event in changes {
             businesses
@@ -79,7 +99,13 @@ impl Ingest {
             .buffer_unordered(CONCURRENCY)
             .collect::<Vec<_>>();
         let (businesses, managers) = futures_util::join!(businesses, managers);
-        businesses.into_iter().chain(managers).collect()
+        let mut ingested = Ingested::All;
+        for ended in businesses.into_iter().chain(managers) {
+            if left_out(ended)? == Ingested::AllButUnreadable {
+                ingested = Ingested::AllButUnreadable;
+            }
+        }
+        Ok(ingested)
     }
 
     /// The events of one business, one after the other.
@@ -157,9 +183,10 @@ impl Ingest {
                 ..next
             };
             // What has changed for its businesses, Graph says.
+            let mut seen: BTreeSet<&Stamp> = before.integrations.iter().map(|known| &known.stamp).collect();
             let follow_ups: Vec<OutboxItem> = events
                 .iter()
-                .filter(|event| !before.integrations.iter().any(|known| known.stamp == event.stamp))
+                .filter(|event| seen.insert(&event.stamp))
                 .map(|event| reconcile_manager_item(&event.business_manager_id, &event.stamp))
                 .collect();
             if self.installs.commit(&next, &follow_ups, false).await? {

@@ -16,7 +16,7 @@ use shared::outbox::{Outbox, Reason};
 use shared::secrets::{MetaSecret, PartnerSecret, Secret};
 use shared::webhook::{Answer, ErrorCode, answer, handshake, meta, secrets_unavailable};
 
-use self::ingest::{Failure, Ingest};
+use self::ingest::{Failure, Ingest, Ingested};
 
 /// What the function reads from its environment.
 #[derive(Debug)]
@@ -115,7 +115,15 @@ impl App {
             self.outbox.quarantine(&quarantined),
             self.ingest.all(parsed.changes, parsed.integrations),
         );
-        match quarantined.map_err(Failure::from).and(ingested) {
+        let made_durable = async {
+            quarantined?;
+            if ingested? == Ingested::AllButUnreadable {
+                let whole = payload::whole(&verified, Reason::UnreadableInstall);
+                self.outbox.quarantine(&[whole]).await?;
+            }
+            Ok::<_, Failure>(())
+        };
+        match made_durable.await {
             Ok(()) => answer::text("EVENT_RECEIVED"),
             Err(Failure::Secret(error)) => secrets_unavailable(&error),
             Err(Failure::Store(error)) => {

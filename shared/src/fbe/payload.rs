@@ -56,25 +56,34 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
         }
         Ok(document) => parsed.document(&document, received_at),
         Err(_) => {
-            let raw = redact::text(&String::from_utf8_lossy(verified.body()));
-            parsed.keep(Reason::NotJson, raw);
+            parsed.quarantined.push(whole(verified, Reason::NotJson));
         }
     }
     parsed
 }
 
+/// A body as it is kept, without its tokens.
+#[must_use]
+pub fn whole(verified: &Verified, reason: Reason) -> Quarantined {
+    let raw = match json::read::<Value>(verified.body()) {
+        Ok(document) => redact::value(&document).to_string(),
+        Err(_) => redact::text(&String::from_utf8_lossy(verified.body())),
+    };
+    kept(reason, raw)
+}
+
+fn kept(reason: Reason, raw: String) -> Quarantined {
+    Quarantined {
+        source: "fbe",
+        reason,
+        raw: Personal(raw.into()),
+    }
+}
+
 impl Parsed {
     fn quarantine(&mut self, reason: Reason, raw: &Value) {
-        self.keep(reason, redact::value(raw).to_string());
-    }
-
-    /// Keeps what arrived, without its tokens.
-    fn keep(&mut self, reason: Reason, raw: String) {
-        self.quarantined.push(Quarantined {
-            source: "fbe",
-            reason,
-            raw: Personal(raw.into()),
-        });
+        self.quarantined
+            .push(kept(reason, redact::value(raw).to_string()));
     }
 
     fn document(&mut self, document: &Value, received_at: Timestamp) {

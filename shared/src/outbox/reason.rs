@@ -88,6 +88,8 @@ pub enum Reason {
     Unreachable,
     /// Another contact of the same user cannot be read by this version.
     UnreadableContact,
+    /// The install, or the record of a Business Manager, cannot be read by this version.
+    UnreadableInstall,
     /// The window is closed, and there is no template campaign.
     WindowClosed,
 

@@ -1,7 +1,9 @@
 //! What arrives, how it is answered, and what is kept.
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use lambda_http::{Body, Request};
 use secrecy::SecretString;
+use serde_json::Value;
 use shared::webhook::signature::sign;
 use testkit::aws::Fault;
 
@@ -260,4 +262,37 @@ async fn business_integration_events_are_recorded_under_their_business_manager()
         3,
         "each has the manager's businesses compared"
     );
+}
+
+#[tokio::test]
+async fn an_install_that_cannot_be_read_is_left_alone_and_costs_nobody_else() {
+    let house = House::start().await;
+    assert_eq!(house.deliver("two_businesses").await, 200);
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let update = house.aws.dynamodb().update_item().table_name(&house.tables[0]);
+    let written = update
+        .key("external_business_id", text("shop-a"))
+        .update_expression("SET facts.#status = :status")
+        .expression_attribute_names("#status", "status")
+        .expression_attribute_values(":status", text("of_the_next_version"))
+        .send();
+    written.await.unwrap();
+    assert_eq!(house.deliver("two_businesses").await, 200);
+    let rows = house.rows(1).await;
+    let kept: Vec<&String> = rows
+        .iter()
+        .filter(|row| row.contains("unreadable_install"))
+        .collect();
+    assert_eq!(kept.len(), 1, "{rows:?}");
+    assert!(house.installs.read("shop-a").await.is_err(), "it is left alone");
+}
+
+#[tokio::test]
+async fn the_same_change_twice_in_a_request_is_one() {
+    let house = House::start().await;
+    let mut body: Value = serde_json::from_slice(&payload("business_integration_uninstall")).unwrap();
+    let change = body["entry"][0]["changes"][0].clone();
+    body["entry"][0]["changes"].as_array_mut().unwrap().push(change);
+    assert_eq!(house.post(body.to_string().as_bytes()).await, 200);
+    assert_eq!(house.pending().await, 1);
 }

@@ -201,6 +201,10 @@ impl FbeWorker {
             Ok(Claim::Busy) => return group.outcome(&Outcome::Busy),
             // An item is committed together with its install, so the record was removed by hand.
             Ok(Claim::Missing) => return group.outcome(&Outcome::Done),
+            Err(error) if error.is_unreadable() => {
+                error.count_unreadable("install");
+                return group.outcome(&Outcome::retry(Reason::UnreadableInstall));
+            }
             Err(error) => return group.outcome(&error.into()),
         };
         let mut woken = false;
