@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shared::clients::graph::{GraphApp, GraphClient, GraphError};
+use shared::clients::graph::{ErrorKind, GraphApp, GraphClient, GraphError};
 use shared::erase::order::{Found, user_name};
 use shared::erase::{Counts, Target};
 use shared::fbe::plan::subject;
@@ -58,7 +58,7 @@ impl From<FindError> for Outcome {
             FindError::Store(error) => error.into(),
             FindError::Secret => Self::retry(Reason::SecretsUnavailable),
             FindError::Graph(error) => {
-                tracing::warn!(%error, "an erasure waits for Graph");
+                tracing::warn!(reason = error.reason(), "an erasure waits for Graph");
                 Self::retry(Reason::GraphUnavailable)
             }
         }
@@ -182,9 +182,15 @@ impl Finder {
         for (graph, app) in asked {
             match graph.ids_for_pages(&app, id).await {
                 Ok(ids) => theirs.extend(ids),
-                Err(error) if error.is_retryable() => return Err(FindError::Graph(error)),
-                // Graph knows nobody by this id, or does not say.
-                Err(error) => tracing::info!(%error, "Graph does not tell the page-scoped ids of a person"),
+                // The secret may be replaced, and the app's secret be mended: nobody is unknown because of it.
+                Err(error) if error.is_retryable() || is_about_the_app(&error) => {
+                    return Err(FindError::Graph(error));
+                }
+                // Graph knows nobody by this id, or does not say. Its words quote the id.
+                Err(error) => tracing::info!(
+                    reason = error.reason(),
+                    "Graph does not tell the page-scoped ids of a person"
+                ),
             }
         }
         let keys = theirs.into_iter().map(|(account_id, scoped_id)| {
@@ -245,6 +251,10 @@ impl Finder {
     }
 }
 
+fn is_about_the_app(error: &GraphError) -> bool {
+    matches!(error.kind, ErrorKind::App | ErrorKind::TokenInvalid { .. })
+}
+
 /// Whether a contact is a user's.
 fn stands_on(stored: &Stored, user: &str) -> bool {
     match stored.contact.user_id() {
@@ -275,5 +285,6 @@ fn apps(secret: &MetaSecret) -> Vec<GraphApp> {
         id: app.app_id.clone(),
         secret: app.app_secret.clone(),
     });
-    std::iter::once(own).chain(fbe).collect()
+    let apps = std::iter::once(own).chain(fbe);
+    apps.filter(|app| !app.id.is_empty()).collect()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::sync::on_profile;
-use super::{BESIDE, Contacts, TOKEN, key, read_contact};
+use super::{BESIDE, Contacts, TOKEN, key, read_contact, token_key, unpack};
 use crate::erase::order::user_name;
 use crate::erase::tombstone;
 use crate::messenger::key::ContactKey;
@@ -123,7 +123,7 @@ impl Contacts {
             .await
     }
 
-    /// Removes a user's record and these `user_ref`s, and the user from contacts that were on their profile and are
+    /// Removes a user's record and these `user_ref`s with their link tokens, and the user from contacts that were on their profile and are
     /// another user's now. Gives how many records went.
     pub async fn erase_user(&self, user_id: &str, user_refs: &[String]) -> Result<usize, StoreError> {
         let record = self.table.get(key(user_name(user_id))).await?;
@@ -135,6 +135,13 @@ impl Contacts {
             self.table.update(forgotten).await?;
         }
         let mut keys: Vec<Item> = user_refs.iter().map(key).collect();
+        let records = self.table.get_all(&keys).await?;
+        let record_of = |mut item: Item| unpack(item.remove("facts")?).ok();
+        let tokens = records
+            .into_iter()
+            .filter_map(record_of)
+            .filter_map(|record| record.token);
+        keys.extend(tokens.map(|token| key(token_key(&token.value.hash))));
         let count = keys.len() + usize::from(record.is_some());
         keys.push(key(user_name(user_id)));
         self.table.delete_all(keys).await?;
