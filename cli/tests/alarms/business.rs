@@ -315,6 +315,6 @@ async fn an_erasure_comes_to_no_end(rung: &mut Rung) {
     stack.minutes_later(25 * 60);
     stack.run(2).await;
     stack.minutes_later(60);
-    note(rung, &stack, &["erasures-late"]);
+    note(rung, &stack, &["erasures-late", "failing"]);
     stack.house.braze.end_outage();
 }

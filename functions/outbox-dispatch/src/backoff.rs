@@ -5,11 +5,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use shared::config::Env;
 
-/// No wait of ours is shorter, or the tick that failed would meet the item again in its next round.
+/// No wait is shorter, a server's neither, or the tick that failed would meet the item again in its next round.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// No wait of ours is longer; a server's own may be.
 const LONGEST: Duration = Duration::from_hours(1);
+
+/// But not longer than this: more is a mistake in the unit, or of somebody who means harm.
+const LONGEST_TOLD: Duration = Duration::from_hours(24);
 
 /// Exponential backoff with full jitter, doubling from a base to an hour, given up after a while.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +48,7 @@ impl Backoff {
         if now.duration_since(created) >= self.keep_trying {
             return None;
         }
-        let wait = wait.unwrap_or_else(|| self.pause(attempts));
+        let wait = wait.map_or_else(|| self.pause(attempts), |told| told.clamp(SHORTEST, LONGEST_TOLD));
         now.checked_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)))
             .ok()
     }
@@ -54,7 +57,8 @@ impl Backoff {
     /// within an hour.
     #[must_use]
     pub fn within_an_hour(&self, now: Timestamp, attempts: u32, wait: Option<Duration>) -> Timestamp {
-        let wait = wait.unwrap_or_else(|| self.pause(attempts)).min(LONGEST);
+        let wait = wait.unwrap_or_else(|| self.pause(attempts));
+        let wait = wait.clamp(SHORTEST, LONGEST);
         now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1))
     }
 
@@ -96,6 +100,15 @@ mod tests {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let next = backoff().next(now, now, 0, Some(Duration::from_secs(7))).unwrap();
         assert_eq!(next.as_second() - now.as_second(), 7);
+    }
+
+    #[test]
+    fn who_says_that_no_time_is_to_be_waited_is_left_alone_for_a_second() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let next = backoff().next(now, now, 0, Some(Duration::ZERO)).unwrap();
+        assert_eq!(next.as_second() - now.as_second(), 1);
+        let next = backoff().within_an_hour(now, 0, Some(Duration::ZERO));
+        assert_eq!(next.as_second() - now.as_second(), 1);
     }
 
     #[test]

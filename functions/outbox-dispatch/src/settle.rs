@@ -26,6 +26,13 @@ pub enum Outcome {
         /// What the other side asks for.
         wait: Option<Duration>,
     },
+    /// It failed, and is tried again after `wait`, without a time limit.
+    Failing {
+        /// Short code.
+        reason: String,
+        /// How long it is left alone.
+        wait: Duration,
+    },
     /// A setting or a secret has to be corrected. Retried at least every hour, without a time limit, with an alarm.
     Misconfigured {
         /// Short code.
@@ -33,7 +40,7 @@ pub enum Outcome {
         /// Not before this much later; an hour at most.
         wait: Option<Duration>,
     },
-    /// Something has to arrive from outside. Retried without a time limit.
+    /// Something has to arrive from outside. That is no failure. Retried without a time limit.
     Waiting {
         /// Short code; [`Outbox::wake`] finds the item by it.
         reason: String,
@@ -148,6 +155,10 @@ impl Settler {
                 let due = self.backoff.within_an_hour(now, entry.attempts, wait);
                 self.outbox.wait(entry, &reason, due).await?;
                 return Ok(Settled::Retried);
+            }
+            Outcome::Failing { reason, wait } => {
+                let due = now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1));
+                (reason, Some(due))
             }
             Outcome::Retry { reason, wait } => {
                 let due = self.backoff.next(now, entry.created(), entry.attempts, wait);

@@ -302,18 +302,18 @@ impl EraseWorker {
         let outcome = match outcome {
             Outcome::Retry { reason, wait } => {
                 let pause = Duration::from_mins(1).saturating_mul(1_u32 << entry.attempts.min(6));
-                Outcome::Waiting {
+                Outcome::Failing {
                     reason,
                     wait: wait.unwrap_or(pause).min(LONGEST_PAUSE),
                 }
             }
-            Outcome::Dead { reason } if reason != Reason::PayloadUnreadable.as_str() => Outcome::Waiting {
+            Outcome::Dead { reason } if reason != Reason::PayloadUnreadable.as_str() => Outcome::Failing {
                 reason,
                 wait: LONGEST_PAUSE,
             },
             outcome => outcome,
         };
-        let failed = matches!(outcome, Outcome::Waiting { .. } | Outcome::Misconfigured { .. });
+        let failed = matches!(outcome, Outcome::Failing { .. } | Outcome::Misconfigured { .. });
         let asked: Option<Order> = entry.payload().ok();
         let is_late = |order: &Order| {
             self.clock

@@ -10,7 +10,6 @@ use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::CONTENT_TYPE;
 use serde::Serialize;
-use shared::clients::graph::usage;
 use shared::clients::http;
 use shared::clock::Clock;
 use shared::digest::Digest;
@@ -23,6 +22,7 @@ use shared::webhook::standard;
 
 use super::notify::wait_for_older;
 use super::secrets_unavailable;
+use crate::braze::rate_limit::wait;
 use crate::effect::{Group, Task};
 use crate::settle::Outcome;
 
@@ -153,13 +153,13 @@ impl PartnerWorker {
         // No error is shown: it would quote the URL, which may hold a credential.
         let response = request.body(body).send().await;
         let response = response.map_err(|_| Outcome::retry(Reason::PartnerUnreachable))?;
-        let status = response.status().as_u16();
-        let reason = format!("partner_status_{status}");
-        match status {
+        let status = response.status();
+        let reason = format!("partner_status_{}", status.as_u16());
+        match status.as_u16() {
             200..=299 => Ok(()),
             408 | 429 | 500..=599 => Err(Outcome::Retry {
                 reason,
-                wait: usage::wait(response.headers()),
+                wait: wait(status, response.headers(), self.clock.now()),
             }),
             // A redirect is not followed: the new address belongs into the setting.
             _ => Err(Outcome::Misconfigured { reason, wait: None }),

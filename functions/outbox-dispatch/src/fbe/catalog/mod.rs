@@ -186,14 +186,18 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// A failure of a push that has lately got on counts as a pause.
+    /// A push that has lately got on is not given up for a failure.
     fn patient(&self, run: &Run, outcome: Outcome) -> Outcome {
         let advanced = run.push.progress.advanced_at;
         match outcome {
             Outcome::Retry { reason, wait } if advanced.is_some_and(|at| self.now() < at + STANDSTILL) => {
-                Outcome::Waiting {
-                    reason,
-                    wait: wait.unwrap_or(GO_ON_AFTER),
+                let wait = wait.unwrap_or(GO_ON_AFTER);
+                let goes_on = reason == Reason::CatalogPushContinues.as_str()
+                    || reason == Reason::CatalogPushProcessing.as_str();
+                if goes_on {
+                    Outcome::Waiting { reason, wait }
+                } else {
+                    Outcome::Failing { reason, wait }
                 }
             }
             outcome => outcome,

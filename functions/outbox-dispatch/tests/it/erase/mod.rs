@@ -238,6 +238,10 @@ async fn a_profile_that_only_has_our_alias_is_deleted_and_keep_leaves_braze_alon
 async fn a_word_to_the_page_erases_by_proof() {
     let house = House::start("attributes").await;
     let asked = house.message("m-9", " delete my data ");
+    let mut twice: serde_json::Value = serde_json::from_str(&asked).unwrap();
+    let item = twice["entry"][0]["messaging"][0].clone();
+    twice["entry"][0]["messaging"].as_array_mut().unwrap().push(item);
+    assert_eq!(house.receive(&twice.to_string()).await, 200, "it is one wish");
     for _ in 0..2 {
         assert_eq!(house.receive(&asked).await, 200);
         house.tick().await;
@@ -345,9 +349,56 @@ async fn an_erasure_waits_for_braze_and_is_never_given_up() {
         .iter()
         .find(|item| item["subject"].as_s().unwrap().ends_with(CODE) && item.contains_key("lane"));
     assert_eq!(order.unwrap()["status"].as_s().unwrap(), "pending");
+    assert!(order.unwrap().contains_key("failing_since"), "an alarm rings");
     house.parts.braze.end_outage();
     house.later(SignedDuration::from_hours(1));
     assert_eq!(house.finish().await.status, Status::Erased);
     assert_eq!(house.traces().await, [""; 0]);
     assert!(!house.parts.braze.requests_to(Endpoint::Delete).is_empty());
+}
+
+#[tokio::test]
+async fn nobody_is_unknown_because_graph_refuses_the_app() {
+    let house = House::start("attributes").await;
+    let logged = Logged::begin(&["outbox_dispatch"]).unwrap();
+    assert_eq!(house.receive(&house.message("m-1", "hello")).await, 200);
+    house.parts.graph.add_person_on_page("app-scoped-1", PAGE, PSID);
+    let (_, right) = testkit::house::secrets().into_iter().next().unwrap();
+    let mut wrong = right.clone();
+    wrong["app_secret"] = json!("of-yesterday");
+    house.parts.write_secret("MetaSecret", &wrong).await.unwrap();
+    house
+        .order(Target::Scoped {
+            id: "app-scoped-1".into(),
+            accounts: Vec::new(),
+        })
+        .await;
+    house.tick().await;
+    assert_eq!(house.receipt().await.status, Status::Received);
+    house.parts.write_secret("MetaSecret", &right).await.unwrap();
+    house.later(SignedDuration::from_mins(10));
+    assert_eq!(house.finish().await.status, Status::Erased);
+    let logged = logged.take();
+    assert!(!logged.contains("app-scoped-1"), "{logged}");
+}
+
+#[tokio::test]
+async fn the_token_of_a_user_ref_goes_with_its_user() {
+    let house = House::start("attributes").await;
+    let optin = house
+        .acts()
+        .into_iter()
+        .find(|act| act.contains("user_ref"))
+        .unwrap();
+    assert_eq!(house.receive(&optin).await, 200);
+    house.order(Target::User(USER.into())).await;
+    assert_eq!(house.finish().await.status, Status::Erased);
+    let left = house.parts.items("ContactsTable").await.unwrap();
+    let is_token = |key: &str| key.starts_with("link_token#");
+    assert!(
+        !left
+            .iter()
+            .any(|item| is_token(item["contact_key"].as_s().unwrap())),
+        "{left:?}"
+    );
 }
