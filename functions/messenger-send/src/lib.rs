@@ -234,12 +234,13 @@ impl App {
     }
 }
 
-/// Of a user's contacts, the one that acted last: a link is an act, and a sync writes the id of the one whose act it is
-/// about.
+/// Of a user's contacts, the one that was linked or opened its window last: then a sync wrote its id to the profile. What
+/// opens no window is not told.
 fn carrier(contacts: Vec<Contact>) -> Option<Contact> {
+    let told = |contact: &Contact| contact.opened_at.max(contact.link.as_ref().map(|link| link.at));
     contacts
         .into_iter()
-        .max_by(|a, b| (a.last_interaction, &a.key).cmp(&(b.last_interaction, &b.key)))
+        .max_by(|a, b| (told(a), a.last_interaction, &a.key).cmp(&(told(b), b.last_interaction, &b.key)))
 }
 
 fn accepted(status: &str, send_id: &str) -> Answer {

@@ -263,7 +263,8 @@ fn numeric_date(value: &Value) -> Option<Timestamp> {
     (seconds >= 0).then(|| Timestamp::from_second(seconds.min(end)).unwrap_or(Timestamp::MAX))
 }
 
-fn is_user_id(text: &str) -> bool {
+/// Whether Braze takes `text` as an external id.
+pub(crate) fn is_user_id(text: &str) -> bool {
     (1..=LONGEST_USER_ID).contains(&text.len()) && !text.trim().is_empty()
 }
 

@@ -322,3 +322,35 @@ async fn without_the_store_or_the_secrets_it_is_our_fault() {
     door.house.aws.fail_next("BatchGetItem", 20, Fault::Throttle);
     assert_eq!(door.sends(json!({"psid": "7001", "text": "hello"})).await.0, 503);
 }
+
+#[rstest]
+#[case("psid", json!("7".repeat(3_000)))]
+#[case("page_id", json!("1".repeat(3_000)))]
+#[case("campaign_id", json!("c".repeat(500_000)))]
+#[case("message", json!({"attachment": {"type": "template", "payload": {"text": "t".repeat(500_000)}}}))]
+#[tokio::test]
+async fn what_no_table_can_hold_is_named(#[case] field: &str, #[case] value: Value) {
+    let door = Door::open().await;
+    door.writes("7001", "hi").await;
+    let mut body = json!({"psid": "7001", "page_id": PAGE, "text": "hello"});
+    body[field] = value;
+    if field == "message" {
+        body.as_object_mut().unwrap().remove("text");
+    }
+    let (status, answer) = door.sends(body).await;
+    assert_eq!((status, answer["error"].as_str()), (400, Some("field_invalid")));
+    assert!(answer["message"].as_str().unwrap().contains(field), "{answer}");
+}
+
+#[tokio::test]
+async fn an_act_that_opens_no_window_takes_the_user_nowhere() {
+    let door = Door::open().await;
+    door.is(PAGE, "7001", "user-1").await;
+    door.house.later(SignedDuration::from_hours(30));
+    door.is("202332922643063", "7002", "user-1").await;
+    door.house.later(SignedDuration::from_mins(1));
+    let ad = json!({"ref": "spring", "source": "ADS", "type": "OPEN_THREAD"});
+    door.acts(PAGE, "7001", "referral", ad).await;
+    let (status, answer) = door.sends(json!({"user_id": "user-1", "text": "hello"})).await;
+    assert_eq!(status, 202, "{answer}");
+}

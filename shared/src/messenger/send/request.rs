@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Message, Way};
 use crate::json::{self, Members, Scalar};
-use crate::messenger::key::Channel;
+use crate::messenger::key::{Channel, is_id};
+use crate::messenger::link::is_user_id;
 use crate::personal::Personal;
 
 /// In characters. (<https://developers.facebook.com/docs/messenger-platform/reference/send-api>)
@@ -13,6 +14,12 @@ const LONGEST_TEXT: usize = 2_000;
 
 /// In bytes. (<https://developers.facebook.com/docs/instagram-platform/instagram-api-with-instagram-login/messaging-api>)
 const LONGEST_INSTAGRAM_TEXT: usize = 1_000;
+
+/// In bytes, as JSON. Templates have a few thousand.
+const LONGEST_MESSAGE: usize = 100 * 1024;
+
+/// In bytes. Braze's have 36.
+const LONGEST_CAMPAIGN_ID: usize = 256;
 
 /// What Braze prints as the dispatch id of a preview or test: each of them is sent.
 const PREVIEW: &str = "dispatch_id_for_unsent_campaign";
@@ -82,7 +89,7 @@ pub fn parse(body: &[u8]) -> Result<SendRequest, Invalid> {
         Some("instagram") => Channel::Instagram,
         Some(_) => return Err(Invalid::Field("channel", "is `messenger` or `instagram`")),
     };
-    let recipient = match (fields.id("user_id")?, fields.id("psid")?) {
+    let recipient = match (fields.user_id()?, fields.id("psid")?) {
         (Some(user_id), None) => Recipient::User(user_id.into()),
         (None, Some(psid)) => Recipient::Scoped(psid.into()),
         (None, None) => {
@@ -95,6 +102,9 @@ pub fn parse(body: &[u8]) -> Result<SendRequest, Invalid> {
     };
     let way = way(&fields, channel)?;
     let message = message(&fields, channel)?;
+    if message.to_string().len() > LONGEST_MESSAGE {
+        return Err(Invalid::Field("message", "has 100 KB at most"));
+    }
     check_template(way, &message)?;
     Ok(SendRequest {
         recipient,
@@ -103,7 +113,7 @@ pub fn parse(body: &[u8]) -> Result<SendRequest, Invalid> {
         way,
         message: message.into(),
         dispatch_id: fields.text("dispatch_id")?.filter(|id| id != PREVIEW),
-        campaign_id: fields.text("campaign_id")?,
+        campaign_id: fields.campaign_id()?,
     })
 }
 
@@ -163,13 +173,32 @@ impl Fields {
         Ok(text.filter(|text| !is_nothing(text)))
     }
 
+    /// Of a person or a page.
     fn id(&self, name: &'static str) -> Result<Option<String>, Invalid> {
+        self.whole(name, is_id)
+    }
+
+    fn user_id(&self) -> Result<Option<String>, Invalid> {
+        self.whole("user_id", is_user_id)
+    }
+
+    fn whole(&self, name: &'static str, is_one: fn(&str) -> bool) -> Result<Option<String>, Invalid> {
         if self.text(name)?.is_none() {
             return Ok(None);
         }
         match self.scalar(name)?.id() {
-            Some(id) => Ok(Some(id)),
-            None => Err(Invalid::Field(name, "is an id, whole")),
+            Some(id) if is_one(&id) => Ok(Some(id)),
+            _ => Err(Invalid::Field(name, "is an id, whole")),
+        }
+    }
+
+    fn campaign_id(&self) -> Result<Option<String>, Invalid> {
+        let id = self.text("campaign_id")?;
+        match id {
+            Some(id) if id.len() > LONGEST_CAMPAIGN_ID => {
+                Err(Invalid::Field("campaign_id", "has 256 bytes at most"))
+            }
+            id => Ok(id),
         }
     }
 }
