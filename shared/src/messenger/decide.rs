@@ -155,11 +155,11 @@ fn conclude(
             not_before: None,
         });
     }
+    // What a request holds twice, it asks for once.
+    let mut seen = BTreeSet::new();
+    let events: Vec<_> = events.iter().filter(|event| seen.insert(&event.key)).collect();
     if !held {
-        let mut seen = BTreeSet::new();
-        let listed = events
-            .iter()
-            .filter(|event| is_listed(&event.kind, settings) && seen.insert(&event.key));
+        let listed = events.iter().filter(|event| is_listed(&event.kind, settings));
         plan.outbox.extend(listed.map(|event| OutboxItem {
             subject: subject.clone(),
             event_key: format!("event#{}", event.key.as_str()),
@@ -268,8 +268,8 @@ fn is_about_marketing(optout_type: Option<&str>) -> bool {
 
 /// Which acts need not be decided on.
 fn quiet(contact: &Contact, synced: Option<&Synced>, held: bool, settings: &MessengerSettings) -> Quiet {
-    if contact.is_unreachable() {
-        // With the next act the person's id comes back.
+    if contact.is_unreachable() || contact.refused_at > contact.opened_at {
+        // With the next act the person's id comes back, or the window.
         return Quiet::NONE;
     }
     let told = synced.and_then(|synced| sync::told_window(contact, synced, settings));
