@@ -139,7 +139,7 @@ impl SendWorker {
                 PageTurn::Taken => {}
                 PageTurn::TooLate => return Err(Outcome::Busy),
                 PageTurn::Paused(wait) => {
-                    return Err(Outcome::Waiting {
+                    return Err(Outcome::Failing {
                         reason: Reason::PageRestricted.into(),
                         wait,
                     });
@@ -254,7 +254,7 @@ impl SendWorker {
             status => Verdict::of(
                 error.code,
                 error.subcode,
-                wait.is_some(),
+                error.is_retryable(),
                 status.unwrap_or_default(),
             ),
         };

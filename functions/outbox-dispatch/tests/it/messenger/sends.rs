@@ -137,6 +137,8 @@ async fn each_answer_of_metas_has_its_consequence() {
         (error(368, 0), "pending", "page_restricted"),
         (error(4, 0), "pending", "graph_4"),
         (error(2, 0), "pending", "graph_2"),
+        (error(341, 0), "pending", "graph_341"),
+        (error(2, 99), "pending", "graph_2_99"),
         (error(100, 2_018_008), "pending", "graph_100_2018008"),
         (error(100, 1_893_061), "dead", "graph_100_1893061"),
         (Fault::CutAfterProcessing, "pending", "graph_unreachable"),
