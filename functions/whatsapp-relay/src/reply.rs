@@ -12,7 +12,7 @@ use shared::whatsapp::ConversationId;
 use shared::whatsapp::answer::{Answer as Said, parse_reply};
 use shared::whatsapp::decide::answer::{decide_answer, unsendable};
 use shared::whatsapp::duplicate::{DuplicateGuard, reply_guard};
-use shared::whatsapp::route::ReplyRules;
+use shared::whatsapp::route::{ReplyRules, named};
 use shared::whatsapp::table::{By, Committed, Stored};
 
 use crate::{App, CONTENDED, access, store_unavailable};
@@ -35,10 +35,12 @@ impl App {
             ));
         }
         let guard = reply_guard(standard::id(headers), &body, received);
-        // Each route's system writes only into the conversations on its route.
+        // Each route's system writes only into the conversations on its route. A route that the settings no longer know
+        // counts as none.
         let opens = |stored: &Stored| {
-            let route = stored.conversation.route.as_deref();
-            access::opens(headers, &body, secret.credentials(route), received)
+            let route = named(stored.conversation.route.as_deref(), &self.settings.routes);
+            let credentials = secret.credentials(route.map(|route| route.name.as_str()));
+            access::opens(headers, &body, credentials, received)
         };
         match self.take(&id, &reply, &guard, opens).await {
             Err(Failed::Store(error)) if error.is_unreadable() => {

@@ -35,13 +35,18 @@ pub(crate) fn wait(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> O
         .or_else(|| read(text("x-ratelimit-retry-after")?, now))
         .or_else(|| read(text("retry-after")?, now))
         .or_else(|| read(text("x-ratelimit-reset").filter(|_| used_up)?, now))?;
+    Some(bounded(wait))
+}
+
+/// A wait that somebody asks for, from a second to an hour.
+pub(crate) fn bounded(wait: Duration) -> Duration {
     if wait > LONGEST {
         tracing::warn!(
             wait_seconds = wait.as_secs(),
             "a wait is cut to an hour; its unit may be another one"
         );
     }
-    Some(wait.clamp(SHORTEST, LONGEST))
+    wait.clamp(SHORTEST, LONGEST)
 }
 
 /// A number, a duration or a date as the time from now; what is over is no time at all.

@@ -172,8 +172,7 @@ impl Drain<'_> {
         // said already is not said twice.
         self.renew(BRAZE_TIMEOUT).await?;
         self.read().await?;
-        let rest = self.unsaid(answer, asked_at);
-        if !rest.replies.is_empty() {
+        if let Some(rest) = self.unsaid(answer, asked_at) {
             self.store(&rest, &[], asked_in, kind).await?;
         }
         Ok(())
@@ -197,18 +196,31 @@ impl Drain<'_> {
         .await
     }
 
-    /// The texts of `answer` that were not said since `asked_at`.
-    fn unsaid(&self, answer: &Answer, asked_at: Timestamp) -> Answer {
-        let said = |text: &str| {
-            let mut turns = self.turns.iter();
-            turns.any(|turn| turn.role == Role::Assistant && turn.at >= asked_at && turn.content.text == text)
+    /// What of `answer` did not come since `asked_at`. Nothing, if all that it says was said: then it was stored by
+    /// ourselves, and the answer of the table was lost.
+    fn unsaid(&self, answer: &Answer, asked_at: Timestamp) -> Option<Answer> {
+        let said: Vec<&str> = self
+            .turns
+            .iter()
+            .filter(|turn| turn.role == Role::Assistant && turn.at >= asked_at)
+            .map(|turn| turn.content.text.as_str())
+            .collect();
+        let mut texts = answer
+            .replies
+            .iter()
+            .filter_map(|reply| reply.text.as_deref())
+            .peekable();
+        let is_ours = if texts.peek().is_some() {
+            texts.all(|text| said.contains(&text))
+        } else {
+            said.is_empty()
         };
-        let replies = answer.replies.iter();
-        let unsaid = replies.filter(|reply| reply.text.as_deref().is_some_and(|text| !said(text)));
-        Answer {
-            replies: unsaid.cloned().collect(),
-            ..Answer::default()
-        }
+        let is_new = |text: &String| !said.contains(&text.as_str());
+        let mut rest = answer.clone();
+        rest.replies
+            .retain(|reply| reply.text.as_ref().is_none_or(is_new));
+        let says = !rest.replies.is_empty() || rest.handoff.is_some() || !rest.attributes.is_empty();
+        (!is_ours && says).then_some(rest)
     }
 
     /// Notes a failure, and says the fallback text if it is time for it.

@@ -63,12 +63,22 @@ pub(super) enum ExternalSystemError {
 impl ExternalSystemError {
     /// Whether the system may have got the messages and may still answer through `/whatsapp/reply`.
     pub(super) fn may_have_arrived(&self) -> bool {
-        matches!(self, Self::Transient { reason, .. } if reason == TIMEOUT || reason == CONNECTION_LOST)
+        matches!(self, Self::Transient { reason, .. } if MAY_HAVE_ARRIVED.contains(&reason.as_str()))
     }
 }
 
 const TIMEOUT: &str = "external_system_timeout";
 const CONNECTION_LOST: &str = "external_system_connection_lost";
+
+/// The numbers are what a gateway answers that has lost patience with the system behind it.
+const MAY_HAVE_ARRIVED: [&str; 6] = [
+    TIMEOUT,
+    CONNECTION_LOST,
+    "external_system_408",
+    "external_system_502",
+    "external_system_504",
+    "external_system_524",
+];
 
 /// What an external system answered, whatever its status.
 pub(crate) struct Received {

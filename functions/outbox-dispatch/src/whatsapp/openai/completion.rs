@@ -363,6 +363,16 @@ mod tests {
                 r#"{"error":{"code":429,"details":[{"retryDelay":"37s"}]}}"#,
                 "transient external_system_429 Some(37s)",
             ),
+            (
+                429,
+                r#"{"error":{"code":429,"details":[{"retryDelay":"999999999999s"}]}}"#,
+                "transient external_system_429 Some(3600s)",
+            ),
+            (
+                200,
+                r#"{"error":{"code":429,"details":[{"retryDelay":"0s"}]}}"#,
+                "transient external_system_429 Some(1s)",
+            ),
         ] {
             assert_eq!(class(status, body), expected, "{status} {body}");
         }

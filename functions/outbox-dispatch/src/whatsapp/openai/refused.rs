@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::whatsapp::answer::fault;
 
+use crate::braze::rate_limit::bounded;
 use crate::whatsapp::external_system::{ExternalSystemError, Received, failed, wait};
 
 /// Why there is no completion.
@@ -136,7 +137,7 @@ fn retry_delay(error: &Value) -> Option<Duration> {
     let mut details = error.get("details")?.as_array()?.iter();
     let delay = details.find_map(|detail| detail.get("retryDelay")?.as_str())?;
     let delay: SignedDuration = delay.parse().ok()?;
-    delay.try_into().ok()
+    Some(bounded(delay.try_into().ok()?))
 }
 
 /// An answer that cannot be used, with the field at fault.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::braze::Endpoint;
 use testkit::braze::faults::{RateLimit, rate_limited};
 use testkit::external_system::Behaviour;
-use testkit::fault::Fault;
+use testkit::fault::{Answer, Fault};
 
 use super::house::{EXTERNAL_TOKEN, House, TOKEN};
 
@@ -98,6 +98,18 @@ async fn a_vendor_opens_only_the_conversations_on_its_route() {
         let (status, answer) = house.answers(&reply(user, "hello"), &bearer(token)).await;
         assert_eq!(status, expected, "{user} {token} {answer}");
     }
+    // A route that the settings no longer know counts as none.
+    secret["routes"] = json!({"gone": {"external_system_token": "vendor-b"}});
+    house.write_secret("RelaySecret", &secret).await.unwrap();
+    house.later(SignedDuration::from_mins(6));
+    house.is_on_route("user:1", "gone").await;
+    for (token, expected) in [("vendor-b", 403), (EXTERNAL_TOKEN, 202)] {
+        let (status, answer) = house.answers(&reply("1", "hello again"), &bearer(token)).await;
+        assert_eq!(status, expected, "{token} {answer}");
+    }
+    secret["routes"] = json!({"b": {"external_system_token": "vendor-b"}});
+    house.write_secret("RelaySecret", &secret).await.unwrap();
+    house.later(SignedDuration::from_mins(6));
     let identity = json!({"conversation_id": "user:2", "attributes": {"topic": "x", "email": "a@b.c"}});
     let (status, answer) = house.answers(&identity, &bearer("vendor-b")).await;
     assert_eq!(status, 400);
@@ -239,4 +251,41 @@ async fn an_answer_that_comes_meanwhile_settles_what_is_asked() {
     house.drain().await;
     assert_eq!(house.got("42"), ["Hello!"]);
     assert_eq!(house.external_system.handover_count(), 1);
+}
+
+#[tokio::test]
+async fn what_else_the_call_answers_is_taken_though_another_answer_was_quicker() {
+    let house = House::start().await;
+    house.knows("42");
+    house.says("42", "hi").await;
+    let late = json!({
+        "replies": [{"text": "One moment"}, {"campaign": "sizes"}], "handoff": true, "attributes": {"topic": "shoes"},
+    });
+    let late = Behaviour::Fault(Fault::Answer(Answer::json(200, &late)));
+    house
+        .external_system
+        .script(Behaviour::Slow(Duration::from_secs(3), Box::new(late)));
+    let tick = house.tick();
+    let answered = async {
+        let asked = house
+            .external_system
+            .until(testkit::time::PATIENCE, |system| system.handover_count() == 1);
+        assert!(asked.await);
+        house
+            .answers(&reply("42", "Just a second"), &bearer(EXTERNAL_TOKEN))
+            .await
+    };
+    let (_, (status, _)) = tokio::join!(tick, answered);
+    assert_eq!(status, 202);
+    house.drain().await;
+    let campaigns: Vec<String> = house
+        .braze
+        .sent_messages()
+        .into_iter()
+        .map(|sent| sent.campaign_id)
+        .collect();
+    assert_eq!(campaigns.len(), 3, "{campaigns:?}");
+    assert_eq!(campaigns[2], "sizes");
+    assert_eq!(house.attribute("42", "topic"), Some(json!("shoes")));
+    assert_eq!(house.attribute("42", "whatsapp_human_agent"), Some(json!(true)));
 }

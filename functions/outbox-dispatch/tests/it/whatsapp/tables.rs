@@ -66,6 +66,20 @@ impl House {
         self.forgets(conversation, "conversation").await;
     }
 
+    /// A conversation is on a route that the settings need not know.
+    pub(crate) async fn is_on_route(&self, conversation: &str, route: &str) {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let update = self.aws.dynamodb().update_item();
+        let update = update
+            .table_name(self.table("ConversationsTable"))
+            .key("conversation_id", text(conversation))
+            .key("sort_key", text("conversation"))
+            .update_expression("SET facts.#route = :route")
+            .expression_attribute_names("#route", "route")
+            .expression_attribute_values(":route", text(route));
+        update.send().await.unwrap();
+    }
+
     async fn forgets(&self, conversation: &str, prefix: &str) {
         for item in self.stored(conversation, prefix).await {
             let gone = self.aws.dynamodb().delete_item();
