@@ -154,11 +154,13 @@ impl TargetArgs {
         for (name, url) in [
             ("GRAPH_API_URL", &self.graph_url),
             ("BRAZE_REST_ENDPOINT", &self.braze_endpoint),
-            ("EXTERNAL_SYSTEM_URL", &self.external_system_url),
         ] {
             if let Some(url) = url {
                 settings.insert(name.to_owned(), url.as_str().trim_end_matches('/').to_owned());
             }
+        }
+        if let Some(url) = &self.external_system_url {
+            settings.insert("EXTERNAL_SYSTEM_URL".to_owned(), url.to_string());
         }
         settings
     }

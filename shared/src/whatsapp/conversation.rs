@@ -59,6 +59,9 @@ pub struct Conversation {
     /// The route that holds; `None` = the settings' own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
+    /// When the message came that took it there; none in records of the version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_since: Option<Timestamp>,
     /// Whether the fallback text went out and no answer since.
     #[serde(default)]
     pub fallback_sent: bool,
@@ -99,6 +102,7 @@ impl Conversation {
             mode_since: message.received_at,
             human_agent_told: false,
             route: None,
+            route_since: None,
             fallback_sent: false,
             disclosed: false,
             answers: 0,
@@ -135,8 +139,13 @@ impl Conversation {
         self.mode == Mode::Human && now >= ends
     }
 
-    /// Takes the conversation to `route`, which holds until another one matches.
-    pub fn take_route(&mut self, route: &str) {
+    /// Takes the conversation to `route`, which a message that came at `at` matches. It holds until another one matches
+    /// in a later message, whichever of them is taken up first.
+    pub fn take_route(&mut self, route: &str, at: Timestamp) {
+        if self.route_since.is_some_and(|since| at < since) {
+            return;
+        }
+        self.route_since = Some(at);
         if self.route.as_deref() != Some(route) {
             self.route = Some(route.to_owned());
             // The wait was another system's.
@@ -152,7 +161,9 @@ impl Conversation {
         {
             if let Some(news) = &turn.news {
                 self.person.update(&news.person);
-                news.route.iter().for_each(|route| self.take_route(route));
+                news.route
+                    .iter()
+                    .for_each(|route| self.take_route(route, turn.at));
                 self.heard(turn.at);
             }
         }
@@ -287,7 +298,7 @@ impl fmt::Debug for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::whatsapp::tests::{conversation, message};
+    use crate::whatsapp::tests::{conversation, message, turn};
 
     #[test]
     fn the_window_closes_24_hours_after_the_message() {
@@ -304,6 +315,24 @@ mod tests {
         // What is sent in the last minute would arrive too late.
         assert!(!conversation.window_is_open(conversation.window_closes_at - MARGIN));
         assert!(!conversation.window_is_open(conversation.window_closes_at));
+    }
+
+    #[test]
+    fn the_latest_message_says_the_route_whichever_is_taken_up_first() {
+        let mut conversation = conversation();
+        let start = conversation.last_activity_at;
+        let mut early = turn("order");
+        early.at = start;
+        early.news = Some(Box::new(News {
+            person: conversation.person.clone(),
+            route: Some("order".to_owned()),
+        }));
+        conversation.take_route("help", start + Duration::from_millis(1));
+        conversation.catch_up(std::slice::from_ref(&early));
+        assert_eq!(conversation.route.as_deref(), Some("help"));
+        early.at = start + Duration::from_millis(2);
+        conversation.catch_up(&[early]);
+        assert_eq!(conversation.route.as_deref(), Some("order"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn decide_inbound(
     let conversation = &mut plan.conversation;
     let route = routes.matching(&message.content.text);
     if let Some(route) = route {
-        conversation.take_route(route);
+        conversation.take_route(route, message.received_at);
     }
     plan.turns.push(Turn {
         id: message_id.to_owned(),

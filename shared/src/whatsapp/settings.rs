@@ -241,9 +241,7 @@ impl RelaySettings {
     pub fn read(env: &mut Env<'_>) -> Self {
         let reserved = Reserved::read(env);
         let settings = Self {
-            external_system_url: env
-                .optional("EXTERNAL_SYSTEM_URL")
-                .map(|url| url.trim_end_matches('/').to_owned()),
+            external_system_url: env.optional("EXTERNAL_SYSTEM_URL"),
             external_system_kind: env.parsed(
                 "EXTERNAL_SYSTEM_KIND",
                 ExternalSystemKind::Webhook,
