@@ -187,16 +187,20 @@ impl Tables {
 
     /// What was said in a conversation before `before` (a sort key), newest first.
     pub(crate) async fn turns(&self, conversation: &str, before: Option<&str>) -> anyhow::Result<Page> {
-        // `turn$` comes right after every `turn#`.
-        let end = before.unwrap_or("turn$");
+        let after = |key: &str| {
+            HashMap::from([
+                ("conversation_id".to_owned(), text(conversation)),
+                ("sort_key".to_owned(), text(key)),
+            ])
+        };
         let query = self
             .client
             .query()
             .table_name(&self.conversations)
-            .key_condition_expression("conversation_id = :id AND sort_key BETWEEN :from AND :to")
+            .key_condition_expression("conversation_id = :id AND begins_with(sort_key, :turn)")
             .expression_attribute_values(":id", text(conversation))
-            .expression_attribute_values(":from", text(Turn::SORT_KEY_PREFIX))
-            .expression_attribute_values(":to", text(end))
+            .expression_attribute_values(":turn", text(Turn::SORT_KEY_PREFIX))
+            .set_exclusive_start_key(before.map(after))
             .scan_index_forward(false)
             .limit(PAGE);
         let answer = query.send().await;

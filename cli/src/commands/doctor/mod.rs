@@ -14,7 +14,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::health::{Check, Status};
-use shared::secrets::{BrazeSecret, LinkSecret, MetaSecret, RelaySecret};
+use shared::secrets::{BrazeSecret, LinkSecret, MetaSecret, PartnerSecret, RelaySecret};
 
 use crate::hidden::Hidden;
 use crate::output;
@@ -207,9 +207,23 @@ async fn secrets(target: &Target, hidden: &mut Hidden) -> (Known, Check) {
         Ok(link) => look("link", &[("signing_key", link.signing_key.expose_secret())]),
         Err(error) => unreadable.push(format!("{error:#}")),
     }
+    match target
+        .secrets
+        .read::<PartnerSecret>("partner", "PartnerSecretName")
+        .await
+    {
+        Ok(partner) => look(
+            "partner",
+            &[
+                ("api_token", partner.api_token.expose_secret()),
+                ("signing_secret", partner.signing_secret.expose_secret()),
+            ],
+        ),
+        Err(error) => unreadable.push(format!("{error:#}")),
+    }
     problems.extend(unreadable);
     let check = if problems.is_empty() {
-        Check::ok("secrets", "all four can be read and are filled in")
+        Check::ok("secrets", "all five can be read and are filled in")
     } else {
         Check::fail("secrets", problems.join("; "), FILL_IN)
     };

@@ -76,11 +76,11 @@ async fn waiting(outbox: &Outbox) -> Check {
         }
     }
     let waiting = entries.len();
-    let failing = entries.into_iter().filter(|entry| entry.attempts > 0);
-    let failing = by_reason(failing.map(|entry| {
-        let since = Some(entry.created());
-        (entry.reason.unwrap_or_default(), since)
-    }));
+    let failing = entries.into_iter().filter_map(|entry| {
+        let since = entry.failing_since()?;
+        Some((entry.reason.unwrap_or_default(), Some(since)))
+    });
+    let failing = by_reason(failing);
     if failing.is_empty() {
         Check::ok(NAME, format!("{waiting} wait, none fails"))
     } else {

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use shared::clients::http;
 use shared::clock::Clock;
 use shared::config::Env;
+use shared::erase::EraseInBraze;
 use shared::health::Check;
 use shared::secrets::{BrazeSecret, RelaySecret};
 use shared::whatsapp::settings::{ExternalSystemKind, RelaySettings};
@@ -75,12 +76,31 @@ pub(super) async fn braze(target: &Target, secret: Option<&BrazeSecret>) -> Vec<
         Check::ok("trigger_key", "not needed: the WhatsApp relay is not used")
     };
     vec![
-        check(
-            "braze_key",
-            own.map(|()| "users.track and users.identify are allowed"),
-        ),
+        match own {
+            Ok(()) => erasing_key(target, endpoint, key).await,
+            Err(refused) => check("braze_key", Err(refused)),
+        },
         trigger,
     ]
+}
+
+/// Erasures delete profiles, unless Braze is left alone.
+async fn erasing_key(target: &Target, endpoint: &str, key: &SecretString) -> Check {
+    let in_braze = Env::new(|name| target.setting(name)).finish(EraseInBraze::read);
+    if in_braze.ok() == Some(EraseInBraze::Keep) {
+        return Check::ok("braze_key", "users.track and users.identify are allowed");
+    }
+    match probe_key(endpoint, "users/delete", key).await {
+        Ok(()) => Check::ok(
+            "braze_key",
+            "users.track, users.identify and users.delete are allowed",
+        ),
+        Err((message, remedy)) => Check::warn(
+            "braze_key",
+            format!("{message}: people are not erased until it is allowed"),
+            remedy,
+        ),
+    }
 }
 
 fn not_asked(why: &str, remedy: &str) -> Vec<Check> {

@@ -1,6 +1,6 @@
 //! What is left to click in Braze, filled in.
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use shared::secrets::RelaySecret;
 
@@ -41,6 +41,9 @@ const WHATSAPP: &str = r#"{
   "message_b64": "{{whats_app.${inbound_message_body} | base64_encode}}",
   "media_urls": "{{whats_app.${inbound_media_urls} | json_escape}}",
   "profile_name": "{{whats_app.${inbound_profile_name} | json_escape}}",
+  "product_id": "{{whats_app.${inbound_product_id} | json_escape}}",
+  "catalog_id": "{{whats_app.${inbound_catalog_id} | json_escape}}",
+  "flow_response": "{{whats_app.${inbound_flow_response} | json_escape}}",
   "dispatch_id": "{{campaign.${dispatch_id}}}",
   "campaign_id": "{{campaign.${api_id}}}"
 }"#;
@@ -58,10 +61,17 @@ fn directly(attribute: &str) -> String {
 /// Every step. Tokens are named, not shown; with `reveal` those of the relay are.
 pub(super) async fn steps(target: &Target, pages: &[Page], reveal: bool) -> anyhow::Result<Vec<BrazeStep>> {
     let relay: RelaySecret = target.secrets.read("relay", "RelaySecretName").await?;
-    let inbound = if reveal {
-        relay.inbound_token.expose_secret().to_owned()
-    } else {
-        format!("<inbound_token of {}/relay>", target.name)
+    let shown = |field: &str, token: &SecretString| {
+        if reveal {
+            token.expose_secret().to_owned()
+        } else {
+            format!("<{field} of {}/relay>", target.name)
+        }
+    };
+    let inbound = shown("inbound_token", &relay.inbound_token);
+    let send = match &relay.send_token {
+        Some(token) => shown("send_token", token),
+        None => inbound.clone(),
     };
     let bearer = |token: &str| {
         vec![
@@ -88,7 +98,7 @@ pub(super) async fn steps(target: &Target, pages: &[Page], reveal: bool) -> anyh
             title: "Messenger, through the bridge".to_owned(),
             place: WEBHOOK,
             url: Some(format!("{base}{SEND}")),
-            headers: bearer(&inbound),
+            headers: bearer(&send),
             body: Some(THROUGH.to_owned()),
             notes: vec!["the bridge looks at the window and the opt-out before it sends".to_owned()],
         });
@@ -160,5 +170,45 @@ pub(super) fn print(steps: &[BrazeStep]) {
         for note in &step.notes {
             output::line(format_args!("   - {note}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The keys of a template, which is no JSON before Braze has filled it in.
+    fn keys(template: &str) -> BTreeSet<&str> {
+        let key = |line: &'_ str| {
+            line.trim()
+                .strip_prefix('"')?
+                .split_once("\": \"")
+                .map(|(key, _)| key.len())
+        };
+        let lines = template.lines();
+        lines
+            .filter_map(|line| key(line).map(|length| &line.trim()[1..=length]))
+            .collect()
+    }
+
+    fn template_of<'a>(document: &'a str, fence: &str) -> &'a str {
+        let (_, after) = document.split_once(fence).unwrap();
+        after.split_once("```").unwrap().0
+    }
+
+    #[test]
+    fn the_bodies_are_those_of_the_documents() {
+        let mut whatsapp = keys(template_of(
+            include_str!("../../../../docs/whatsapp.md"),
+            "```liquid",
+        ));
+        // What the document advises, to be safe with every character.
+        assert!(whatsapp.remove("message") && whatsapp.insert("message_b64"));
+        assert_eq!(keys(super::WHATSAPP), whatsapp);
+        let sends = keys(template_of(
+            include_str!("../../../../docs/messenger.md"),
+            "```text",
+        ));
+        assert_eq!(keys(super::THROUGH), sends);
     }
 }

@@ -201,7 +201,7 @@ fn bubble(console: &Console, turn: &Turn, now: Timestamp) -> Markup {
                 span.hidden { (who) ": " }
                 @if content.text.is_empty() { span.mute { "(no text)" } } @else { (console.shown.text(&content.text)) }
                 @for url in &content.media_urls { div.media { "Attachment: " (console.shown.text(url)) } }
-                @if let Some(product) = &content.product_id { div.media { "Product: " (product) } }
+                @if let Some(product) = &content.product_id { div.media { "Product: " (console.shown.text(product)) } }
             }
             p.mute {
                 (time(turn.at, now))

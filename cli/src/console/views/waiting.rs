@@ -89,7 +89,7 @@ fn rows(console: &Console, entries: &[Entry], now: Timestamp) -> Markup {
                             td { (item_badge(entry, now)) }
                             td { @if let Some(code) = &entry.reason { (reason(code)) } @else { span.mute { "–" } } }
                             td.number { (entry.attempts) }
-                            td { (time(entry.created(), now)) }
+                            td { (time(entry.failing_since().unwrap_or_else(|| entry.created()), now)) }
                             td {
                                 @if entry.status == Status::Pending && let Some(due) = entry.due() { (time(due, now)) }
                                 @else if let Some(at) = entry.given_up() { "given up " (time(at, now)) }
@@ -208,6 +208,7 @@ pub(crate) async fn one(State(console): State<Arc<Console>>, Path(part): Path<St
                 ("Why", entry.reason.as_deref().map(|code| html! { (reason(code)) @if let Some(means) = meaning(code) { " " span.mute { (means) } } })),
                 ("Attempts", Some(html! { (entry.attempts) })),
                 ("Since", at(Some(entry.created()))),
+                ("Fails since", at(entry.failing_since())),
                 ("Next try", at(entry.due())),
                 ("Not before", at(entry.not_before())),
                 ("Given up", at(entry.given_up())),
