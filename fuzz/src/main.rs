@@ -4,22 +4,25 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use outbox_dispatch::parsers;
 use secrecy::SecretString;
 use shared::webhook::signature::{Received, Verified, sign};
+use shared::webhook::signed_request;
 use shared::whatsapp::{Inbound, answer};
 
 static TARGET: LazyLock<String> = LazyLock::new(|| std::env::var("FUZZ_TARGET").unwrap_or_default());
-static NOW: Timestamp = Timestamp::UNIX_EPOCH;
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fuzz_target!(|data: &[u8]| match TARGET.as_str() {
     "messenger" => messenger(data),
     "fbe" => fbe(data),
     "whatsapp" => whatsapp(data),
     "send" => send(data),
+    "signed_request" => signed_request(data),
     "json" => json(data),
     "webhook_answer" => webhook_answer(data),
     "chat_completion" => chat_completion(data),
@@ -67,6 +70,22 @@ fn whatsapp(data: &[u8]) {
 
 fn send(data: &[u8]) {
     drop(shared::messenger::send::request::parse(data));
+}
+
+/// As the form that arrives, which another secret has signed at best, and as the payload of one that is signed.
+fn signed_request(data: &[u8]) {
+    let secret = SecretString::from("fuzz");
+    if let Ok(received) = signed_request::Received::of_form(&Bytes::copy_from_slice(data)) {
+        assert!(received.verify([&secret]).is_err());
+    }
+    let Ok(payload) = shared::json::read(data) else { return };
+    let field = signed_request::sign(&secret, &payload);
+    if let Ok(received) = signed_request::Received::of_form(&format!("signed_request={field}").into()) {
+        match received.verify([&secret]) {
+            Ok(verified) => drop(verified.read(NOW)),
+            Err(_) => unreachable!("it is signed"),
+        }
+    }
 }
 
 /// What is read can be written, and read again.
