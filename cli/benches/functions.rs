@@ -45,11 +45,13 @@ use testkit::template::Template;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc};
 
-const FUNCTIONS: [&str; 5] = [
+const FUNCTIONS: [&str; 7] = [
     "messenger-verify",
     "messenger-events",
+    "messenger-send",
     "fbe-install-webhook",
     "whatsapp-relay",
+    "data-deletion",
     "outbox-dispatch",
 ];
 const COLD_STARTS: usize = 20;
@@ -111,7 +113,10 @@ impl RuntimeApi {
 
 async fn next(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     shared.polls.send(Instant::now()).ok();
-    let event = shared.events.lock().await.recv().await.unwrap_or_default();
+    let Some(event) = shared.events.lock().await.recv().await else {
+        // The benchmark is over.
+        return std::future::pending().await;
+    };
     let deadline = Clock::system().now().as_millisecond() + 900_000;
     let mut headers = HeaderMap::new();
     headers.insert(
@@ -215,6 +220,8 @@ impl Stack {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("AWS_DEFAULT_REGION", "us-east-1")
+            // That an SDK will want a newer Node some day.
+            .env("NODE_NO_WARNINGS", "1")
             .envs(&self.settings)
             .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
             .stdout(Stdio::null())

@@ -426,3 +426,49 @@ async fn the_first_page_is_small_and_there_at_once() {
     println!("first paint after {fastest} ms at best");
     stack.stop().await;
 }
+
+/// Figures for the documents: no test, for they are the machine's.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it measures: cargo test -p bridge --test it how_fast_the_console_is -- --ignored --nocapture"]
+#[expect(clippy::print_stdout, reason = "it reports to people")]
+async fn how_fast_the_console_is() {
+    const REQUESTS: u32 = 500;
+    let stack = stack().await;
+    let browser = opened(&stack).await;
+    let mut paints = Vec::new();
+    for _ in 0..20 {
+        browser.open(&at(&stack, "")).await;
+        let paint = "performance.getEntriesByName('first-contentful-paint')";
+        browser.until(&format!("return {paint}.length > 0")).await;
+        let paint = browser.js(&format!("return {paint}[0].startTime")).await;
+        paints.push(paint.as_f64().unwrap());
+    }
+    paints.sort_by(f64::total_cmp);
+    println!(
+        "first paint: {:.0} ms (median of {})",
+        paints[paints.len() / 2],
+        paints.len()
+    );
+    let (begun, minute) = (tokio::time::Instant::now(), Duration::from_mins(1));
+    let mut late = Vec::new();
+    for number in 0..REQUESTS {
+        tokio::time::sleep_until(begun + minute * number / REQUESTS).await;
+        let text = format!("number {number} of many");
+        let message = json!({
+            "sender": {"id": format!("66{number:04}")}, "recipient": {"id": testkit::house::PAGE},
+            "timestamp": stack.clock().now().as_millisecond(), "message": {"mid": format!("m_{number}"), "text": text},
+        });
+        let body = json!({"object": "page", "entry": [{"id": testkit::house::PAGE, "time": 0, "messaging": [message]}]});
+        let posted = tokio::time::Instant::now();
+        post(&stack, Sender::Messenger, body.to_string()).await;
+        if number % 50 == 49 {
+            browser.shows(&[&text]).await;
+            late.push(posted.elapsed());
+        }
+    }
+    late.sort();
+    println!(
+        "{REQUESTS} requests a minute: shown {:?} after they were posted at the latest",
+        late.last().unwrap()
+    );
+}
