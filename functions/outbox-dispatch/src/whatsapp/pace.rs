@@ -39,12 +39,12 @@ impl Waiting<'_> {
         self.attempts >= FAILURES_TOGETHER || self.turn.status == Some(TurnStatus::GivenUp)
     }
 
-    /// Whether it has failed in this run and not alone: it is not tried again in it, and nobody passes it by meanwhile,
-    /// though its time may have come or others were answered.
+    /// Whether it has failed together with others only, and either as often as it may or in this run: nobody passes it by
+    /// before it has failed alone as well, though others may have been answered.
     fn holds_the_line(&self) -> bool {
         let failed_together =
             self.turn.status == Some(TurnStatus::Pending) && self.attempts <= FAILURES_TOGETHER;
-        self.tried && failed_together
+        failed_together && (self.tried || self.attempts == FAILURES_TOGETHER)
     }
 
     fn backs_off(&self, now: Timestamp) -> bool {
@@ -76,11 +76,12 @@ impl Learned {
     }
 }
 
-/// Until when messages that go together have to wait, because some of them have failed.
+/// Until when messages that go together have to wait, because some have failed that they may not pass by.
 #[must_use]
 pub(super) fn held_until(waiting: &[Waiting<'_>], now: Timestamp) -> Option<Timestamp> {
-    let together = waiting.iter().filter(|message| !message.goes_alone());
-    together
+    let holding = |message: &&Waiting<'_>| !message.goes_alone() || message.holds_the_line();
+    let holding = waiting.iter().filter(holding);
+    holding
         .filter(|message| message.backs_off(now))
         .filter_map(|message| message.backs_off_until)
         .max()
@@ -196,6 +197,30 @@ mod tests {
         assert_eq!(next(&[(1, 30), (0, 0)], NOTHING), [0_usize; 0]);
         assert_eq!(next(&[(1, 30), (1, 0)], NOTHING), [0_usize; 0]);
         assert_eq!(next(&[(1, 0), (0, 0)], NOTHING), [0, 1]);
+    }
+
+    #[test]
+    fn what_has_only_failed_together_is_not_passed_by_while_another_fails_alone() {
+        let failed_once = Learned {
+            failures: 1,
+            ..NOTHING
+        };
+        let nobody = [0_usize; 0];
+        assert_eq!(
+            next_after(1, &[(4, 30), (3, 30), (3, 30), (0, 0)], failed_once),
+            nobody
+        );
+        assert_eq!(
+            next_after(1, &[(4, 30), (3, 0), (3, 30), (0, 0)], failed_once),
+            [1]
+        );
+        assert_eq!(next(&[(3, 30), (3, 30), (0, 0)], NOTHING), nobody);
+        let answered = Learned {
+            answered: true,
+            ..NOTHING
+        };
+        assert_eq!(next(&[(3, 30), (3, 30), (0, 0)], answered), [0, 1]);
+        assert_eq!(next(&[(4, 30), (4, 30), (0, 0)], failed_once), [2]);
     }
 
     #[test]
