@@ -430,7 +430,6 @@ async fn the_first_page_is_small_and_there_at_once() {
 /// Figures for the documents: no test, for they are the machine's.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it measures: cargo test -p bridge --test it how_fast_the_console_is -- --ignored --nocapture"]
-#[expect(clippy::print_stdout, reason = "it reports to people")]
 async fn how_fast_the_console_is() {
     const REQUESTS: u32 = 500;
     let stack = stack().await;
