@@ -177,18 +177,14 @@ pub(super) fn print(steps: &[BrazeStep]) {
 mod tests {
     use std::collections::BTreeSet;
 
+    fn key(line: &str) -> Option<&str> {
+        let (key, _) = line.trim().strip_prefix('"')?.split_once("\": \"")?;
+        Some(key)
+    }
+
     /// The keys of a template, which is no JSON before Braze has filled it in.
     fn keys(template: &str) -> BTreeSet<&str> {
-        let key = |line: &'_ str| {
-            line.trim()
-                .strip_prefix('"')?
-                .split_once("\": \"")
-                .map(|(key, _)| key.len())
-        };
-        let lines = template.lines();
-        lines
-            .filter_map(|line| key(line).map(|length| &line.trim()[1..=length]))
-            .collect()
+        template.lines().filter_map(key).collect()
     }
 
     fn template_of<'a>(document: &'a str, fence: &str) -> &'a str {

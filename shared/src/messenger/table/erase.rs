@@ -123,8 +123,8 @@ impl Contacts {
             .await
     }
 
-    /// Removes a user's record and these `user_ref`s with their link tokens, and the user from contacts that were on their profile and are
-    /// another user's now. Gives how many records went.
+    /// Removes a user's record and these `user_ref`s with their link tokens, and the user from contacts that were on their
+    /// profile and are another user's now. Gives how many records went.
     pub async fn erase_user(&self, user_id: &str, user_refs: &[String]) -> Result<usize, StoreError> {
         let record = self.table.get(key(user_name(user_id))).await?;
         let others = record.as_ref().map(on_profile).unwrap_or_default();

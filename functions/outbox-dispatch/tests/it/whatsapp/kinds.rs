@@ -228,6 +228,20 @@ async fn the_disclosure_comes_once_and_before_the_first_words() {
     );
 }
 
+/// The system posts an answer while it is being asked.
+async fn answers_while_asked(house: &House, text: &str) -> u16 {
+    let tick = house.tick();
+    let answered = async {
+        let asked = house
+            .external_system
+            .until(testkit::time::PATIENCE, |system| system.handover_count() == 1);
+        assert!(asked.await);
+        house.answers(&reply("42", text), &bearer(EXTERNAL_TOKEN)).await
+    };
+    let (_, (status, _)) = tokio::join!(tick, answered);
+    status
+}
+
 #[tokio::test]
 async fn an_answer_that_comes_meanwhile_settles_what_is_asked() {
     let house = House::start().await;
@@ -236,18 +250,7 @@ async fn an_answer_that_comes_meanwhile_settles_what_is_asked() {
     house
         .external_system
         .script(Behaviour::slow(Duration::from_mins(1)));
-    let tick = house.tick();
-    let answered = async {
-        let asked = house
-            .external_system
-            .until(testkit::time::PATIENCE, |system| system.handover_count() == 1);
-        assert!(asked.await);
-        house
-            .answers(&reply("42", "Hello!"), &bearer(EXTERNAL_TOKEN))
-            .await
-    };
-    let (_, (status, _)) = tokio::join!(tick, answered);
-    assert_eq!(status, 202);
+    assert_eq!(answers_while_asked(&house, "Hello!").await, 202);
     house.drain().await;
     assert_eq!(house.got("42"), ["Hello!"]);
     assert_eq!(house.external_system.handover_count(), 1);
@@ -265,18 +268,7 @@ async fn what_else_the_call_answers_is_taken_though_another_answer_was_quicker()
     house
         .external_system
         .script(Behaviour::Slow(Duration::from_secs(3), Box::new(late)));
-    let tick = house.tick();
-    let answered = async {
-        let asked = house
-            .external_system
-            .until(testkit::time::PATIENCE, |system| system.handover_count() == 1);
-        assert!(asked.await);
-        house
-            .answers(&reply("42", "Just a second"), &bearer(EXTERNAL_TOKEN))
-            .await
-    };
-    let (_, (status, _)) = tokio::join!(tick, answered);
-    assert_eq!(status, 202);
+    assert_eq!(answers_while_asked(&house, "Just a second").await, 202);
     house.drain().await;
     let campaigns: Vec<String> = house
         .braze
