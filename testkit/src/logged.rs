@@ -1,32 +1,45 @@
 //! What is logged.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 
 use tracing_subscriber::EnvFilter;
 
+type Buffer = Mutex<Vec<u8>>;
+
+/// The functions' crates, whose every word is kept, and the warnings of all. The SDK logs request bodies at trace, which
+/// is why `telemetry` never lets libraries below warnings.
+const KEPT: &str = "warn,shared=trace,messenger_verify=trace,messenger_events=trace,messenger_send=trace,\
+                    fbe_install_webhook=trace,whatsapp_relay=trace,outbox_dispatch=trace,data_deletion=trace";
+
+static LISTENERS: Mutex<Vec<Weak<Buffer>>> = Mutex::new(Vec::new());
+static SUBSCRIBED: Once = Once::new();
+
 /// Everything that the process logs, beside other tests too: a subscriber of one thread may miss what another thread
 /// registers.
-#[derive(Clone, Debug, Default)]
-pub struct Logged(Arc<Mutex<Vec<u8>>>);
+#[derive(Debug)]
+pub struct Logged(Arc<Buffer>);
 
 impl Logged {
-    /// Begins to keep what these crates log, and the warnings of all. The SDK logs request bodies at trace, which is why
-    /// `telemetry` never lets libraries below warnings.
+    /// Begins to keep it. Several may.
     ///
-    /// # Errors
+    /// # Panics
     ///
     /// If what is logged goes elsewhere already.
-    pub fn begin(crates: &[&str]) -> anyhow::Result<Self> {
-        let logged = Self::default();
-        let crates: Vec<String> = crates.iter().map(|name| format!("{name}=trace")).collect();
-        let writer = logged.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(format!("warn,{}", crates.join(","))))
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::set_global_default(subscriber)?;
-        Ok(logged)
+    #[must_use]
+    pub fn begin() -> Self {
+        SUBSCRIBED.call_once(|| {
+            let subscriber = tracing_subscriber::fmt()
+                .with_env_filter(EnvFilter::new(KEPT))
+                .with_writer(|| Everybody)
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).expect("the log is free");
+        });
+        let logged = Self(Arc::default());
+        let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(&logged.0));
+        logged
     }
 
     /// All of it since the last call.
@@ -37,10 +50,15 @@ impl Logged {
     }
 }
 
-impl Write for Logged {
+struct Everybody;
+
+impl Write for Everybody {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend_from_slice(bytes);
+        let listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.iter().filter_map(Weak::upgrade) {
+            let mut kept = listener.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend_from_slice(bytes);
+        }
         Ok(bytes.len())
     }
 
