@@ -11,6 +11,7 @@ mod configuration;
 mod daily;
 pub(crate) mod effect;
 mod exchange;
+mod line;
 mod notify;
 pub(crate) mod partner;
 mod reconcile;
@@ -34,13 +35,14 @@ use shared::fbe::plan::{Plan, business_of};
 use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::{Installs, Stored};
-use shared::outbox::{Entry, Outbox, Reason};
+use shared::outbox::{Entry, Kind, Outbox, Reason};
 use shared::secrets::{MetaSecret, Secret, SecretError};
 use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
 use tokio::sync::Semaphore;
 
 use self::effect::FbeEffect;
+use self::line::Line;
 use self::partner::PartnerWorker;
 
 /// The function is stopped after two minutes; a minute later another one may go on.
@@ -192,9 +194,13 @@ impl FbeWorker {
     }
 
     /// All items of one business.
-    async fn business(&self, group: Group<FbeEffect>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+    async fn business(&self, mut group: Group<FbeEffect>, until: Timestamp) -> Vec<(Entry, Outcome)> {
         let Some(id) = business_of(&group.subject) else {
             return group.outcome(&Outcome::dead(Reason::NotABusiness));
+        };
+        let line = match self.line(&group.subject, &mut group.tasks).await {
+            Ok(line) => line,
+            Err(error) => return group.outcome(&error.into()),
         };
         let (stored, lease) = match self.installs.claim(id, LEASE).await {
             Ok(Claim::Leased(stored, lease)) => (stored, lease),
@@ -223,7 +229,7 @@ impl FbeWorker {
             lease,
             until,
             token_refused: false,
-            told: Vec::new(),
+            line,
         };
         let mut outcomes = Vec::with_capacity(group.tasks.len());
         for Task { entry, effect } in group.tasks {
@@ -243,6 +249,15 @@ impl FbeWorker {
         }
         outcomes
     }
+
+    async fn line(&self, subject: &str, tasks: &mut Vec<Task<FbeEffect>>) -> Result<Line, StoreError> {
+        let is_notice = |task: &Task<FbeEffect>| matches!(task.effect, FbeEffect::Notify(_));
+        if !tasks.iter().any(is_notice) {
+            return Ok(Line::default());
+        }
+        let read = |entry: &Entry| entry.payload().ok().map(FbeEffect::Notify);
+        Line::join(&self.outbox, Kind::FbeNotify, subject, tasks, read).await
+    }
 }
 
 /// One business under our lease.
@@ -254,8 +269,8 @@ struct Visit<'a> {
     until: Timestamp,
     /// Graph has refused the token in this visit: it is not tried again.
     token_refused: bool,
-    /// Keys of the notices that were sent in this visit.
-    told: Vec<String>,
+    /// The notices of this visit, and those before them.
+    line: Line,
 }
 
 impl Visit<'_> {

@@ -2,23 +2,19 @@
 
 use crate::braze::Objects;
 use crate::settle::Outcome;
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::fbe::plan::Notice;
-use shared::outbox::{Entry, Outbox, Reason};
+use shared::outbox::Entry;
 use shared::store::Claim;
 
 use super::{LEASE, Visit};
-
-/// Behind a notice that is due already.
-const SHORTEST_WAIT: SignedDuration = SignedDuration::from_secs(5);
 
 /// The custom event.
 const EVENT: &str = "fbe_install_updated";
 
 impl Visit<'_> {
     pub(super) async fn notify(&mut self, entry: &Entry, notice: &Notice) -> Result<(), Outcome> {
-        wait_for_older(&self.worker.outbox, entry, &self.told, self.now()).await?;
+        self.line.turn_of(entry, self.now())?;
         // Events are not idempotent: another run may have sent this one since we read it.
         let outbox = &self.worker.outbox;
         let claimed = outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
@@ -32,7 +28,7 @@ impl Visit<'_> {
         match self.worker.braze.track(&objects).await {
             Ok(taken) => match taken.refusal() {
                 None => {
-                    self.told.push(entry.event_key.clone());
+                    self.line.left(entry);
                     Ok(())
                 }
                 Some(reason) => Err(Outcome::Dead { reason }),
@@ -40,29 +36,6 @@ impl Visit<'_> {
             Err(error) => Err(Outcome::from(&error)),
         }
     }
-}
-
-/// Notices of one kind leave in the order of the changes: one that failed holds up those after it. `sent` are those
-/// that were sent just now, and are marked as done only afterwards.
-pub(super) async fn wait_for_older(
-    outbox: &Outbox,
-    entry: &Entry,
-    sent: &[String],
-    now: Timestamp,
-) -> Result<(), Outcome> {
-    let pending = outbox.pending_all(&entry.subject).await;
-    let pending = pending.map_err(Outcome::from)?;
-    let older = pending.iter().filter(|other| {
-        other.kind == entry.kind && other.event_key < entry.event_key && !sent.contains(&other.event_key)
-    });
-    let Some(due) = older.map(|older| older.due().unwrap_or_default()).max() else {
-        return Ok(());
-    };
-    let wait = due.duration_since(now).max(SHORTEST_WAIT);
-    Err(Outcome::Waiting {
-        reason: Reason::OlderNotice.into(),
-        wait: wait.try_into().unwrap_or_default(),
-    })
 }
 
 fn event(business_id: &str, notice: &Notice) -> Value {

@@ -15,12 +15,12 @@ use shared::clock::Clock;
 use shared::digest::Digest;
 use shared::fbe::plan::PartnerNotice;
 use shared::fbe::view::InstallView;
-use shared::outbox::{Entry, Outbox, Reason};
+use shared::outbox::{Entry, Kind, Outbox, Reason};
 use shared::secrets::{PartnerSecret, Secret};
 use shared::store::Claim;
 use shared::webhook::standard;
 
-use super::notify::wait_for_older;
+use super::line::Line;
 use super::secrets_unavailable;
 use crate::braze::rate_limit::wait;
 use crate::effect::{Group, Task};
@@ -87,19 +87,37 @@ impl PartnerWorker {
     /// The notices of one business, oldest first. One that does not arrive holds up those after it.
     async fn business(
         &self,
-        group: Group<PartnerNotice>,
+        mut group: Group<PartnerNotice>,
         failures: &AtomicUsize,
         until: Timestamp,
     ) -> Vec<(Entry, Outcome)> {
-        let (mut outcomes, mut sent) = (Vec::with_capacity(group.tasks.len()), Vec::new());
+        let Some(url) = &self.url else {
+            return group.outcome(&Outcome::Done);
+        };
+        let read = |entry: &Entry| entry.payload().ok();
+        let line = Line::join(
+            &self.outbox,
+            Kind::FbePartnerNotify,
+            &group.subject,
+            &mut group.tasks,
+            read,
+        );
+        let mut line = match line.await {
+            Ok(line) => line,
+            Err(error) => return group.outcome(&error.into()),
+        };
+        let mut outcomes = Vec::with_capacity(group.tasks.len());
         for Task { entry, effect } in group.tasks {
             let is_late = self.clock.now() + MARGIN > until;
             let outcome = if is_late || failures.load(Ordering::Relaxed) >= MAX_FAILURES {
                 Outcome::Busy
             } else {
-                let result = self.notice(&entry, &effect, &sent).await;
+                let result = self.notice(url, &entry, &effect, &line).await;
                 match result.as_ref().err() {
-                    None => failures.store(0, Ordering::Relaxed),
+                    None => {
+                        failures.store(0, Ordering::Relaxed);
+                        line.left(&entry);
+                    }
                     Some(Outcome::Retry { .. } | Outcome::Misconfigured { .. }) => {
                         failures.fetch_add(1, Ordering::Relaxed);
                     }
@@ -107,15 +125,19 @@ impl PartnerWorker {
                 }
                 result.map_or_else(|outcome| outcome, |()| Outcome::Done)
             };
-            sent.extend((outcome == Outcome::Done).then(|| entry.event_key.clone()));
             outcomes.push((entry, outcome));
         }
         outcomes
     }
 
-    async fn notice(&self, entry: &Entry, notice: &PartnerNotice, sent: &[String]) -> Result<(), Outcome> {
-        let Some(url) = &self.url else { return Ok(()) };
-        wait_for_older(&self.outbox, entry, sent, self.clock.now()).await?;
+    async fn notice(
+        &self,
+        url: &str,
+        entry: &Entry,
+        notice: &PartnerNotice,
+        line: &Line,
+    ) -> Result<(), Outcome> {
+        line.turn_of(entry, self.clock.now())?;
         // Another run may have sent it since we read it.
         let claimed = self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
         if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {

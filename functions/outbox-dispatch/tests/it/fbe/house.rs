@@ -83,6 +83,23 @@ impl House {
 
     /// Meta installs or changes the app, says so at Graph, and delivers the webhook.
     pub(crate) async fn happen(&self, case: &str) {
+        self.happens_at_graph(case);
+        assert_eq!(self.deliver(case).await, 200, "{case}");
+    }
+
+    /// The same, at the time that it is.
+    pub(crate) async fn happen_now(&self, case: &str) {
+        self.happens_at_graph(case);
+        let mut body: Value = serde_json::from_slice(&payload(case)).unwrap();
+        body["entry"][0]["time"] = self.clock.now().as_second().into();
+        assert_eq!(
+            self.deliver_body(body.to_string().into_bytes()).await,
+            200,
+            "{case}"
+        );
+    }
+
+    fn happens_at_graph(&self, case: &str) {
         let value = value(case);
         match (
             graph::Install::from_webhook(&value),
@@ -92,7 +109,6 @@ impl House {
             (None, Some(manager)) => self.graph.remove_install(SHOP, manager),
             (None, None) => self.graph.change_install(SHOP, None),
         }
-        assert_eq!(self.deliver(case).await, 200, "{case}");
     }
 
     /// The webhook alone.

@@ -90,6 +90,37 @@ async fn its_notices_keep_their_order_and_no_other_waits_for_them() {
 }
 
 #[tokio::test]
+async fn what_was_held_up_leaves_with_the_first_in_few_calls() {
+    const CHANGES: usize = 60;
+    let (house, partner) = told().await;
+    partner.begin_outage(Fault::Answer(Answer::json(503, &json!({}))));
+    for change in 0..CHANGES {
+        let case = if change.is_multiple_of(2) {
+            "install"
+        } else {
+            "uninstall"
+        };
+        house.happen_now(case).await;
+        house.tick().await;
+    }
+    assert!(partner.notices().is_empty());
+    partner.end_outage();
+    house.aws.reset_calls();
+    // The first waits for an hour at most. What it held up may be due later still.
+    house.later(SignedDuration::from_hours(1));
+    house.tick().await;
+    assert_eq!(partner.notices().len(), CHANGES);
+    let times: Vec<String> = partner
+        .notices()
+        .iter()
+        .map(|notice| notice.body["timestamp"].to_string())
+        .collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let queries = house.aws.dynamodb_calls().of("Query");
+    assert!(queries < 30, "{queries} queries");
+}
+
+#[tokio::test]
 async fn after_two_days_it_is_given_up_and_can_be_redriven() {
     let (house, partner) = told().await;
     partner.begin_outage(Fault::Answer(Answer::json(500, &json!({}))));
