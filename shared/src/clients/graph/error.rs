@@ -17,6 +17,8 @@ use crate::json;
 const POLICY_BLOCK: Duration = Duration::from_hours(1);
 /// Longer messages are cut.
 const MAX_DETAIL: usize = 200;
+/// So many digits are an id of somebody or something. Codes have seven at most.
+const SHORTEST_ID: usize = 9;
 
 /// What to do about a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub enum ErrorKind {
     ReduceData,
 }
 
-/// A call to Graph that failed. Neither its `Debug` nor its `Display` shows a token.
+/// A call to Graph that failed. Neither its `Debug` nor its `Display` shows a token or an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct GraphError {
     /// What to do about it.
@@ -59,7 +61,7 @@ pub struct GraphError {
     pub subcode: Option<i64>,
     /// `error.fbtrace_id`, for Meta's support.
     pub trace_id: Option<String>,
-    /// `error.message`, shortened and without tokens: Graph repeats malformed ones in it.
+    /// `error.message`, shortened, without tokens and ids: Graph repeats them in it.
     pub detail: String,
 }
 
@@ -222,13 +224,29 @@ fn classify(
 
 pub(super) fn shorten(text: &str) -> String {
     // What looks like no word may be a credential, whatever it starts with.
-    redact::text(text)
+    without_ids(&redact::text(text))
         .split(' ')
         .map(|word| if word.len() > 60 { redact::REDACTED } else { word })
         .collect::<Vec<_>>()
         .join(" ")
         .chars()
         .take(MAX_DETAIL)
+        .collect()
+}
+
+/// Graph repeats what it was asked with, a person's id too.
+fn without_ids(text: &str) -> String {
+    text.split_inclusive(|c: char| !c.is_ascii_digit())
+        .map(|run| {
+            let digits = run.trim_end_matches(|c: char| !c.is_ascii_digit()).len();
+            let (digits, after) = run.split_at(digits);
+            let shown = if digits.len() < SHORTEST_ID {
+                digits
+            } else {
+                redact::REDACTED
+            };
+            format!("{shown}{after}")
+        })
         .collect()
 }
 
@@ -255,6 +273,24 @@ mod tests {
             error.to_string(),
             "the Graph API answered error 10/2018278: (#10) This message is sent outside of allowed window."
         );
+    }
+
+    #[test]
+    fn whom_graph_was_asked_about_is_not_repeated() {
+        for (told, kept) in [
+            (
+                "(#100) Object with ID '24680135790246' does not exist",
+                "(#100) Object with ID '[redacted]' does not exist",
+            ),
+            ("24680135790246é17841400000000001", "[redacted]é[redacted]"),
+            (
+                "(#10) error 2018278 at 12345678",
+                "(#10) error 2018278 at 12345678",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(shorten(told), kept);
+        }
     }
 
     #[test]
