@@ -1,7 +1,7 @@
 //! What is logged.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tracing_subscriber::EnvFilter;
 
@@ -13,7 +13,7 @@ const KEPT: &str = "warn,shared=trace,messenger_verify=trace,messenger_events=tr
                     fbe_install_webhook=trace,whatsapp_relay=trace,outbox_dispatch=trace,data_deletion=trace";
 
 static LISTENERS: Mutex<Vec<Weak<Buffer>>> = Mutex::new(Vec::new());
-static SUBSCRIBED: Once = Once::new();
+static SUBSCRIBED: OnceLock<bool> = OnceLock::new();
 
 /// Everything that the process logs, beside other tests too: a subscriber of one thread may miss what another thread
 /// registers.
@@ -23,23 +23,23 @@ pub struct Logged(Arc<Buffer>);
 impl Logged {
     /// Begins to keep it. Several may.
     ///
-    /// # Panics
+    /// # Errors
     ///
     /// If what is logged goes elsewhere already.
-    #[must_use]
-    pub fn begin() -> Self {
-        SUBSCRIBED.call_once(|| {
+    pub fn begin() -> anyhow::Result<Self> {
+        let subscribed = SUBSCRIBED.get_or_init(|| {
             let subscriber = tracing_subscriber::fmt()
                 .with_env_filter(EnvFilter::new(KEPT))
                 .with_writer(|| Everybody)
                 .finish();
-            tracing::subscriber::set_global_default(subscriber).expect("the log is free");
+            tracing::subscriber::set_global_default(subscriber).is_ok()
         });
+        anyhow::ensure!(subscribed, "what is logged goes elsewhere already");
         let logged = Self(Arc::default());
         let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|listener| listener.strong_count() > 0);
         listeners.push(Arc::downgrade(&logged.0));
-        logged
+        Ok(logged)
     }
 
     /// All of it since the last call.

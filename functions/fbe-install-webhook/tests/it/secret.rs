@@ -95,7 +95,7 @@ async fn a_deletion_that_failed_is_made_up_for_by_the_installs_redelivery() {
 
 #[tokio::test]
 async fn no_token_reaches_a_table_or_a_log() {
-    let logged = Logged::begin();
+    let logged = Logged::begin().unwrap();
     let house = House::start().await;
     for case in [
         "install",

@@ -51,6 +51,10 @@ impl Line {
         let Some(due) = older.map(|(_, due)| *due).max() else {
             return Ok(());
         };
+        // Its own time has not come, so there is nothing to write.
+        if entry.due().is_some_and(|due| now < due) {
+            return Err(Outcome::Busy);
+        }
         let wait = due.duration_since(now).max(SHORTEST_WAIT);
         Err(Outcome::Waiting {
             reason: Reason::OlderNotice.into(),

@@ -236,18 +236,18 @@ pub(super) fn shorten(text: &str) -> String {
 
 /// Graph repeats what it was asked with, a person's id too.
 fn without_ids(text: &str) -> String {
-    text.split_inclusive(|c: char| !c.is_ascii_digit())
-        .map(|run| {
-            let digits = run.trim_end_matches(|c: char| !c.is_ascii_digit()).len();
-            let (digits, after) = run.split_at(digits);
-            let shown = if digits.len() < SHORTEST_ID {
-                digits
-            } else {
-                redact::REDACTED
-            };
-            format!("{shown}{after}")
-        })
-        .collect()
+    let mut kept = String::with_capacity(text.len());
+    for run in text.split_inclusive(|c: char| !c.is_ascii_digit()) {
+        let digits = run.trim_end_matches(|c: char| !c.is_ascii_digit()).len();
+        let (digits, after) = run.split_at(digits);
+        kept.push_str(if digits.len() < SHORTEST_ID {
+            digits
+        } else {
+            redact::REDACTED
+        });
+        kept.push_str(after);
+    }
+    kept
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ async fn everything_of_a_user_is_erased_and_a_receipt_says_so() {
 
 #[tokio::test]
 async fn a_person_is_gone_wherever_the_erasure_dies_and_whatever_is_under_way() {
-    let logged = Logged::begin();
+    let logged = Logged::begin().unwrap();
     let mut polls = 1;
     loop {
         let house = House::start("delete").await;
@@ -329,7 +329,7 @@ async fn an_erasure_waits_for_braze_and_is_never_given_up() {
 #[tokio::test]
 async fn nobody_is_unknown_because_graph_refuses_the_app() {
     let house = House::start("attributes").await;
-    let logged = Logged::begin();
+    let logged = Logged::begin().unwrap();
     assert_eq!(house.receive(&house.message("m-1", "hello")).await, 200);
     house.parts.graph.add_person_on_page("app-scoped-1", PAGE, PSID);
     let (_, right) = testkit::house::secrets().into_iter().next().unwrap();
