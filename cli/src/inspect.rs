@@ -11,6 +11,9 @@ pub(crate) use crate::item::plain_item;
 pub use crate::item::{CONTACTS, CONVERSATIONS, INSTALLS, OUTBOX, contact};
 use crate::stack::LocalStack;
 
+/// Between two looks at what is pending.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+
 /// All tables at one moment.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Snapshot {
@@ -108,13 +111,16 @@ pub async fn drained(stack: &LocalStack, limit: Duration) -> anyhow::Result<bool
         .context("the template has no outbox")?;
     let start = Instant::now();
     loop {
+        let asked = Instant::now();
         if pending(stack, &table.name).await? == 0 {
             return Ok(true);
         }
         if start.elapsed() > limit {
             return Ok(false);
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        // A long table takes its time, which is that of those who work on it.
+        let pause = SHORTEST_PAUSE.max(asked.elapsed() * 2);
+        tokio::time::sleep(pause).await;
     }
 }
 
