@@ -214,11 +214,23 @@ impl Browser {
     /// Clicks what this selector finds.
     pub(crate) async fn click(&self, selector: &str) {
         let begin = Instant::now();
-        // A page that is drawn anew at this moment has another one.
-        while let Err(error) = self.find(selector).await.click().await {
+        let watch = format!(
+            "window.missed = true;
+            document.addEventListener('click', event => {{
+                if (event.target.closest({selector:?})) window.missed = false;
+            }}, true)"
+        );
+        loop {
+            self.js(&watch).await;
+            let element = self.find(selector).await;
+            let clicked = element.click().await;
+            // What is drawn anew, or moves, at this moment is missed.
+            if clicked.is_ok() && self.js("return window.missed !== true").await == true {
+                return;
+            }
             assert!(
                 begin.elapsed() < PATIENCE,
-                "{selector} cannot be clicked: {error}"
+                "{selector} cannot be clicked: {clicked:?}"
             );
         }
     }
