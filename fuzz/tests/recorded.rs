@@ -16,7 +16,7 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn what_was_recorded_and_every_beginning_of_it_is_read_or_refused() {
+fn what_was_recorded_is_read_or_refused_whole_and_cut_short() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     files_below(&here.join("seeds"), &mut files);
@@ -30,4 +30,14 @@ fn what_was_recorded_and_every_beginning_of_it_is_read_or_refused() {
             }
         }
     }
+}
+
+#[test]
+fn the_script_runs_every_target() {
+    let script = include_str!("../../scripts/fuzz");
+    let listed = script
+        .lines()
+        .find_map(|line| line.strip_prefix("targets=(")?.strip_suffix(')'));
+    let listed: Vec<&str> = listed.unwrap().split(' ').collect();
+    assert_eq!(listed, TARGETS.map(|(name, _)| name));
 }

@@ -168,7 +168,7 @@ impl GraphError {
             status: Some(status.as_u16()),
             code,
             subcode,
-            trace_id: text("fbtrace_id").map(shorten),
+            trace_id: text("fbtrace_id").map(|id| bounded(&redact::text(id))),
             detail: shorten(message),
         }
     }
@@ -223,9 +223,12 @@ fn classify(
 }
 
 pub(super) fn shorten(text: &str) -> String {
+    bounded(&without_ids(&redact::text(text)))
+}
+
+fn bounded(text: &str) -> String {
     // What looks like no word may be a credential, whatever it starts with.
-    without_ids(&redact::text(text))
-        .split(' ')
+    text.split(' ')
         .map(|word| if word.len() > 60 { redact::REDACTED } else { word })
         .collect::<Vec<_>>()
         .join(" ")
@@ -291,6 +294,13 @@ mod tests {
         ] {
             assert_eq!(shorten(told), kept);
         }
+    }
+
+    #[test]
+    fn a_trace_id_is_kept_whatever_it_consists_of() {
+        let body = br#"{"error":{"message":"m","code":1,"fbtrace_id":"A1234567890b"}}"#;
+        let error = GraphError::from_answer(StatusCode::BAD_REQUEST, body, None);
+        assert_eq!(error.trace_id.as_deref(), Some("A1234567890b"));
     }
 
     #[test]

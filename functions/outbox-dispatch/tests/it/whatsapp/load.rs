@@ -128,7 +128,7 @@ async fn a_thousand_messages_of_one_person_at_the_same_moment_are_all_taken() {
 }
 
 #[tokio::test]
-#[ignore = "takes minutes: run it by hand"]
+#[ignore = "takes a minute: run it by hand"]
 async fn what_waits_for_a_system_that_is_down_for_an_hour_is_handed_over_once_and_in_order() {
     let house = House::start().await;
     house.knows("42");
