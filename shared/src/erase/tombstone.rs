@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::store::table::Table;
-use crate::store::{Item, StoreError, number};
+use crate::store::{Item, StoreError, milliseconds, number, time};
 use crate::telemetry;
 use aws_sdk_dynamodb::types::TransactWriteItem;
 
@@ -24,22 +24,21 @@ pub(crate) fn name(name: &str) -> String {
 
 /// The tombstone `key`, of somebody who was erased at `at`.
 pub(crate) fn put(mut key: Item, at: Timestamp) -> Item {
-    key.insert(AT.to_owned(), number(at.as_millisecond()));
+    key.insert(AT.to_owned(), milliseconds(at));
     key.insert("expires_at".to_owned(), number((at + KEEP).as_second()));
     key
 }
 
 /// A tombstone of something that is to be recognized until `until`.
 pub(crate) fn put_until(mut key: Item, until: Timestamp) -> Item {
-    key.insert(UNTIL.to_owned(), number(until.as_millisecond()));
+    key.insert(UNTIL.to_owned(), milliseconds(until));
     key.insert("expires_at".to_owned(), number(until.as_second() + 1));
     key
 }
 
 /// When the one with this tombstone was erased.
 pub(crate) fn erased_at(item: &Item) -> Option<Timestamp> {
-    let at = item.get(AT)?.as_n().ok()?.parse().ok()?;
-    Timestamp::from_millisecond(at).ok()
+    time(item, AT)
 }
 
 /// The part of a transaction that holds unless the one with the tombstone `key` was erased at `at` or later.
@@ -48,7 +47,7 @@ pub(crate) fn unless_erased(
     key: Item,
     at: Timestamp,
 ) -> Result<TransactWriteItem, StoreError> {
-    let values = Item::from([(":at".to_owned(), number(at.as_millisecond()))]);
+    let values = Item::from([(":at".to_owned(), milliseconds(at))]);
     table.check(
         key,
         "attribute_not_exists(#erased_at) OR #erased_at < :at",
@@ -62,7 +61,7 @@ pub(crate) fn unless_known(
     key: Item,
     now: Timestamp,
 ) -> Result<TransactWriteItem, StoreError> {
-    let values = Item::from([(":now".to_owned(), number(now.as_millisecond()))]);
+    let values = Item::from([(":now".to_owned(), milliseconds(now))]);
     table.check(
         key,
         "attribute_not_exists(#erased_until) OR #erased_until <= :now",

@@ -27,8 +27,9 @@ const MAX_FIELDS: usize = 50;
 const MAX_INTEGRATIONS: usize = 10;
 
 /// Where a business stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Status {
     /// Installed.
     Active,

@@ -11,12 +11,12 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::install::{Install, Status};
+use super::install::Install;
 use super::push::Push;
 use crate::clock::Clock;
 use crate::erase::tombstone;
 use crate::outbox::{Outbox, OutboxItem};
-use crate::store::table::Table;
+use crate::store::table::{Table, find_all};
 use crate::store::update::Update;
 use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, number, readable, string};
 
@@ -148,10 +148,8 @@ impl Installs {
     pub async fn by_pixel(&self, pixel_id: &str) -> Result<Vec<Install>, StoreError> {
         let answer = self
             .table
-            .query()
+            .query_of("pixel_id", pixel_id)
             .index_name("by_pixel")
-            .key_condition_expression("pixel_id = :pixel")
-            .expression_attribute_values(":pixel", string(pixel_id))
             .limit(50)
             .send()
             .await
@@ -168,18 +166,8 @@ impl Installs {
 
     /// The businesses that belong to a Business Manager and have the app installed.
     pub async fn by_manager(&self, business_manager_id: &str) -> Result<Vec<String>, StoreError> {
-        let items: Vec<Item> = self
-            .table
-            .query()
-            .index_name("by_manager")
-            .key_condition_expression("business_manager_id = :manager")
-            .expression_attribute_values(":manager", string(business_manager_id))
-            .into_paginator()
-            .items()
-            .send()
-            .collect::<Result<_, _>>()
-            .await
-            .map_err(|error| StoreError::sdk("Query", &error))?;
+        let query = self.table.query_of("business_manager_id", business_manager_id);
+        let items = find_all(query.index_name("by_manager")).await?;
         let ids = items.into_iter().filter_map(|mut item| match item.remove(KEY) {
             Some(AttributeValue::S(id)) => Some(id),
             _ => None,
@@ -213,11 +201,6 @@ impl Installs {
     }
 
     fn update(&self, install: &Install, wake: bool) -> Result<Update, StoreError> {
-        let status = match install.status {
-            Status::Active => "active",
-            Status::Uninstalled => "uninstalled",
-            Status::TokenInvalid => "token_invalid",
-        };
         let is_trace = install.is_trace() && install.integrations.is_empty();
         let expires_at = is_trace.then(|| number((self.table.now() + KEEP_TRACE).as_second()));
         let manager = install.assets.business_manager_id.as_ref();
@@ -225,7 +208,7 @@ impl Installs {
         let update = Update::new(key(&install.business_id))
             .set("facts", attribute(install)?)
             .version(install.version)
-            .set("status", string(status))
+            .set("status", string(<&str>::from(install.status)))
             .set_or_remove("pixel_id", install.assets.pixel_id.as_ref().map(string))
             .set_or_remove("business_manager_id", manager.map(string))
             .set_or_remove("expires_at", expires_at);

@@ -29,10 +29,10 @@ use crate::messenger::proof::{Claim as TokenClaim, Holders};
 use crate::messenger::sync::{Stored, Synced};
 use crate::messenger::user_ref::UserRef;
 use crate::outbox::{Outbox, OutboxItem};
-use crate::store::table::{Table, Updated, send_update};
+use crate::store::table::{Table, Updated, find_all, send_update};
 use crate::store::transact::{MAX_TRANSACT, Transacted, transact, transact_once};
 use crate::store::update::Update;
-use crate::store::{Item, StoreError, attribute, number, string};
+use crate::store::{Item, StoreError, attribute, number, string, text};
 use crate::telemetry;
 
 pub use turns::Turn;
@@ -205,23 +205,14 @@ impl Contacts {
     pub async fn of_user(&self, user_id: &str) -> Result<Known, StoreError> {
         let items = self.by_user(user_id).await?;
         // The index holds `user_ref`s as well.
-        let is_contact = |item: &Item| {
-            let key = item.get("contact_key").and_then(|key| key.as_s().ok());
-            key.is_some_and(|key| key.parse::<ContactKey>().is_ok())
-        };
+        let is_contact =
+            |item: &Item| text(item, "contact_key").is_some_and(|key| key.parse::<ContactKey>().is_ok());
         Ok(known(items.into_iter().filter(is_contact), &[]))
     }
 
     /// What the index holds of a user.
     async fn by_user(&self, user_id: &str) -> Result<Vec<Item>, StoreError> {
-        let query = self
-            .table
-            .query()
-            .index_name("by_user")
-            .key_condition_expression("user_id = :user_id")
-            .expression_attribute_values(":user_id", string(user_id));
-        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        items.map_err(|error| StoreError::sdk("Query", &error))
+        find_all(self.table.query_of("user_id", user_id).index_name("by_user")).await
     }
 
     /// Connects to DynamoDB, by reading a key that no contact has.
@@ -401,13 +392,10 @@ fn known(items: impl IntoIterator<Item = Item>, user_refs: &[UserRefKey]) -> Kno
     let user_refs: HashMap<&str, &UserRefKey> = user_refs.iter().map(|key| (key.as_str(), key)).collect();
     let mut known = Known::default();
     for mut item in items {
-        let key = item.get("contact_key").and_then(|key| key.as_s().ok()).cloned();
-        let key = key.unwrap_or_default();
+        let key = text(&item, "contact_key").unwrap_or_default().to_owned();
         if let Some(hash) = key.strip_prefix(TOKEN) {
-            let holder = item.get("holder").and_then(|holder| holder.as_s().ok());
-            known
-                .holders
-                .insert(hash.to_owned(), holder.cloned().unwrap_or_default());
+            let holder = text(&item, "holder").unwrap_or_default();
+            known.holders.insert(hash.to_owned(), holder.to_owned());
             continue;
         }
         let unreadable = |error: &StoreError| {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::Outbox;
 use super::entry::{Entry, SHARDS, Status};
 use crate::outbox::Lane;
-use crate::store::{Item, StoreError, number, string};
+use crate::store::{Item, StoreError, number, string, time};
 
 /// A page of a shard of the index: keys, and where the next page begins.
 struct Page {
@@ -36,7 +36,7 @@ impl Outbox {
         let per_shard = i32::try_from(limit.div_ceil(usize::from(SHARDS))).unwrap_or(i32::MAX);
         let beginning = || (0..SHARDS).map(|shard| (shard, None)).collect();
         let mut shards = position.map_or_else(beginning, |Position(shards)| shards);
-        let (mut due, mut oldest) = (Due::default(), None);
+        let mut due = Due::default();
         // What cannot be read stays due. Were nothing behind it looked at, the rest would never leave.
         while due.entries.is_empty() && !shards.is_empty() {
             let pages: Vec<Page> = stream::iter(shards)
@@ -45,10 +45,8 @@ impl Outbox {
                 .try_collect()
                 .await?;
             let keys: Vec<Item> = pages.iter().flat_map(|page| page.keys.clone()).collect();
-            let times = keys
-                .iter()
-                .filter_map(|key| key.get("due_at")?.as_n().ok()?.parse().ok());
-            oldest = times.chain(oldest).min();
+            let times = keys.iter().filter_map(|key| time(key, "due_at"));
+            due.oldest = times.chain(due.oldest).min();
             let entries = self.read_all(keys).await?;
             // The index lags behind the table a little.
             due.entries.extend(
@@ -61,7 +59,6 @@ impl Outbox {
                 .filter_map(|page| Some((page.shard, Some(page.next?))))
                 .collect();
         }
-        due.oldest = oldest.and_then(|at| Timestamp::from_millisecond(at).ok());
         due.next = (!shards.is_empty()).then_some(Position(shards));
         Ok(due)
     }

@@ -6,8 +6,9 @@ use super::Outbox;
 use super::entry::Entry;
 use super::quarantine::{partition, partitions, unpacked};
 use crate::outbox::OutboxItem;
+use crate::store::table::find_all;
 use crate::store::transact::transact;
-use crate::store::{Item, StoreError, number, string};
+use crate::store::{Item, StoreError, milliseconds, string, text};
 
 impl Outbox {
     /// Adds an item, also in the place of one that is settled. `false` if one with its key is pending.
@@ -38,11 +39,7 @@ impl Outbox {
     pub async fn erase_quarantined(&self, id: &str) -> Result<usize, StoreError> {
         let mut erased = 0;
         for (source, shard) in partitions() {
-            let query = self
-                .table
-                .query()
-                .key_condition_expression("subject = :subject")
-                .expression_attribute_values(":subject", string(partition(source, shard)));
+            let query = self.table.query_of("subject", partition(source, shard));
             let mut items = query.into_paginator().items().send();
             // The parts of a body follow each other: by their keys, which end with a number.
             let mut body: Option<(String, Vec<Item>)> = None;
@@ -69,28 +66,22 @@ impl Outbox {
     async fn keys(&self, subject: &str, until: Option<Timestamp>) -> Result<Vec<Item>, StoreError> {
         let mut query = self
             .table
-            .query()
-            .key_condition_expression("subject = :subject")
-            .expression_attribute_values(":subject", string(subject))
+            .query_of("subject", subject)
             .projection_expression("subject, event_key")
             .consistent_read(true);
         if let Some(until) = until {
             query = query
                 .filter_expression("created_at <= :until")
-                .expression_attribute_values(":until", number(until.as_millisecond()));
+                .expression_attribute_values(":until", milliseconds(until));
         }
-        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        items.map_err(|error| StoreError::sdk("Query", &error))
+        find_all(query).await
     }
 }
 
 /// What the parts of a body have in common.
 fn body_name(item: &Item) -> String {
-    let event_key = item.get("event_key").and_then(|key| key.as_s().ok());
-    let name = event_key
-        .and_then(|key| key.rsplit_once('#'))
-        .map(|(name, _)| name);
-    name.unwrap_or_default().to_owned()
+    let name = text(item, "event_key").and_then(|key| key.rsplit_once('#'));
+    name.map_or("", |(name, _)| name).to_owned()
 }
 
 fn key_of(item: &Item) -> Item {

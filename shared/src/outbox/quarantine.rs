@@ -13,7 +13,8 @@ use super::entry::{KEEP_DEAD, SHARDS};
 use super::reason::Reason;
 use crate::digest::Digest;
 use crate::personal::Personal;
-use crate::store::{Item, StoreError, number, string};
+use crate::store::table::find_all;
+use crate::store::{Item, StoreError, milliseconds, number, string, text, time};
 use crate::telemetry;
 
 /// DynamoDB takes items of 400 KB.
@@ -53,9 +54,7 @@ impl Outbox {
         for (source, shard) in partitions() {
             let query = self
                 .table
-                .query()
-                .key_condition_expression("subject = :subject")
-                .expression_attribute_values(":subject", string(partition(source, shard)))
+                .query_of("subject", partition(source, shard))
                 .projection_expression("event_key, reason, created_at")
                 .limit(i32::from(limit));
             // A page ends after 1 MB, however little of it is projected.
@@ -70,22 +69,14 @@ impl Outbox {
                 items.push(item);
             }
             // A large body has several items.
-            let first = |item: &&Item| {
-                let key = item.get("event_key").and_then(|key| key.as_s().ok());
-                key.is_some_and(|key| key.ends_with("#0"))
-            };
-            kept.extend(items.iter().filter(first).map(|item| {
-                let text = |name: &str| {
-                    let value = item.get(name).and_then(|value| value.as_s().ok());
-                    value.cloned().unwrap_or_default()
-                };
-                let at = item.get("created_at").and_then(|at| at.as_n().ok()?.parse().ok());
-                Kept {
+            kept.extend(items.iter().filter_map(|item| {
+                let name = text(item, "event_key")?.strip_suffix("#0")?;
+                Some(Kept {
                     source,
-                    reason: text("reason"),
-                    key: format!("{shard}#{}", text("event_key").trim_end_matches("#0")),
-                    at: at.and_then(|at| Timestamp::from_millisecond(at).ok()),
-                }
+                    reason: text(item, "reason").unwrap_or_default().to_owned(),
+                    key: format!("{shard}#{name}"),
+                    at: time(item, "created_at"),
+                })
             }));
         }
         Ok(kept)
@@ -102,10 +93,7 @@ impl Outbox {
             .key_condition_expression("subject = :subject AND begins_with(event_key, :name)")
             .expression_attribute_values(":subject", string(partition(source, shard)))
             .expression_attribute_values(":name", string(format!("{name}#")));
-        let parts: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        Ok(unpacked(
-            &parts.map_err(|error| StoreError::sdk("Query", &error))?,
-        ))
+        Ok(unpacked(&find_all(query).await?))
     }
 
     /// Keeps bodies or items that were not understood, for 30 days. The key is made of the bytes, so keeping
@@ -148,10 +136,7 @@ pub(super) fn partitions() -> impl Iterator<Item = (&'static str, u16)> {
 /// A body of its parts, in any order; `None` if it cannot be unpacked.
 pub(super) fn unpacked(parts: &[Item]) -> Option<Vec<u8>> {
     // The tenth part is not after the first.
-    let number = |item: &&Item| {
-        let key = item.get("event_key").and_then(|key| key.as_s().ok());
-        key.and_then(|key| key.rsplit('#').next()?.parse::<u32>().ok())
-    };
+    let number = |item: &&Item| text(item, "event_key")?.rsplit('#').next()?.parse::<u32>().ok();
     let mut parts: Vec<&Item> = parts.iter().collect();
     parts.sort_by_key(number);
     let packed: Vec<u8> = parts
@@ -191,7 +176,7 @@ fn items(one: &Quarantined, now: Timestamp) -> Result<Vec<Item>, StoreError> {
                 string(format!("{} of {}", index + 1, parts.len())),
             ),
             ("raw_gzip".to_owned(), AttributeValue::B(Blob::new(part.to_vec()))),
-            ("created_at".to_owned(), number(now.as_millisecond())),
+            ("created_at".to_owned(), milliseconds(now)),
             ("expires_at".to_owned(), number((now + KEEP_DEAD).as_second())),
         ])
     };

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -14,10 +15,12 @@ use serde_json::Value;
 use super::entry::{Entry, KEEP_DEAD, KEEP_DONE, SHARDS, Status, shard, to_item};
 use super::{Lane, OutboxItem, Reason};
 use crate::clock::Clock;
-use crate::store::table::Table;
+use crate::store::table::{Table, find_all};
 use crate::store::transact::transact;
 use crate::store::update::Update;
-use crate::store::{Claim, Item, Lease, Released, StoreError, number, readable, string};
+use crate::store::{
+    Claim, Item, Lease, Released, StoreError, milliseconds, number, readable, string, text, time,
+};
 
 /// The attribute by which the stream's filter finds the relay's items that need a worker woken.
 const WAKES: &str = "wakes";
@@ -60,12 +63,7 @@ impl Outbox {
         (from, to): (&str, &str),
     ) -> Result<Option<String>, StoreError> {
         let query = self
-            .table
-            .query()
-            .key_condition_expression("subject = :subject AND event_key BETWEEN :from AND :to")
-            .expression_attribute_values(":subject", string(subject))
-            .expression_attribute_values(":from", string(from))
-            .expression_attribute_values(":to", string(to))
+            .between(subject, from, to)
             .projection_expression("event_key")
             .scan_index_forward(false)
             .consistent_read(true)
@@ -73,7 +71,17 @@ impl Outbox {
         let answer = query.send().await;
         let answer = answer.map_err(|error| StoreError::sdk("Query", &error))?;
         let last = answer.items.unwrap_or_default().pop();
-        Ok(last.and_then(|item| item.get("event_key")?.as_s().ok().cloned()))
+        Ok(last.and_then(|item| Some(text(&item, "event_key")?.to_owned())))
+    }
+
+    /// A query of the items of `subject` whose event keys lie between `from` and `to`, both included.
+    fn between(&self, subject: &str, from: &str, to: &str) -> QueryFluentBuilder {
+        self.table
+            .query()
+            .key_condition_expression("subject = :subject AND event_key BETWEEN :from AND :to")
+            .expression_attribute_values(":subject", string(subject))
+            .expression_attribute_values(":from", string(from))
+            .expression_attribute_values(":to", string(to))
     }
 
     /// Writes `states` and the effects that follow from them, wholly or not at all. `false` if the condition of a state
@@ -166,19 +174,12 @@ impl Outbox {
     /// Pending items of `subject` whose event keys lie between `from` and `to` (both included), in their order.
     pub async fn pending(&self, subject: &str, from: &str, to: &str) -> Result<Vec<Entry>, StoreError> {
         let query = self
-            .table
-            .query()
-            .key_condition_expression("subject = :subject AND event_key BETWEEN :from AND :to")
+            .between(subject, from, to)
             .filter_expression("#status = :pending")
             .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":subject", string(subject))
-            .expression_attribute_values(":from", string(from))
-            .expression_attribute_values(":to", string(to))
             .expression_attribute_values(":pending", string("pending"))
             .consistent_read(true);
-        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        let items = items.map_err(|error| StoreError::sdk("Query", &error))?;
-        Ok(readable(items, "subject", Entry::read))
+        Ok(readable(find_all(query).await?, "subject", Entry::read))
     }
 
     /// Pending items of `subject` whose event keys begin with a number, as all do that begin with a time; in the
@@ -225,15 +226,14 @@ impl Outbox {
     /// Notes a failed attempt and when to try again.
     pub async fn retry(&self, entry: &Entry, reason: &str, due: Timestamp) -> Result<(), StoreError> {
         let update = self.failed(entry, reason);
-        self.settle(update.set("due_at", number(due.as_millisecond())))
-            .await
+        self.settle(update.set("due_at", milliseconds(due))).await
     }
 
     /// Notes an attempt that could not be finished because something has yet to come, and when to look again. That is
     /// no failure.
     pub async fn hold(&self, entry: &Entry, reason: &str, due: Timestamp) -> Result<(), StoreError> {
         let update = attempted(entry, reason)
-            .set("due_at", number(due.as_millisecond()))
+            .set("due_at", milliseconds(due))
             .remove(&["failing_since", "failing_shard"]);
         self.settle(update).await
     }
@@ -243,14 +243,14 @@ impl Outbox {
     pub async fn wait(&self, entry: &Entry, reason: &str, due: Timestamp) -> Result<(), StoreError> {
         let update = self
             .failed(entry, reason)
-            .set("due_at", number(due.as_millisecond()))
-            .set("created_at", number(self.table.now().as_millisecond()));
+            .set("due_at", milliseconds(due))
+            .set("created_at", milliseconds(self.table.now()));
         self.settle(update).await
     }
 
     /// Moves a pending item to another time. It counts as no attempt.
     pub async fn postpone(&self, subject: &str, event_key: &str, due: Timestamp) -> Result<(), StoreError> {
-        let update = Update::new(key(subject, event_key)).set("due_at", number(due.as_millisecond()));
+        let update = Update::new(key(subject, event_key)).set("due_at", milliseconds(due));
         self.settle(pending(update)).await
     }
 
@@ -264,7 +264,7 @@ impl Outbox {
         attempted(entry, reason)
             .set("status", string("dead"))
             .set("dead_shard", string(shard(entry.lane, &entry.subject)))
-            .set("dead_at", number(now.as_millisecond()))
+            .set("dead_at", milliseconds(now))
             .set("expires_at", number((now + KEEP_DEAD).as_second()))
             .remove(&["due_at", "due_shard", "failing_shard"])
     }
@@ -272,7 +272,7 @@ impl Outbox {
     /// One more attempt, which failed.
     fn failed(&self, entry: &Entry, reason: &str) -> Update {
         attempted(entry, reason)
-            .set_once("failing_since", number(self.table.now().as_millisecond()))
+            .set_once("failing_since", milliseconds(self.table.now()))
             .set("failing_shard", string(shard(entry.lane, &entry.subject)))
     }
 
@@ -292,10 +292,10 @@ impl Outbox {
         let shards = self
             .first_of_shards(lane, ("failing", "failing_shard"), 1)
             .await?;
-        let since = shards.iter().flatten().filter_map(|key| {
-            let since = key.get("failing_since")?.as_n().ok()?.parse().ok()?;
-            Timestamp::from_millisecond(since).ok()
-        });
+        let since = shards
+            .iter()
+            .flatten()
+            .filter_map(|key| time(key, "failing_since"));
         Ok(since.min())
     }
 
@@ -307,11 +307,10 @@ impl Outbox {
         limit: i32,
     ) -> Result<Vec<Vec<Item>>, StoreError> {
         let queries = (0..SHARDS).map(|shard| async move {
-            let query = self.table.query().index_name(index);
-            let query = query
-                .key_condition_expression(format!("{attribute} = :shard"))
-                .expression_attribute_values(":shard", string(format!("{}#{shard}", lane.as_str())));
-            let answer = query.limit(limit).send().await;
+            let query = self
+                .table
+                .query_of(attribute, format!("{}#{shard}", lane.as_str()));
+            let answer = query.index_name(index).limit(limit).send().await;
             let answer = answer.map_err(|error| StoreError::sdk("Query", &error))?;
             Ok(answer.items.unwrap_or_default())
         });
@@ -321,7 +320,7 @@ impl Outbox {
     /// Makes a dead item pending again, due at once and with all its attempts before it. `false` if it is not
     /// dead.
     pub async fn redrive(&self, entry: &Entry) -> Result<bool, StoreError> {
-        let now = number(self.table.now().as_millisecond());
+        let now = milliseconds(self.table.now());
         let update = Update::new(key(&entry.subject, &entry.event_key))
             .set("status", string("pending"))
             .set("attempts", number(0))
@@ -337,21 +336,17 @@ impl Outbox {
     /// Makes items of `subject` that wait for `reason` due at once, with all their attempts before them. Gives
     /// how many.
     pub async fn wake(&self, subject: &str, reason: Reason) -> Result<usize, StoreError> {
-        let now = number(self.table.now().as_millisecond());
+        let now = milliseconds(self.table.now());
         let query = self
             .table
-            .query()
-            .key_condition_expression("subject = :subject")
+            .query_of("subject", subject)
             .filter_expression("#status = :pending AND reason = :reason")
             .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":subject", string(subject))
             .expression_attribute_values(":pending", string("pending"))
             .expression_attribute_values(":reason", string(reason))
             // What is missed is woken by nobody else.
             .consistent_read(true);
-        let waiting: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        let waiting = waiting.map_err(|error| StoreError::sdk("Query", &error))?;
-        let waiting = readable(waiting, "subject", Entry::read);
+        let waiting = readable(find_all(query).await?, "subject", Entry::read);
         for entry in &waiting {
             let update = Update::new(key(&entry.subject, &entry.event_key))
                 .set("due_at", now.clone())

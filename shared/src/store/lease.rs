@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
+use aws_sdk_dynamodb::types::ReturnValue;
 use jiff::{SignedDuration, Timestamp};
 
 use super::table::{CONFLICT, Table, Updated};
 use super::update::Update;
-use super::{Item, StoreError, number, string};
+use super::{Item, StoreError, milliseconds, string, time};
 use crate::personal::Personal;
 
 const UNTIL: &str = "lease_until";
@@ -99,7 +99,7 @@ impl Table {
                 lease.interrupted = item.contains_key(UNTIL);
                 Ok(Claim::Leased(read(item)?, lease))
             }
-            Updated::Refused(item) if is_leased(&item, now) => Ok(Claim::Busy),
+            Updated::Refused(item) if time(&item, UNTIL) > Some(now) => Ok(Claim::Busy),
             Updated::Refused(_) => Ok(Claim::Missing),
             Updated::Conflict => Ok(Claim::Busy),
         }
@@ -139,15 +139,6 @@ impl Table {
     }
 }
 
-fn is_leased(item: &Item, now: Timestamp) -> bool {
-    let until = item.get(UNTIL).and_then(|until| until.as_n().ok()?.parse().ok());
-    until.is_some_and(|until: i64| until > now.as_millisecond())
-}
-
 fn end(now: Timestamp, length: Duration) -> Timestamp {
     now + SignedDuration::try_from(length).unwrap_or(SignedDuration::from_mins(1))
-}
-
-fn milliseconds(at: Timestamp) -> AttributeValue {
-    number(at.as_millisecond())
 }

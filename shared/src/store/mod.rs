@@ -18,6 +18,7 @@ use std::fmt;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{sdk_error, telemetry};
@@ -95,8 +96,7 @@ pub(crate) fn readable<T>(
 ) -> Vec<T> {
     let (mut readable, mut left, mut first) = (Vec::new(), 0_u64, None);
     for item in items {
-        let id = item.get(key).and_then(|id| id.as_s().ok());
-        let id = id.map(|id| telemetry::pseudonym(id));
+        let id = text(&item, key).map(telemetry::pseudonym);
         match read(item) {
             Ok(value) => readable.push(value),
             Err(error) => {
@@ -118,6 +118,22 @@ pub(crate) fn string(value: impl Into<String>) -> AttributeValue {
 
 pub(crate) fn number(value: impl fmt::Display) -> AttributeValue {
     AttributeValue::N(value.to_string())
+}
+
+/// A time as DynamoDB holds it, in milliseconds.
+pub(crate) fn milliseconds(at: Timestamp) -> AttributeValue {
+    number(at.as_millisecond())
+}
+
+/// The text of an attribute, if it is one.
+pub(crate) fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+    item.get(name)?.as_s().ok().map(String::as_str)
+}
+
+/// The time of an attribute in milliseconds, if it is one.
+pub(crate) fn time(item: &Item, name: &str) -> Option<Timestamp> {
+    let at = item.get(name)?.as_n().ok()?.parse().ok()?;
+    Timestamp::from_millisecond(at).ok()
 }
 
 /// A value as DynamoDB holds it.

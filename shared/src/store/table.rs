@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::rounds::Rounds;
 use super::update::{Update, names};
-use super::{Item, StoreError};
+use super::{Item, StoreError, string};
 use crate::clock::Clock;
 
 /// Why a write or a transaction ends that met one transaction after the other.
@@ -116,6 +116,13 @@ impl Table {
         self.client.query().table_name(&self.name)
     }
 
+    /// A query of what lies under one value of the partition key, of the table or of an index.
+    pub(crate) fn query_of(&self, key: &str, value: impl Into<String>) -> QueryFluentBuilder {
+        self.query()
+            .key_condition_expression(format!("{key} = :{key}"))
+            .expression_attribute_values(format!(":{key}"), string(value))
+    }
+
     /// Makes an update. `false` if its conditions do not hold.
     pub(crate) async fn update(&self, update: Update) -> Result<bool, StoreError> {
         match self.update_returning(ReturnValue::None, update).await? {
@@ -140,6 +147,12 @@ impl Table {
             }
         }
     }
+}
+
+/// All that a query finds, page after page.
+pub(crate) async fn find_all(query: QueryFluentBuilder) -> Result<Vec<Item>, StoreError> {
+    let items: Result<_, _> = query.into_paginator().items().send().collect().await;
+    items.map_err(|error| StoreError::sdk("Query", &error))
 }
 
 /// Sends an update by itself.

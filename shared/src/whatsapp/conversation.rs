@@ -210,8 +210,9 @@ pub enum Role {
 }
 
 /// What became of a user's turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum TurnStatus {
     /// The external system has not got it yet.
     Pending,
@@ -220,18 +221,6 @@ pub enum TurnStatus {
     /// The external system refuses it, or has failed at it for too long. Later messages go without it; it goes
     /// once more if its outbox item is redriven.
     GivenUp,
-}
-
-impl TurnStatus {
-    /// As it is stored.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::HandedOver => "handed_over",
-            Self::GivenUp => "given_up",
-        }
-    }
 }
 
 /// Something that was said in a conversation.

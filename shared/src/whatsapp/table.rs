@@ -31,7 +31,9 @@ use crate::outbox::{Kind, Outbox};
 use crate::store::table::Table;
 use crate::store::transact::{Transacted, transact, transact_once};
 use crate::store::update::Update;
-use crate::store::{Claim, Item, Lease, Released, StoreError, attribute, number, string};
+use crate::store::{
+    Claim, Item, Lease, Released, StoreError, attribute, milliseconds, number, string, text, time,
+};
 use crate::telemetry;
 
 pub use erase::Erased;
@@ -137,15 +139,12 @@ impl Conversations {
     ) -> Result<(Option<Stored>, bool), StoreError> {
         let keys = [key(id, CONVERSATION), key(id, &guard.key)];
         let (mut conversation, mut guarded) = (None, false);
-        let now = self.table.now().as_millisecond();
+        let now = self.table.now();
         for item in self.table.get_all(&keys).await? {
-            if item.get("sort_key") == Some(&string(CONVERSATION)) {
+            if text(&item, "sort_key") == Some(CONVERSATION) {
                 conversation = Some(unpack(item)?);
             } else {
-                let until = item.get("seen_until").and_then(|until| until.as_n().ok());
-                guarded = until
-                    .and_then(|until| until.parse::<i64>().ok())
-                    .is_some_and(|until| until > now);
+                guarded = time(&item, "seen_until") > Some(now);
             }
         }
         Ok((conversation, guarded))
@@ -229,10 +228,7 @@ impl Conversations {
             let nudged = Update::new(key(&plan.conversation.id, CONVERSATION))
                 .set("expires_at", number(expires_at.as_second()))
                 .set("nudge", string(uuid::Uuid::new_v4().to_string()))
-                .set(
-                    "heard_at",
-                    number(plan.conversation.last_inbound_at.as_millisecond()),
-                )
+                .set("heard_at", milliseconds(plan.conversation.last_inbound_at))
                 .when("attribute_exists(#facts)");
             if let Err(error) = self.table.update(nudged).await {
                 // The message is stored, and the schedule finds it.
@@ -322,9 +318,9 @@ impl Conversations {
 
     fn guard(&self, id: &ConversationId, guard: &DuplicateGuard) -> Result<TransactWriteItem, StoreError> {
         let mut item = key(id, &guard.key);
-        item.insert("seen_until".to_owned(), number(guard.expires_at.as_millisecond()));
+        item.insert("seen_until".to_owned(), milliseconds(guard.expires_at));
         item.insert("expires_at".to_owned(), number(guard.expires_at.as_second() + 1));
-        let now = number(self.table.now().as_millisecond());
+        let now = milliseconds(self.table.now());
         let unless_seen = "attribute_not_exists(sort_key) OR seen_until <= :now";
         self.table
             .put(item, Some((unless_seen, Item::from([(":now".to_owned(), now)]))))

@@ -16,7 +16,7 @@ use crate::messenger::key::ContactKey;
 use crate::messenger::sync::Stored;
 use crate::personal::Personal;
 use crate::store::update::Update;
-use crate::store::{Claim, Item, StoreError};
+use crate::store::{Claim, Item, StoreError, text};
 
 /// What the keys of users' records begin with.
 const USER: &str = "user#";
@@ -59,7 +59,7 @@ impl Contacts {
         let keys: Vec<Item> = by_key.keys().cloned().map(key).collect();
         let items = self.table.get_all(&keys).await?;
         let buried = items.iter().filter_map(|item| {
-            let name = by_key.get(item.get("contact_key")?.as_s().ok()?)?;
+            let name = by_key.get(text(item, "contact_key")?)?;
             Some(((*name).clone(), tombstone::erased_at(item)?))
         });
         Ok(buried.collect())
@@ -71,15 +71,13 @@ impl Contacts {
             .table
             .get_all(&keys.iter().map(key).collect::<Vec<_>>())
             .await?;
-        let name = |item: &Item| item.get("contact_key")?.as_s().ok().cloned();
         Ok(items.iter().filter_map(name).collect())
     }
 
     /// The keys of everything that is linked to a user, `user_ref`s too, as the index knows it: a moment late.
     pub async fn keys_of_user(&self, user_id: &str) -> Result<Vec<String>, StoreError> {
         let items = self.by_user(user_id).await?;
-        let key = |item: &Item| item.get("contact_key")?.as_s().ok().cloned();
-        Ok(items.iter().filter_map(key).collect())
+        Ok(items.iter().filter_map(name).collect())
     }
 
     /// Claims a contact for `length`, and reads what names it as well.
@@ -147,4 +145,9 @@ impl Contacts {
         self.table.delete_all(keys).await?;
         Ok(count)
     }
+}
+
+/// The key of an item of the table.
+fn name(item: &Item) -> Option<String> {
+    Some(text(item, "contact_key")?.to_owned())
 }

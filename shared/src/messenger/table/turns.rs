@@ -11,7 +11,7 @@ use crate::messenger::key::ContactKey;
 use crate::messenger::sync::Stored;
 use crate::store::table::{CONFLICT, Updated};
 use crate::store::update::Update;
-use crate::store::{Item, Rounds, StoreError, number};
+use crate::store::{Rounds, StoreError, milliseconds, number, time};
 
 const FREE_AT: &str = "free_at";
 const WRITTEN_AT: &str = "written_at";
@@ -89,13 +89,4 @@ impl Contacts {
             Updated::Conflict => Err(StoreError::conflict(CONFLICT)),
         }
     }
-}
-
-fn milliseconds(at: Timestamp) -> aws_sdk_dynamodb::types::AttributeValue {
-    number(at.as_millisecond())
-}
-
-fn time(item: &Item, name: &str) -> Option<Timestamp> {
-    let at = item.get(name)?.as_n().ok()?.parse().ok()?;
-    Timestamp::from_millisecond(at).ok()
 }

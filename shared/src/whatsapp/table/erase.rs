@@ -9,8 +9,9 @@ use jiff::Timestamp;
 
 use super::{CONVERSATION, Conversations, Stored, key, unpack};
 use crate::erase::tombstone;
+use crate::store::table::find_all;
 use crate::store::update::Update;
-use crate::store::{Claim, Item, Lease, Released, StoreError, string};
+use crate::store::{Claim, Item, Lease, Released, StoreError, string, text, time};
 use crate::whatsapp::conversation::Turn;
 use crate::whatsapp::message::ConversationId;
 
@@ -75,8 +76,7 @@ impl Conversations {
             });
         }
         let guards = items.iter().filter_map(|item| {
-            let until: i64 = item.get("seen_until")?.as_n().ok()?.parse().ok()?;
-            let until = Timestamp::from_millisecond(until).ok()?;
+            let until = time(item, "seen_until")?;
             let guard = Some(sort_key(item)).filter(|guard| guard.starts_with(DISPATCH_GUARD))?;
             Some(tombstone::put_until(guard_key(id, guard), until))
         });
@@ -90,13 +90,10 @@ impl Conversations {
     async fn items(&self, id: &ConversationId) -> Result<Vec<Item>, StoreError> {
         let query = self
             .table
-            .query()
-            .key_condition_expression("conversation_id = :id")
-            .expression_attribute_values(":id", string(id.as_str()))
+            .query_of("conversation_id", id.as_str())
             .projection_expression("sort_key, seen_until")
             .consistent_read(true);
-        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
-        items.map_err(|error| StoreError::sdk("Query", &error))
+        find_all(query).await
     }
 }
 
@@ -109,8 +106,7 @@ fn count(items: &[Item]) -> Erased {
 }
 
 fn sort_key(item: &Item) -> &str {
-    let sort_key = item.get("sort_key").and_then(|sort_key| sort_key.as_s().ok());
-    sort_key.map_or("", String::as_str)
+    text(item, "sort_key").unwrap_or_default()
 }
 
 /// The key of a conversation's tombstone.

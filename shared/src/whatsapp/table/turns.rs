@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::store::table::Table;
-use crate::store::{Item, StoreError, string};
+use crate::store::{Item, StoreError, string, text};
 use crate::telemetry;
 use crate::whatsapp::conversation::{Turn, TurnStatus};
 use crate::whatsapp::decide::answer::MAX_HANDED_OVER;
@@ -150,12 +150,10 @@ impl Turns<'_> {
 
 /// The id is the last part of the sort key, so that also a turn that cannot be read is known by it.
 fn place(item: &Item) -> Option<Place> {
-    let sort_key = item.get("sort_key")?.as_s().ok()?;
-    let status = item.get("status").and_then(|status| status.as_s().ok());
-    let pending = TurnStatus::Pending.name();
+    let sort_key = text(item, "sort_key")?;
     Some(Place {
         id: sort_key.rsplit('#').next()?.to_owned(),
-        waits: status.is_some_and(|status| status == pending),
-        sort_key: sort_key.clone(),
+        waits: text(item, "status") == Some(TurnStatus::Pending.into()),
+        sort_key: sort_key.to_owned(),
     })
 }
