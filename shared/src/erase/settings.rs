@@ -1,14 +1,13 @@
 //! What an erasure does, and who may ask for one.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::config::Env;
 
 /// What becomes of the person in Braze.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, strum::EnumString)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", ascii_case_insensitive)]
 pub enum EraseInBraze {
     /// Our attributes become null, and profiles that only ever had an alias of ours are deleted.
     #[default]
@@ -17,19 +16,6 @@ pub enum EraseInBraze {
     Delete,
     /// Braze is left alone.
     Keep,
-}
-
-impl FromStr for EraseInBraze {
-    type Err = ();
-
-    fn from_str(value: &str) -> Result<Self, ()> {
-        match value.to_ascii_lowercase().as_str() {
-            "attributes" => Ok(Self::Attributes),
-            "delete" => Ok(Self::Delete),
-            "keep" => Ok(Self::Keep),
-            _ => Err(()),
-        }
-    }
 }
 
 impl EraseInBraze {

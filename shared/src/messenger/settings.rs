@@ -1,6 +1,5 @@
 //! What is kept on the Braze profile of a Messenger or Instagram contact.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::event::event_names;
@@ -8,25 +7,14 @@ use crate::config::Env;
 use crate::erase;
 
 /// What is sent of people who are not linked to a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, strum::EnumString)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum UnlinkedContacts {
     /// An alias-only profile in Braze.
     #[default]
     Alias,
     /// Nothing until they are linked.
     Hold,
-}
-
-impl FromStr for UnlinkedContacts {
-    type Err = ();
-
-    fn from_str(value: &str) -> Result<Self, ()> {
-        match value.to_ascii_lowercase().as_str() {
-            "alias" => Ok(Self::Alias),
-            "hold" => Ok(Self::Hold),
-            _ => Err(()),
-        }
-    }
 }
 
 /// What is kept on the Braze profile of a Messenger or Instagram contact.

@@ -1,7 +1,6 @@
 //! The settings of the WhatsApp relay.
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 use std::time::Duration;
 
 use regex::Regex;
@@ -11,26 +10,15 @@ use super::attributes::Reserved;
 use crate::config::Env;
 
 /// Which system answers WhatsApp messages, and how it is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, strum::EnumString)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum ExternalSystemKind {
     /// Our own JSON, signed by the Standard Webhooks headers.
     #[default]
     Webhook,
     /// Any OpenAI-compatible `/chat/completions`.
     Openai,
-}
-
-impl FromStr for ExternalSystemKind {
-    type Err = ();
-
-    fn from_str(value: &str) -> Result<Self, ()> {
-        match value.to_ascii_lowercase().as_str() {
-            "webhook" => Ok(Self::Webhook),
-            "openai" => Ok(Self::Openai),
-            _ => Err(()),
-        }
-    }
 }
 
 /// How a route's keywords are held against a message.
@@ -180,8 +168,9 @@ pub struct RelaySettings {
     pub reserved: Reserved,
 }
 
-/// What a model may do beside talking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What a model may do beside talking. The names are those of the settings and for the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Tool {
     /// Let a person at the brand take over.
     HandOff,
@@ -191,34 +180,13 @@ pub enum Tool {
     SendCampaign,
 }
 
-impl Tool {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::HandOff, Self::SetAttributes, Self::SendCampaign];
-
-    /// The name, in the settings and for the model.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::HandOff => "hand_off",
-            Self::SetAttributes => "set_attributes",
-            Self::SendCampaign => "send_campaign",
-        }
-    }
-
-    /// The tool with this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|tool| tool.name() == name)
-    }
-}
-
 fn tools(env: &mut Env<'_>) -> BTreeSet<Tool> {
     let names = env.list("OPENAI_TOOLS", "hand_off");
     let mut tools = BTreeSet::new();
     for name in names {
-        match Tool::named(&name) {
-            Some(tool) => _ = tools.insert(tool),
-            None => env.problem(format!(
+        match name.parse() {
+            Ok(tool) => _ = tools.insert(tool),
+            Err(_) => env.problem(format!(
                 "OPENAI_TOOLS names `{name}`, but knows only hand_off, set_attributes and send_campaign"
             )),
         }

@@ -6,7 +6,8 @@ use crate::outbox::Reason;
 use crate::whatsapp::message::Person;
 
 /// The keys of the published templates. Others are not looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Key {
     UserId,
     BrazeId,
@@ -14,6 +15,7 @@ pub(super) enum Key {
     FirstName,
     Language,
     Message,
+    #[strum(serialize = "message_b64")]
     MessageBase64,
     MediaUrls,
     ProfileName,
@@ -24,26 +26,9 @@ pub(super) enum Key {
     CampaignId,
 }
 
-const KEYS: [(&str, Key); 14] = [
-    ("user_id", Key::UserId),
-    ("braze_id", Key::BrazeId),
-    ("phone_number", Key::PhoneNumber),
-    ("first_name", Key::FirstName),
-    ("language", Key::Language),
-    ("message", Key::Message),
-    ("message_b64", Key::MessageBase64),
-    ("media_urls", Key::MediaUrls),
-    ("profile_name", Key::ProfileName),
-    ("product_id", Key::ProductId),
-    ("catalog_id", Key::CatalogId),
-    ("flow_response", Key::FlowResponse),
-    ("dispatch_id", Key::DispatchId),
-    ("campaign_id", Key::CampaignId),
-];
-
 impl Key {
     pub(super) fn named(name: &str) -> Option<Self> {
-        KEYS.iter().find(|(known, _)| *known == name).map(|(_, key)| *key)
+        name.parse().ok()
     }
 
     /// Whether the person writes the value, so that further entries may have been typed into it.
@@ -69,7 +54,7 @@ pub(super) struct Fields {
 impl Fields {
     pub(super) fn new(all: Vec<(String, Value)>) -> Result<Self, Reason> {
         let sorted = all.is_sorted_by(|(left, _), (right, _)| left <= right);
-        let mut known: Vec<(Key, Value)> = Vec::with_capacity(all.len().min(KEYS.len()));
+        let mut known: Vec<(Key, Value)> = Vec::new();
         for (name, value) in all {
             let Some(key) = Key::named(&name) else {
                 continue;

@@ -63,14 +63,14 @@ impl<'a> Tools<'a> {
         };
         let parameters = json!({"type": "object", "properties": properties, "required": required});
         json!({"type": "function", "function": {
-            "name": tool.name(), "description": description, "parameters": parameters,
+            "name": <&str>::from(tool), "description": description, "parameters": parameters,
         }})
     }
 
     /// Does what the model asks for, as far as it may, and says what came of it, in words for the model.
     pub(super) fn call(&self, call: &ToolCall, answer: &mut Answer) -> String {
-        let tool = Tool::named(&call.name).filter(|tool| self.offered.contains(tool));
-        let Some(tool) = tool else {
+        let tool = call.name.parse().ok();
+        let Some(tool) = tool.filter(|tool| self.offered.contains(tool)) else {
             return "error: there is no such tool".to_owned();
         };
         match tool {
