@@ -139,26 +139,11 @@ impl Desk {
             bail!("no local stack is running; is `bridge local`? (for a deployed one: --stack)");
         };
         let dynamodb = aws_sdk_dynamodb::Client::new(aws);
-        let outbox = Outbox::new(dynamodb.clone(), stack.table("OutboxTable")?, clock.clone());
+        let outbox = Outbox::new(dynamodb, stack.table("OutboxTable")?, clock.clone());
         let records = Records {
-            contacts: Contacts::new(
-                dynamodb.clone(),
-                stack.table("ContactsTable")?,
-                outbox.clone(),
-                clock.clone(),
-            ),
-            conversations: Conversations::new(
-                dynamodb.clone(),
-                stack.table("ConversationsTable")?,
-                outbox.clone(),
-                clock.clone(),
-            ),
-            installs: Installs::new(
-                dynamodb,
-                stack.table("InstallsTable")?,
-                outbox.clone(),
-                clock.clone(),
-            ),
+            contacts: Contacts::new(stack.table("ContactsTable")?, outbox.clone()),
+            conversations: Conversations::new(stack.table("ConversationsTable")?, outbox.clone()),
+            installs: Installs::new(stack.table("InstallsTable")?, outbox.clone()),
             outbox: outbox.clone(),
         };
         let secrets = aws_sdk_secretsmanager::Client::new(aws);

@@ -106,12 +106,7 @@ impl<'a> Scene<'a> {
                 .partner
                 .as_ref()
                 .context("the partner's platform is not played here")?,
-            installs: Installs::new(
-                stack.dynamodb().clone(),
-                table(INSTALLS)?,
-                outbox.clone(),
-                clock.clone(),
-            ),
+            installs: Installs::new(table(INSTALLS)?, outbox.clone()),
             outbox,
             secrets: BusinessSecrets::new(stack.aws().secrets_manager(), own),
         })

@@ -63,12 +63,7 @@ impl App {
         clock: Clock,
     ) -> Self {
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
-        let installs = Installs::new(
-            dynamodb.clone(),
-            settings.installs_table,
-            outbox.clone(),
-            clock.clone(),
-        );
+        let installs = Installs::new(settings.installs_table, outbox.clone());
         Self {
             meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
             partner: Secret::new(secrets.clone(), &settings.partner_secret_id, clock.clone()),

@@ -64,12 +64,7 @@ impl App {
         clock: Clock,
     ) -> Self {
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
-        let contacts = Contacts::new(
-            dynamodb.clone(),
-            settings.contacts_table,
-            outbox.clone(),
-            clock.clone(),
-        );
+        let contacts = Contacts::new(settings.contacts_table, outbox.clone());
         Self {
             meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
             link: Secret::new(secrets.clone(), &settings.link_secret_id, clock.clone()),

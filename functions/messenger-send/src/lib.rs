@@ -72,12 +72,7 @@ impl App {
         Self {
             meta: Secret::new(secrets.clone(), &settings.meta_secret_id, clock.clone()),
             relay: Secret::new(secrets.clone(), &settings.relay_secret_id, clock.clone()),
-            contacts: Contacts::new(
-                dynamodb.clone(),
-                settings.contacts_table,
-                outbox.clone(),
-                clock.clone(),
-            ),
+            contacts: Contacts::new(settings.contacts_table, outbox.clone()),
             outbox,
             events: settings.events,
             clock,

@@ -174,7 +174,7 @@ impl App {
                 fbe,
                 health,
             } => {
-                let contacts = Contacts::new(dynamodb.clone(), contacts_table, outbox.clone(), clock.clone());
+                let contacts = Contacts::new(contacts_table, outbox.clone());
                 // One client and one cached secret for all that speak to Graph.
                 let graph = GraphClient::new(http::client(GRAPH_TIMEOUT), &fbe.graph);
                 let meta = Secret::new(secrets.clone(), &fbe.meta_secret_id, clock.clone());
@@ -186,16 +186,10 @@ impl App {
                     messenger.clone(),
                     clock.clone(),
                 );
-                let (installs, business_secrets) =
-                    fbe.businesses((secrets, dynamodb), outbox.clone(), clock.clone());
+                let (installs, business_secrets) = fbe.businesses(secrets, outbox.clone());
                 let records = Records {
                     contacts: contacts.clone(),
-                    conversations: Conversations::new(
-                        dynamodb.clone(),
-                        conversations_table,
-                        outbox.clone(),
-                        clock.clone(),
-                    ),
+                    conversations: Conversations::new(conversations_table, outbox.clone()),
                     installs,
                     outbox: outbox.clone(),
                 };
@@ -212,11 +206,10 @@ impl App {
                 let partner = fbe.partner(secrets, outbox.clone(), clock.clone());
                 let health =
                     HealthWorker::new(outbox.clone(), meta.clone(), graph.clone(), health, clock.clone());
-                let aws = (secrets, dynamodb);
                 let fbe = FbeWorker::new(
                     fbe,
                     (graph, meta),
-                    aws,
+                    secrets,
                     (outbox.clone(), settler.clone()),
                     braze,
                     clock.clone(),
@@ -235,12 +228,7 @@ impl App {
                 conversations_table,
                 relay,
             } => Workers::Relay(Box::new(RelayWorker::new(
-                Conversations::new(
-                    dynamodb.clone(),
-                    conversations_table,
-                    outbox.clone(),
-                    clock.clone(),
-                ),
+                Conversations::new(conversations_table, outbox.clone()),
                 (outbox.clone(), settler.clone()),
                 (braze, queue.clone()),
                 Secret::new(secrets.clone(), &relay_secret_id, clock.clone()),

@@ -62,12 +62,7 @@ impl App {
         clock: Clock,
     ) -> Self {
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
-        let conversations = Conversations::new(
-            dynamodb.clone(),
-            settings.conversations_table,
-            outbox.clone(),
-            clock.clone(),
-        );
+        let conversations = Conversations::new(settings.conversations_table, outbox.clone());
         Self {
             secret: Secret::new(secrets.clone(), &settings.relay_secret_id, clock.clone()),
             conversations,

@@ -6,14 +6,12 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::install::Install;
 use super::push::Push;
-use crate::clock::Clock;
 use crate::erase::tombstone;
 use crate::outbox::{Outbox, OutboxItem};
 use crate::store::table::{Table, find_all};
@@ -62,9 +60,9 @@ pub struct Cursor(Item);
 impl Installs {
     /// The table `table`; `outbox` is what its transactions also write.
     #[must_use]
-    pub fn new(client: Client, table: String, outbox: Outbox, clock: Clock) -> Self {
+    pub fn new(table: String, outbox: Outbox) -> Self {
         Self {
-            table: Table::new(client, table, clock),
+            table: outbox.table.beside(table),
             outbox,
         }
     }

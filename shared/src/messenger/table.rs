@@ -15,13 +15,11 @@ mod turns;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use crate::clock::Clock;
 use crate::erase::{UnlessErased, tombstone};
 use crate::messenger::contact::Contact;
 use crate::messenger::key::{ContactKey, UserRefKey};
@@ -178,9 +176,9 @@ struct ContactItem {
 impl Contacts {
     /// The table `table`; `outbox` is what its transactions also write.
     #[must_use]
-    pub fn new(client: Client, table: String, outbox: Outbox, clock: Clock) -> Self {
+    pub fn new(table: String, outbox: Outbox) -> Self {
         Self {
-            table: Table::new(client, table, clock),
+            table: outbox.table.beside(table),
             outbox,
         }
     }

@@ -38,6 +38,11 @@ impl Table {
         Self { client, name, clock }
     }
 
+    /// Another table, reached in the same way.
+    pub(crate) fn beside(&self, name: String) -> Self {
+        Self { name, ..self.clone() }
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -15,7 +15,6 @@ mod turns;
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -25,7 +24,6 @@ use super::duplicate::DuplicateGuard;
 use super::message::ConversationId;
 use super::plan::Plan;
 use super::reply::{SENDS, send_number};
-use crate::clock::Clock;
 use crate::erase::tombstone;
 use crate::outbox::{Kind, Outbox};
 use crate::store::table::Table;
@@ -117,9 +115,9 @@ enum Part {
 impl Conversations {
     /// The table `table`, with the outbox that its effects go to.
     #[must_use]
-    pub fn new(client: Client, table: String, outbox: Outbox, clock: Clock) -> Self {
+    pub fn new(table: String, outbox: Outbox) -> Self {
         Self {
-            table: Table::new(client, table, clock),
+            table: outbox.table.beside(table),
             outbox,
         }
     }

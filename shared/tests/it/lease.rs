@@ -101,21 +101,11 @@ impl World {
 
     async fn without(leased: Leased) -> Self {
         let tables = Tables::create().await;
-        let (aws, outbox, clock) = (&tables.house.aws, &tables.outbox, &tables.house.clock);
+        let outbox = &tables.outbox;
         let table = |logical_id: &str| tables.house.table(logical_id).to_owned();
         Self {
-            installs: Installs::new(
-                aws.dynamodb(),
-                table("InstallsTable"),
-                outbox.clone(),
-                clock.clone(),
-            ),
-            conversations: Conversations::new(
-                aws.dynamodb(),
-                table("ConversationsTable"),
-                outbox.clone(),
-                clock.clone(),
-            ),
+            installs: Installs::new(table("InstallsTable"), outbox.clone()),
+            conversations: Conversations::new(table("ConversationsTable"), outbox.clone()),
             tables,
             leased,
         }

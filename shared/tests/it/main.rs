@@ -32,12 +32,7 @@ impl Tables {
             house.table("OutboxTable").to_owned(),
             clock.clone(),
         );
-        let contacts = Contacts::new(
-            aws.dynamodb(),
-            house.table("ContactsTable").to_owned(),
-            outbox.clone(),
-            clock.clone(),
-        );
+        let contacts = Contacts::new(house.table("ContactsTable").to_owned(), outbox.clone());
         Self {
             house,
             outbox,

@@ -226,9 +226,9 @@ impl Place {
             )
         };
         let client = aws_sdk_dynamodb::Client::new(&config);
-        let outbox = Outbox::new(client.clone(), outbox, clock.clone());
+        let outbox = Outbox::new(client, outbox, clock.clone());
         Ok(Parts {
-            installs: Installs::new(client, installs, outbox.clone(), clock.clone()),
+            installs: Installs::new(installs, outbox.clone()),
             outbox,
             config,
             secrets,

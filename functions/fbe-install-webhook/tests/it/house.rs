@@ -54,7 +54,7 @@ impl House {
         house.aws.reset_calls();
         Self {
             app,
-            installs: Installs::new(dynamodb, tables[0].clone(), outbox, clock),
+            installs: Installs::new(tables[0].clone(), outbox),
             secrets: BusinessSecrets::new(house.aws.secrets_manager(), own),
             shared: house,
             tables,

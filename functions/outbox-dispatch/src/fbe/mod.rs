@@ -104,15 +104,12 @@ impl FollowUpSettings {
     /// The businesses and their secrets.
     pub(crate) fn businesses(
         &self,
-        (secrets, dynamodb): (&aws_sdk_secretsmanager::Client, &aws_sdk_dynamodb::Client),
+        secrets: &aws_sdk_secretsmanager::Client,
         outbox: Outbox,
-        clock: Clock,
     ) -> (Installs, BusinessSecrets) {
-        let installs = Installs::new(dynamodb.clone(), self.installs_table.clone(), outbox, clock);
-        (
-            installs,
-            BusinessSecrets::new(secrets.clone(), self.secrets.clone()),
-        )
+        let installs = Installs::new(self.installs_table.clone(), outbox);
+        let secrets = BusinessSecrets::new(secrets.clone(), self.secrets.clone());
+        (installs, secrets)
     }
 
     /// The worker that notifies the partner's platform.
@@ -160,12 +157,12 @@ impl FbeWorker {
     pub(crate) fn new(
         settings: FollowUpSettings,
         (graph, meta): (GraphClient, Secret<MetaSecret>),
-        aws: (&aws_sdk_secretsmanager::Client, &aws_sdk_dynamodb::Client),
+        secrets: &aws_sdk_secretsmanager::Client,
         (outbox, settler): (Outbox, Settler),
         braze: Braze,
         clock: Clock,
     ) -> Self {
-        let (installs, secrets) = settings.businesses(aws, outbox.clone(), clock.clone());
+        let (installs, secrets) = settings.businesses(secrets, outbox.clone());
         Self {
             installs,
             secrets,

@@ -208,12 +208,7 @@ async fn a_contact_that_is_worked_on_hides_nobody_behind_it() {
     house.receive(&[house.message("7001")]).await;
     house.drain().await;
     let busy = format!("messenger#{}#7001", super::messenger::house::PAGE);
-    let contacts = Contacts::new(
-        house.aws.dynamodb(),
-        "local-ContactsTable".to_owned(),
-        outbox(&house),
-        house.clock.clone(),
-    );
+    let contacts = Contacts::new("local-ContactsTable".to_owned(), outbox(&house));
     let lease = contacts.claim(&busy, Duration::from_hours(1)).await.unwrap();
     assert!(matches!(lease, Claim::Leased(..)), "another worker has it");
     // More than a round takes of one shard.

@@ -73,7 +73,7 @@ impl House {
             braze: house.braze,
             webhook,
             dispatch,
-            installs: Installs::new(dynamodb, installs_table.clone(), outbox.clone(), clock.clone()),
+            installs: Installs::new(installs_table.clone(), outbox.clone()),
             outbox,
             clock,
             installs_table,

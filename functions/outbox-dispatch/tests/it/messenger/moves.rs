@@ -252,10 +252,8 @@ async fn that_a_dispatcher_died_is_not_forgotten_while_the_user_is_taken() {
     house.receive(&[house.referral("7001", "user-1")]).await;
     let template = Template::of_the_repository().unwrap();
     let contacts = Contacts::new(
-        house.aws.dynamodb(),
         template.table("ContactsTable").unwrap().name.clone(),
         house.outbox(),
-        house.clock.clone(),
     );
     let lease = Duration::from_mins(10);
     let claim = contacts.claim_user("user-1", None, lease).await.unwrap();

@@ -107,7 +107,7 @@ impl House {
     /// So many messages wait, beside what waits already.
     pub(crate) async fn waiting(&self, conversation: &str, messages: usize) {
         let table = self.table("ConversationsTable").to_owned();
-        let conversations = Conversations::new(self.aws.dynamodb(), table, self.outbox(), self.clock.clone());
+        let conversations = Conversations::new(table, self.outbox());
         let id = ConversationId::parse(conversation).unwrap();
         let user = conversation.strip_prefix("user:").unwrap();
         self.says(user, "message 0").await;
