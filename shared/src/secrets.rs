@@ -383,7 +383,6 @@ pub struct RelaySecret {
     /// Still accepted after a rotation.
     pub previous_send_token: Option<SecretString>,
     /// Credentials of routes, by their names.
-    #[serde(default)]
     pub routes: Option<BTreeMap<String, RouteSecret>>,
 }
 

@@ -4,24 +4,19 @@ use serde::{Deserialize, Serialize};
 
 /// How much of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counts {
     /// Contacts.
-    #[serde(default)]
     pub contacts: usize,
     /// `user_ref` records and link tokens.
-    #[serde(default)]
     pub records: usize,
     /// Conversations.
-    #[serde(default)]
     pub conversations: usize,
     /// What was said in them.
-    #[serde(default)]
     pub turns: usize,
     /// Installs of businesses.
-    #[serde(default)]
     pub installs: usize,
     /// Outbox items, in any state.
-    #[serde(default)]
     pub outbox: usize,
 }
 

@@ -49,6 +49,7 @@ pub enum Source {
 }
 
 /// An erasure: the payload of its outbox item.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// Whom it is about.
@@ -58,10 +59,8 @@ pub struct Order {
     /// When.
     pub requested_at: Timestamp,
     /// What becomes of the person in Braze, where that is not the setting's to say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub braze: Option<EraseInBraze>,
     /// How far it has come.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
 }
 
@@ -83,21 +82,17 @@ pub struct Progress {
 
 /// What there is of somebody: names of records.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Found {
     /// Keys of contacts.
-    #[serde(default)]
     pub contacts: Personal<Vec<String>>,
     /// Keys of `user_ref`s.
-    #[serde(default)]
     pub user_refs: Personal<Vec<String>>,
     /// Users.
-    #[serde(default)]
     pub users: Personal<Vec<String>>,
     /// Ids of conversations.
-    #[serde(default)]
     pub conversations: Personal<Vec<String>>,
     /// Businesses.
-    #[serde(default)]
     pub businesses: Vec<String>,
 }
 

@@ -50,26 +50,21 @@ impl fmt::Display for Asset {
 }
 
 /// What one business granted, as ids of Meta. `None` and empty mean that it is not granted (any more).
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Assets {
     /// The client's Business Manager.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub business_manager_id: Option<String>,
     /// Ad account, without `act_`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ad_account_id: Option<String>,
     /// Product catalog.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub catalog_id: Option<String>,
     /// Commerce account.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub commerce_merchant_settings_id: Option<String>,
     /// Only Graph's answers have it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub commerce_partner_integration_id: Option<String>,
     /// Pixel: unique to the business.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pixel_id: Option<String>,
     /// Every Facebook Page.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]

@@ -59,6 +59,7 @@ pub enum InstallChange {
 }
 
 /// `business_integration_install`, `…_update`, `…_uninstall`: brings no token and names no business of ours.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BusinessIntegrationEvent {
     /// What happened.
@@ -66,10 +67,8 @@ pub struct BusinessIntegrationEvent {
     /// Client's Business Manager: the only link to an install.
     pub business_manager_id: String,
     /// `tp_config_id`, only on install.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration_id: Option<String>,
     /// `entry.id`
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_id: Option<String>,
     /// Time and tie-breaker.
     pub stamp: Stamp,

@@ -20,16 +20,15 @@ pub const ACCESS_TOKEN: &str = "access_token";
 pub const INSTALLATION: &str = "installation";
 
 /// One installed instance of a feature.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Feature {
     /// `feature_type`, in lower case. Unknown types are kept.
     pub feature_type: String,
     /// `feature_instance_id`: names the instance in Meta's configuration.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
     /// `feature_name`
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `connected_assets`: kind of asset → ids, unknown kinds too.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

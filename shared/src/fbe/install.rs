@@ -69,6 +69,7 @@ pub struct HistoryEntry {
 }
 
 /// One business. Holds no token.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Install {
     /// The partner's own id of the business: the key.
@@ -85,19 +86,15 @@ pub struct Install {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<Feature>,
     /// Top-level `onsite_eligible`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onsite_eligible: Option<bool>,
     /// Installed features that are not switched on in Meta's configuration, as [`Feature::key`]s.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub switched_off: BTreeSet<String>,
     /// `flow` of the newest grant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow: Option<String>,
     /// `entry.uid` of the newest grant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<Personal<String>>,
     /// The grant in force: the owner's newest. Once uninstalled, the newest there was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted: Option<Stamp>,
     /// Every Business Manager that has the app installed: first the owner, then those who claim the business too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -106,16 +103,12 @@ pub struct Install {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removals: Vec<Removal>,
     /// The owner's token, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenState>,
     /// What the newest webhook said, where Graph has corrected it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<Box<Granted>>,
     /// When it was installed (last).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installed_at: Option<Timestamp>,
     /// When Graph was asked last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconciled_at: Option<Timestamp>,
     /// How many differences Graph has shown since the install.
     #[serde(default)]
@@ -124,7 +117,6 @@ pub struct Install {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<Drift>,
     /// Since when Graph knows no install although no removal was announced.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_at_graph_since: Option<Timestamp>,
     /// The newest changes, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

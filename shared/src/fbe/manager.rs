@@ -11,6 +11,7 @@ use super::secret::TokenType;
 use crate::personal::Personal;
 
 /// What is known of the token, without the token.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenState {
     /// Type of the token that arrived.
@@ -23,16 +24,12 @@ pub struct TokenState {
     /// Version id of the secret as it is now.
     pub version: String,
     /// Business Manager of the event that brought it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub business_manager_id: Option<String>,
     /// When it was exchanged for a system user's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchanged_at: Option<Timestamp>,
     /// When the system user's token ends; `None`: it has no known end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
     /// Since when Graph refuses it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalid_since: Option<Timestamp>,
 }
 
@@ -61,33 +58,30 @@ impl Removal {
 }
 
 /// What one Business Manager granted, by its own webhooks.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ManagerGrant {
     /// `None`: its webhooks named no Business Manager. They count for the owner.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub business_manager_id: Option<String>,
     /// Times of its grants since its last removal.
     pub times: BTreeSet<Timestamp>,
     /// Its newest grant.
     pub newest: Stamp,
     /// What that grant says. `None` where the install itself holds it, and where it was too large to keep.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<Box<Said>>,
     /// Its token. `None` where the install itself holds it, and where there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenState>,
 }
 
 /// The content of a grant.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Said {
     /// Assets and features.
     pub granted: Granted,
     /// `flow`
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow: Option<String>,
     /// `entry.uid`
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<Personal<String>>,
 }
 

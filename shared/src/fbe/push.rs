@@ -13,6 +13,7 @@ pub const MAX_BATCH_ITEMS: usize = 5_000;
 const MAX_OUTSTANDING: usize = 200;
 
 /// A catalog push: the last one of its business.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Push {
     /// Event key of the outbox item that asked for it.
@@ -20,10 +21,8 @@ pub struct Push {
     /// How far it has come.
     pub progress: PushProgress,
     /// When it was done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
     /// When its feed was last looked at since, and had not changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unchanged_at: Option<Timestamp>,
 }
 
@@ -64,6 +63,7 @@ pub struct Outstanding {
 
 /// State of one push. Stored after every call: what a crash repeats is at most one batch, whose upserts
 /// change nothing the second time.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushProgress {
     /// Catalog that is pushed to.
@@ -71,7 +71,6 @@ pub struct PushProgress {
     /// When the push began.
     pub started_at: Timestamp,
     /// The feed's `ETag` or `Last-Modified`; another one means another feed, and to begin again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feed_version: Option<String>,
     /// Digest of the feed's URL: what is known of one feed says nothing of another.
     #[serde(default)]
@@ -79,7 +78,6 @@ pub struct PushProgress {
     /// Items of the feed before this position are done with.
     pub next_index: u64,
     /// Where in the feed the next item begins, in bytes, and how the feed is written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<(u64, Form)>,
     /// Digest of the items before `next_index`.
     #[serde(default)]
@@ -104,7 +102,6 @@ pub struct PushProgress {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outstanding: Vec<Outstanding>,
     /// When the last step forward was made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advanced_at: Option<Timestamp>,
     /// Items that Meta accepted.
     pub accepted: u64,

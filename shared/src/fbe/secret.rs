@@ -59,20 +59,16 @@ pub struct Token {
 #[derive(Debug, Clone, Deserialize)]
 pub struct FbeSecret {
     /// The token that the webhook brought.
-    #[serde(default)]
     pub access_token: Option<SecretString>,
     /// Its type.
     pub token_type: TokenType,
     /// The system user's token, once exchanged.
-    #[serde(default)]
     pub system_user_access_token: Option<SecretString>,
     /// Time of the event that brought the token.
     pub received_at: Timestamp,
     /// When it was exchanged.
-    #[serde(default)]
     pub exchanged_at: Option<Timestamp>,
     /// When the system user's token ends; `None`: it has no known end.
-    #[serde(default)]
     pub system_user_expires_at: Option<Timestamp>,
 }
 
@@ -141,17 +137,14 @@ impl FbeSecret {
     /// The secret's value for Secrets Manager. It holds the tokens in clear: hand it to nothing else.
     #[must_use]
     pub fn to_json(&self) -> SecretString {
+        #[serde_with::skip_serializing_none]
         #[derive(Serialize)]
         struct Clear<'a> {
-            #[serde(skip_serializing_if = "Option::is_none")]
             access_token: Option<&'a str>,
             token_type: String,
-            #[serde(skip_serializing_if = "Option::is_none")]
             system_user_access_token: Option<&'a str>,
             received_at: Timestamp,
-            #[serde(skip_serializing_if = "Option::is_none")]
             exchanged_at: Option<Timestamp>,
-            #[serde(skip_serializing_if = "Option::is_none")]
             system_user_expires_at: Option<Timestamp>,
         }
         let clear = Clear {

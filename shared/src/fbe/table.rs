@@ -37,7 +37,6 @@ pub struct Stored {
     #[serde(rename = "facts")]
     pub install: Install,
     /// Its last catalog push.
-    #[serde(default)]
     pub push: Option<Push>,
     /// A new token has arrived since items of this business began to wait for one.
     #[serde(default)]

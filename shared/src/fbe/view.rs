@@ -16,7 +16,6 @@ pub struct InstallView {
     /// External business id.
     pub business: String,
     /// What happened last.
-    #[serde(default)]
     pub change: Option<Change>,
     /// Feature types that are on.
     pub enabled: Vec<String>,
@@ -25,7 +24,6 @@ pub struct InstallView {
     /// Ids of what is granted.
     pub assets: Assets,
     /// The business's pixel.
-    #[serde(default)]
     pub pixel_id: Option<String>,
     /// Whether the app is installed.
     pub status: InstallStatus,
@@ -52,7 +50,6 @@ pub struct Detail {
     /// Whether Graph takes the token.
     pub token_state: TokenCondition,
     /// When Graph was asked last.
-    #[serde(default)]
     pub reconciled_at: Option<Timestamp>,
 }
 

@@ -61,20 +61,20 @@ pub struct Link {
 }
 
 /// Where the person last came from.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Referral {
     /// `SHORTLINK`, `ADS`, … as Meta spells it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The `ref`, unless it was a link token: a token is a credential and is not kept.
-    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ref")]
     pub reference: Option<Personal<String>>,
     /// The ad.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ad_id: Option<String>,
 }
 
 /// What is kept of a person on one page or account.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contact {
     /// Who.
@@ -82,35 +82,27 @@ pub struct Contact {
     /// The time of the earliest event that makes a contact.
     pub first_seen: Timestamp,
     /// The time of the person's latest own act.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_interaction: Option<Timestamp>,
     /// The time of the latest act that opens the window.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opened_at: Option<Timestamp>,
     /// When the window closes by the rules of the version before, which let more acts open it. Counts until the next
     /// event of the contact.
-    #[serde(default, rename = "window_closes_at", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "window_closes_at")]
     pub legacy_window: Option<Timestamp>,
     /// When Meta last refused a message because the window was closed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_at: Option<Timestamp>,
     /// When Meta last said that the person cannot be reached: blocked, deactivated, muted, gone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable_at: Option<Timestamp>,
     /// Whether the person wants no messages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opted_out: Option<Stamped<bool>>,
     /// Consent to marketing messages, by topic.
     #[serde(default, skip_serializing_if = "Topics::is_empty")]
     pub topics: Topics,
     /// Where the person last came from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referral: Option<Stamped<Referral>>,
     /// Which user the person is. `None` = never linked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<Stamped<Link>>,
     /// Bookkeeping: the window (or, without one, the first sight) when a sync was last queued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_queued: Option<Timestamp>,
     /// Bookkeeping: how many times the record was written; 0 = not yet.
     #[serde(default)]

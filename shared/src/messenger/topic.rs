@@ -23,21 +23,18 @@ const EVERY: &str = "*";
 const TITLE: &str = "title#";
 
 /// What is known of a topic.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Topic {
     /// Whether the person wants its messages.
     pub subscribed: bool,
     /// The notification token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Personal<String>>,
     /// `REFRESHED`, `NOT_REFRESHED`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_status: Option<String>,
     /// Such as `Europe/Berlin`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
     /// When the token ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 

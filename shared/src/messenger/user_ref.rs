@@ -15,16 +15,14 @@ use super::stamped::Stamped;
 use crate::personal::Personal;
 
 /// What is known of one `user_ref`.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct UserRef {
     /// The user whom a token proved.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<Stamped<Link>>,
     /// The token of that link; none in records of the version before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Stamped<Token>>,
     /// The PSID that the person wrote with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scoped_id: Option<Stamped<Personal<String>>>,
     /// Bookkeeping: how many times the record was written; 0 = not yet.
     #[serde(default)]

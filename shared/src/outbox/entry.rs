@@ -37,6 +37,7 @@ pub enum Status {
 }
 
 /// An item as stored.
+#[serde_with::skip_serializing_none]
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Partition key.
@@ -57,31 +58,22 @@ pub struct Entry {
     /// When it was committed, or last had all its attempts before it (ms).
     pub(super) created_at: i64,
     /// When the schedule picks it up (ms); pending only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) due_at: Option<i64>,
     /// `<lane>#<shard>`; pending only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) due_shard: Option<String>,
     /// Not before this time (ms).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<i64>,
     /// Why the last attempt failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Since when its attempts fail (ms): from the first that failed until one succeeds, or it is redriven.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     failing_since: Option<i64>,
     /// `<lane>#<shard>`; pending and failing only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     failing_shard: Option<String>,
     /// `<lane>#<shard>`; dead only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     dead_shard: Option<String>,
     /// When it was given up (ms); dead only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     dead_at: Option<i64>,
     /// When DynamoDB may remove it (s).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) expires_at: Option<i64>,
 }
 

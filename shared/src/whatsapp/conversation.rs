@@ -33,12 +33,12 @@ pub enum Mode {
 }
 
 /// A conversation as stored.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
     /// Its key.
     pub id: ConversationId,
     /// When the first message came in; none in records of the version before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_inbound_at: Option<Timestamp>,
     /// Whom it is with, as far as was ever told.
     pub person: Person,
@@ -57,10 +57,8 @@ pub struct Conversation {
     #[serde(default)]
     pub human_agent_told: bool,
     /// The route that holds; `None` = the settings' own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// When the message came that took it there; none in records of the version before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_since: Option<Timestamp>,
     /// Whether the fallback text went out and no answer since.
     #[serde(default)]
@@ -73,7 +71,6 @@ pub struct Conversation {
     #[serde(default)]
     pub answers: u64,
     /// Until when the external system wants to be left alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask_not_before: Option<Timestamp>,
     /// How many turns there were; numbers the next one.
     #[serde(default)]
@@ -224,6 +221,7 @@ pub enum TurnStatus {
 }
 
 /// Something that was said in a conversation.
+#[serde_with::skip_serializing_none]
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
     /// The message's id; of a reply, its number in the conversation.
@@ -238,11 +236,9 @@ pub struct Turn {
     #[serde(flatten)]
     pub content: Content,
     /// Only of users' turns.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<TurnStatus>,
     /// What the message says of the conversation, if it was stored beside it: so many came at once that not each
     /// could be written there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub news: Option<Box<News>>,
 }
 

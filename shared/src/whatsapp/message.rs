@@ -37,26 +37,21 @@ impl ConversationId {
 }
 
 /// How Braze knows a person. At least one of the first three is there once a message was accepted.
+#[serde_with::skip_serializing_none]
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
     /// The brand's own id, Braze's `external_id`. Exactly as sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// Braze's internal id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub braze_id: Option<String>,
     /// The phone number as Braze sent it, without blanks around it. Whether the alias of an unknown number
     /// has a `+` is not documented, so nothing is added or taken away.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone_number: Option<String>,
     /// The name in the person's WhatsApp profile. They choose it themselves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile_name: Option<String>,
     /// The first name in Braze.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_name: Option<String>,
     /// The language in Braze, such as `es`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
 }
 
@@ -126,6 +121,7 @@ impl fmt::Debug for Person {
 }
 
 /// What was said: text, and what came instead of or with it.
+#[serde_with::skip_serializing_none]
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     /// The text, character for character; empty if only media came.
@@ -135,13 +131,10 @@ pub struct Content {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub media_urls: Vec<String>,
     /// The form of a WhatsApp Flow, as JSON text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow_response: Option<String>,
     /// The product that the message asks about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product_id: Option<String>,
     /// The catalog of that product.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog_id: Option<String>,
 }
 
@@ -179,6 +172,7 @@ impl fmt::Debug for Content {
 }
 
 /// An inbound message that can be stored: somebody said something.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InboundMessage {
     /// The conversation it belongs to.
@@ -188,10 +182,8 @@ pub struct InboundMessage {
     /// What was said.
     pub content: Content,
     /// Braze's id of the webhook send. The same for every try of one send.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub dispatch_id: Option<String>,
     /// The webhook campaign that forwarded it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub campaign_id: Option<String>,
     /// When we got it; Braze tells no other time.
     pub received_at: Timestamp,

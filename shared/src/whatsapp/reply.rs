@@ -12,22 +12,19 @@ use super::route::ReplyRules;
 use crate::outbox::{Kind, OutboxItem};
 
 /// The payload of [`Kind::RelayReply`]: one message, or attributes alone.
+#[serde_with::skip_serializing_none]
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplyPayload {
     /// What to send; `None` = what the campaign or the Canvas says by itself, or attributes alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The route or campaign that the answer named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign: Option<String>,
     /// The Canvas that the answer named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canvas: Option<String>,
     /// Further trigger properties, or entry properties of the Canvas.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub properties: Map<String, Value>,
     /// The conversation's route when the reply was planned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// What is written to the profile, before the text is sent.
     #[serde(default, skip_serializing_if = "Map::is_empty")]

@@ -49,16 +49,12 @@ pub struct RouteSettings {
     #[serde(default, rename = "match")]
     pub keyword_match: KeywordMatch,
     /// Instead of `EXTERNAL_SYSTEM_URL`.
-    #[serde(default)]
     pub external_system_url: Option<String>,
     /// Instead of `EXTERNAL_SYSTEM_KIND`.
-    #[serde(default)]
     pub kind: Option<ExternalSystemKind>,
     /// Instead of `REPLY_CAMPAIGN_ID`.
-    #[serde(default)]
     pub reply_campaign_id: Option<String>,
     /// Instead of `TEMPLATE_CAMPAIGN_ID`.
-    #[serde(default)]
     pub template_campaign_id: Option<String>,
     /// Written to the Braze profile with each reply.
     #[serde(default)]

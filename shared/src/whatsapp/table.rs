@@ -59,17 +59,14 @@ pub struct Stored {
     #[serde(rename = "facts")]
     pub conversation: Conversation,
     /// All sends up to this event key are settled.
-    #[serde(default)]
     pub settled_sends: Option<String>,
     /// Sort keys of the turns that the external system is being asked for, or may have got without our getting its
     /// answer.
     #[serde(default)]
     pub asking: Vec<String>,
     /// Another value with each message that is stored beside the conversation.
-    #[serde(default)]
     nudge: Option<String>,
     /// When the latest of them came (ms).
-    #[serde(default)]
     heard_at: Option<i64>,
 }
 
