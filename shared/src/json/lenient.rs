@@ -65,15 +65,22 @@ impl<T> List<T> {
 }
 
 /// The members of an object in their order, repeated keys too.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Members(pub Vec<(String, Value)>);
+#[serde_with::serde_as]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Members(#[serde_as(as = "serde_with::Map<_, _>")] pub Vec<(String, Value)>);
 
 /// A type that is made of any JSON value.
-trait Lenient<'de>: Sized {
-    fn scalar(scalar: Scalar<'de>) -> Self;
-
-    /// Of a container that it does not look into.
+trait Lenient<'de>: Default {
+    /// Of what it does not look into.
     fn other() -> Self;
+
+    fn scalar(scalar: Scalar<'de>) -> Self {
+        if scalar.is_absent() {
+            Self::default()
+        } else {
+            Self::other()
+        }
+    }
 
     fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
         IgnoredAny.visit_seq(list)?;
@@ -97,14 +104,6 @@ impl<'de> Lenient<'de> for Scalar<'de> {
 }
 
 impl<'de, T: Deserialize<'de>> Lenient<'de> for Object<T> {
-    fn scalar(scalar: Scalar<'de>) -> Self {
-        if scalar.is_absent() {
-            Self::Absent
-        } else {
-            Self::Other
-        }
-    }
-
     fn other() -> Self {
         Self::Other
     }
@@ -115,14 +114,6 @@ impl<'de, T: Deserialize<'de>> Lenient<'de> for Object<T> {
 }
 
 impl<'de, T: Deserialize<'de>> Lenient<'de> for List<T> {
-    fn scalar(scalar: Scalar<'de>) -> Self {
-        if scalar.is_absent() {
-            Self::Absent
-        } else {
-            Self::Other
-        }
-    }
-
     fn other() -> Self {
         Self::Other
     }
@@ -198,30 +189,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Any(PhantomData))
-    }
-}
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = object.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(InOrder)
     }
 }
 
