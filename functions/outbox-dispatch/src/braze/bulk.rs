@@ -56,7 +56,7 @@ async fn send(braze: &Braze, endpoint: Endpoint, users: &[Objects], last_start: 
         refusals: braze.refusals(endpoint),
         users,
         gate: Gate::new(last_start),
-        fates: Mutex::new(users.iter().map(Fate::taken).collect()),
+        fates: Mutex::new(users.iter().map(|user| Fate::of_all(user, &Ok(()))).collect()),
     };
     let mut batches = batches(users, endpoint.most_objects()).into_iter();
     // The others need not be asked if the probe is refused.
@@ -194,7 +194,7 @@ impl Run<'_> {
                 if taken
                     .errors
                     .iter()
-                    .any(|error| self.position(request, error).is_none())
+                    .any(|error| position(self.endpoint, request, error).is_none())
                 {
                     tracing::error!("Braze did not take an object of a request and does not say which");
                     self.unnamed(part, rest, &self.rejected(&taken.errors), open);
@@ -278,7 +278,7 @@ impl Run<'_> {
     fn reject(&self, request: &[Object], errors: &[ObjectError]) -> Vec<Object> {
         let mut rest = request.to_vec();
         for error in errors {
-            if let Some(object) = self.position(request, error) {
+            if let Some(object) = position(self.endpoint, request, error) {
                 self.settle(&[object], &self.rejected(std::slice::from_ref(error)));
                 rest.retain(|other| *other != object);
             }
@@ -308,10 +308,6 @@ impl Run<'_> {
             Array::Attributes => user.attributes.get(object.index),
             Array::Events => user.events.get(object.index),
         }
-    }
-
-    fn position(&self, request: &[Object], error: &ObjectError) -> Option<Object> {
-        position(self.endpoint, request, error)
     }
 
     /// Whether Braze says which object it means. What stands in its place says of one object alone no more than of many.

@@ -8,7 +8,7 @@ use shared::personal::Personal;
 use tokio::time::Instant;
 
 use super::gate::Gate;
-use super::{Braze, BrazeError, Key};
+use super::{Braze, BrazeError};
 
 /// At most this many in `/users/delete`, all of one kind.
 pub const MAX_DELETE: usize = 50;
@@ -102,6 +102,6 @@ async fn request(
         return Ok(());
     };
     let body: Value = json!({ kind: profiles });
-    let answer = braze.post("/users/delete", &Key::Users, &body).await;
-    answer.map(drop).inspect_err(|error| gate.failed(error))
+    let answer = braze.post("/users/delete", |secret| &secret.api_key, &body);
+    answer.await.map(drop).inspect_err(|error| gate.failed(error))
 }

@@ -17,7 +17,7 @@ mod refusal;
 mod refusals;
 mod taken;
 
-use std::fmt;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,9 +63,10 @@ pub struct Braze {
 }
 
 /// Why a request did not succeed, sorted by what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrazeError {
     /// Try again, after `wait` if Braze said so. The outcome may be unknown: the request may have been taken.
+    #[error("{reason}")]
     Transient {
         /// Short code for the log and the item.
         reason: String,
@@ -74,11 +75,13 @@ pub enum BrazeError {
     },
     /// Key, permission, instance or URL is wrong (401, 403, 404, a redirect), the key cannot be read, or everything is
     /// refused alike. An operator has to act; until then the item waits.
+    #[error("{reason}")]
     Configuration {
         /// Short code for the log and the item.
         reason: String,
     },
     /// Braze refuses the content (400 and its like). Trying again will not help.
+    #[error("{reason}")]
     Rejected {
         /// Short code for the log and the item; Braze's own text if it is one of the known ones.
         reason: String,
@@ -86,14 +89,11 @@ pub enum BrazeError {
         errors: Vec<ObjectError>,
     },
     /// The body is too large (413). In smaller pieces it may pass.
+    #[error("braze_413")]
     TooLarge,
     /// No request was begun: there was no time left for one.
+    #[error("out_of_time")]
     OutOfTime,
-}
-
-enum Key {
-    Users,
-    Trigger,
 }
 
 /// An endpoint that takes many objects at once.
@@ -136,34 +136,19 @@ impl Endpoint {
         }
     }
 
-    fn body<'a>(self, objects: &[(Array, &'a Value)]) -> Body<'a> {
-        let of = |array: Array| {
-            let objects = objects.iter().filter(|(in_array, _)| *in_array == array);
-            objects.map(|(_, object)| *object).collect()
-        };
-        match self {
-            Self::Track => Body {
-                attributes: of(Array::Attributes),
-                events: of(Array::Events),
-                ..Body::default()
-            },
-            Self::Identify => Body {
-                aliases_to_identify: of(Array::Attributes),
-                ..Body::default()
-            },
+    /// The body of a request with many objects.
+    fn body<'a>(self, objects: &[(Array, &'a Value)]) -> BTreeMap<&'static str, Vec<&'a Value>> {
+        let mut body: BTreeMap<_, Vec<&Value>> = BTreeMap::new();
+        for (array, object) in objects {
+            let name = match (self, array) {
+                (Self::Identify, _) => "aliases_to_identify",
+                (Self::Track, Array::Attributes) => "attributes",
+                (Self::Track, Array::Events) => "events",
+            };
+            body.entry(name).or_default().push(*object);
         }
+        body
     }
-}
-
-/// The body of a request with many objects.
-#[derive(Default, Serialize)]
-struct Body<'a> {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    attributes: Vec<&'a Value>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    events: Vec<&'a Value>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    aliases_to_identify: Vec<&'a Value>,
 }
 
 impl Braze {
@@ -206,7 +191,7 @@ impl Braze {
     /// that an alias was found.
     async fn ask(&self, endpoint: Endpoint, objects: &[(Array, &Value)]) -> Result<Taken, BrazeError> {
         let body = endpoint.body(objects);
-        self.post(endpoint.path(), &Key::Users, &body).await
+        self.post(endpoint.path(), |secret| &secret.api_key, &body).await
     }
 
     fn refusals(&self, endpoint: Endpoint) -> &Refusals {
@@ -222,15 +207,22 @@ impl Braze {
 
     /// `POST /campaigns/trigger/send`. Not idempotent: after an unknown outcome, trying again may send twice.
     pub async fn trigger_send(&self, body: &Value) -> Result<Taken, BrazeError> {
-        self.post("/campaigns/trigger/send", &Key::Trigger, body).await
+        self.post("/campaigns/trigger/send", BrazeSecret::trigger_api_key, body)
+            .await
     }
 
     /// `POST /canvas/trigger/send`. No more idempotent than [`Braze::trigger_send`].
     pub async fn canvas_send(&self, body: &Value) -> Result<Taken, BrazeError> {
-        self.post("/canvas/trigger/send", &Key::Trigger, body).await
+        self.post("/canvas/trigger/send", BrazeSecret::trigger_api_key, body)
+            .await
     }
 
-    async fn post(&self, path: &str, key: &Key, body: &impl Serialize) -> Result<Taken, BrazeError> {
+    async fn post(
+        &self,
+        path: &str,
+        key: fn(&BrazeSecret) -> &SecretString,
+        body: &impl Serialize,
+    ) -> Result<Taken, BrazeError> {
         let unreadable = |error: shared::secrets::SecretError| {
             tracing::error!(%error, "requests to Braze wait for their secret");
             BrazeError::Configuration {
@@ -238,13 +230,13 @@ impl Braze {
             }
         };
         let secret = self.secret.get().await.map_err(unreadable)?;
-        let answer = self.attempt(path, pick(&secret, key), body).await;
+        let answer = self.attempt(path, key(&secret), body).await;
         // The key may have been rotated; an expected side effect of that must not raise an alarm.
         if let Err(BrazeError::Configuration { .. }) = answer
             && let Ok(Some(fresh)) = self.secret.newer(&secret).await
-            && pick(&fresh, key).expose_secret() != pick(&secret, key).expose_secret()
+            && key(&fresh).expose_secret() != key(&secret).expose_secret()
         {
-            return self.attempt(path, pick(&fresh, key), body).await;
+            return self.attempt(path, key(&fresh), body).await;
         }
         answer
     }
@@ -314,13 +306,6 @@ impl Braze {
                 errors: taken.errors,
             }),
         }
-    }
-}
-
-fn pick<'a>(secret: &'a BrazeSecret, key: &Key) -> &'a SecretString {
-    match key {
-        Key::Users => &secret.api_key,
-        Key::Trigger => secret.trigger_api_key(),
     }
 }
 
@@ -407,20 +392,6 @@ impl BrazeError {
 const TIMED_OUT: &str = "braze_timeout";
 const UNREACHABLE: &str = "braze_unreachable";
 const THROTTLED: &str = "braze_429";
-
-impl fmt::Display for BrazeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transient { reason, .. }
-            | Self::Configuration { reason }
-            | Self::Rejected { reason, .. } => f.write_str(reason),
-            Self::TooLarge => f.write_str("braze_413"),
-            Self::OutOfTime => f.write_str("out_of_time"),
-        }
-    }
-}
-
-impl std::error::Error for BrazeError {}
 
 /// What a failed call means for the items it was about.
 impl From<&BrazeError> for Outcome {

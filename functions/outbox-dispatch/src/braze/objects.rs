@@ -42,19 +42,12 @@ pub struct Fate {
 }
 
 impl Fate {
-    pub(super) fn taken(objects: &Objects) -> Self {
-        Self {
-            attributes: Ok(()),
-            events: vec![Ok(()); objects.events.len()],
-        }
-    }
-
-    /// No object was taken, for the same reason.
+    /// The same of all objects.
     #[must_use]
-    pub fn failed(objects: &Objects, error: &BrazeError) -> Self {
+    pub fn of_all(objects: &Objects, outcome: &Result<(), BrazeError>) -> Self {
         Self {
-            attributes: Err(error.clone()),
-            events: vec![Err(error.clone()); objects.events.len()],
+            attributes: outcome.clone(),
+            events: vec![outcome.clone(); objects.events.len()],
         }
     }
 

@@ -345,7 +345,7 @@ impl ContactWorker {
         let mut finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
             .map(|(job, (identified, tracked))| {
                 let is_identified = job.plan.identify.is_some() && identified.is_ok();
-                let fate = identified.map_or_else(|error| Fate::failed(&job.user, &error), |()| tracked);
+                let fate = identified.map_or_else(|error| Fate::of_all(&job.user, &Err(error)), |()| tracked);
                 self.finish(job, fate, is_identified)
             })
             .buffer_unordered(CONCURRENCY);
