@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
@@ -18,7 +17,7 @@ use crate::braze::rate_limit;
 use shared::clock::Clock;
 use shared::secrets::{RelaySecret, Secret};
 use shared::webhook::standard;
-use shared::whatsapp::answer::{AnswerError, Answered, parse_answer};
+use shared::whatsapp::answer::{AnswerError, Answered, fault, parse_answer};
 use shared::whatsapp::request::ExternalRequest;
 
 /// Answers that are longer are not read to their end. 64,000 bytes of text fit, however they are escaped.
@@ -61,6 +60,21 @@ pub(super) enum ExternalSystemError {
 }
 
 impl ExternalSystemError {
+    /// Ask again; it did not say when.
+    pub(super) fn transient(reason: &str) -> Self {
+        Self::Transient {
+            reason: reason.to_owned(),
+            wait: None,
+        }
+    }
+
+    /// Somebody must act, as `error` says.
+    fn misconfigured(error: &impl ToString) -> Self {
+        Self::Configuration {
+            reason: error.to_string(),
+        }
+    }
+
     /// Whether the system may have got the messages and may still answer through `/whatsapp/reply`.
     pub(super) fn may_have_arrived(&self) -> bool {
         matches!(self, Self::Transient { reason, .. } if MAY_HAVE_ARRIVED.contains(&reason.as_str()))
@@ -129,7 +143,7 @@ impl ExternalSystemClient {
         let received = self.post(&prepared).await?;
         let status = received.status;
         if !status.is_success() {
-            let wait = wait(status, &received.headers, self.clock.now());
+            let wait = rate_limit::wait(status, &received.headers, self.clock.now());
             return Err(failed(status, wait));
         }
         parse_answer(status.as_u16(), &received.body).map_err(ExternalSystemError::Malformed)
@@ -155,7 +169,8 @@ impl ExternalSystemClient {
     }
 
     async fn post(&self, prepared: &Prepared<'_>) -> Result<Received, ExternalSystemError> {
-        let secret = self.secret.get().await.map_err(|error| unreadable(&error))?;
+        let secret = self.secret.get().await;
+        let secret = secret.map_err(|error| ExternalSystemError::misconfigured(&error))?;
         let answer = self.attempt(prepared, &secret).await;
         let is_refused = match &answer {
             Ok(received) => matches!(received.status.as_u16(), 401..=405),
@@ -185,9 +200,7 @@ impl ExternalSystemClient {
         let bearer = if let Some(id) = prepared.webhook_id {
             let now = self.clock.now();
             let headers = standard::sign(credentials.signing_secret, id, now, &prepared.body);
-            let headers = headers.map_err(|error| ExternalSystemError::Configuration {
-                reason: error.to_string(),
-            })?;
+            let headers = headers.map_err(|error| ExternalSystemError::misconfigured(&error))?;
             for (name, value) in headers {
                 request = request.header(name, value);
             }
@@ -261,25 +274,10 @@ pub(super) fn failed(status: StatusCode, wait: Option<Duration>) -> ExternalSyst
     }
 }
 
-/// How long an answer of `status` asks us to wait.
-pub(super) fn wait(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    rate_limit::wait(status, headers, now)
-}
-
 async fn read(answer: reqwest::Response) -> Result<Vec<u8>, ExternalSystemError> {
     let body = shared::clients::http::body(answer, MAX_ANSWER_BODY).await;
-    body.map_err(|error| network(&error))?.ok_or_else(|| {
-        ExternalSystemError::Malformed(AnswerError {
-            field: "body".to_owned(),
-            problem: "must not be larger than 1 MiB",
-        })
-    })
-}
-
-fn unreadable(error: &shared::secrets::SecretError) -> ExternalSystemError {
-    ExternalSystemError::Configuration {
-        reason: error.to_string(),
-    }
+    body.map_err(|error| network(&error))?
+        .ok_or_else(|| ExternalSystemError::Malformed(fault("body", "must not be larger than 1 MiB")))
 }
 
 fn filled(token: Option<&SecretString>) -> Option<&str> {
@@ -299,17 +297,13 @@ fn credentials<'a>(secret: &'a RelaySecret, route: Option<&str>) -> [Option<&'a 
 
 fn network(error: &reqwest::Error) -> ExternalSystemError {
     // The error's own text holds the URL; its kind says enough.
-    let reason = if error.is_timeout() {
+    ExternalSystemError::transient(if error.is_timeout() {
         TIMEOUT
     } else if error.is_connect() {
         "external_system_unreachable"
     } else {
         CONNECTION_LOST
-    };
-    ExternalSystemError::Transient {
-        reason: reason.to_owned(),
-        wait: None,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -125,29 +125,15 @@ impl<'a> Chat<'a> {
         let Some(about) = refused.about.filter(|_| self.calls < MAX_CALLS) else {
             return Err(refused.error);
         };
-        let less = match about {
-            About::Tools if self.with.tools => With {
-                tools: false,
-                ..self.with
-            },
-            About::Images if self.with.images => With {
-                images: false,
-                ..self.with
-            },
-            About::History if self.with.history => With {
-                history: false,
-                ..self.with
-            },
+        let mut less = self.with;
+        match about {
+            About::Tools if less.tools => less.tools = false,
+            About::Images if less.images => less.images = false,
+            About::History if less.history => less.history = false,
             // An address or model that does not exist is no question of form.
-            _ if matches!(refused.error, ExternalSystemError::Configuration { .. }) && !self.with.tools => {
-                self.with
-            }
-            _ => With {
-                tools: false,
-                images: false,
-                history: false,
-            },
-        };
+            _ if matches!(refused.error, ExternalSystemError::Configuration { .. }) && !less.tools => {}
+            _ => less = With::default(),
+        }
         if less == self.with {
             return Err(refused.error);
         }

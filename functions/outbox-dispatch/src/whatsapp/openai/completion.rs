@@ -15,6 +15,8 @@ use super::stream;
 use super::text::text_of;
 use crate::whatsapp::external_system::{ExternalSystemError, Received};
 
+const BROKE_OFF: &str = "external_system_broke_off";
+
 /// What a model says and wants done.
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::whatsapp) struct Completion {
@@ -38,16 +40,10 @@ pub(super) struct ToolCall {
 pub(in crate::whatsapp) fn read(received: &Received, now: Timestamp) -> Result<Completion, Refused> {
     let status = received.status;
     let body = parse(&received.body);
-    if let Some(error) = body.as_ref().and_then(error_in) {
+    let error = body.as_ref().and_then(error_in);
+    if error.is_some() || !status.is_success() {
+        let error = error.or(body.as_ref()).unwrap_or(&Value::Null);
         return Err(refused(status, error, received, now));
-    }
-    if !status.is_success() {
-        return Err(refused(
-            status,
-            body.as_ref().unwrap_or(&Value::Null),
-            received,
-            now,
-        ));
     }
     let body = body.ok_or_else(|| malformed("body", "is not JSON"))?;
     let choice = body
@@ -80,11 +76,7 @@ fn completion(choice: &Value) -> Result<Completion, Refused> {
         finish.as_str(),
         "error" | "insufficient_system_resource" | "abort" | "aborted"
     ) {
-        return Err(ExternalSystemError::Transient {
-            reason: "external_system_broke_off".to_owned(),
-            wait: None,
-        }
-        .into());
+        return Err(ExternalSystemError::transient(BROKE_OFF).into());
     }
     if matches!(finish.as_str(), "content_filter" | "safety" | "recitation") {
         let problem = "says that a filter took the text away";
@@ -109,11 +101,7 @@ fn completion(choice: &Value) -> Result<Completion, Refused> {
     let calls = calls(message);
     let text = text_of(message.get("content"));
     if calls.is_empty() && reason("native_finish_reason") == "network_error" && text.trim().is_empty() {
-        return Err(ExternalSystemError::Transient {
-            reason: "external_system_broke_off".to_owned(),
-            wait: None,
-        }
-        .into());
+        return Err(ExternalSystemError::transient(BROKE_OFF).into());
     }
     let text = match said(&text) {
         Ok(text) => Some(text.into()),
@@ -150,12 +138,9 @@ fn calls(message: &Value) -> Vec<ToolCall> {
             Some(arguments) => arguments.clone(),
             None => Value::Null,
         };
+        let id = call.get("id").and_then(Value::as_str).unwrap_or_default();
         Some(ToolCall {
-            id: call
-                .get("id")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned(),
+            id: id.to_owned(),
             name: function.get("name")?.as_str()?.to_owned(),
             arguments: arguments.into(),
         })

@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::whatsapp::answer::fault;
 
-use crate::braze::rate_limit::bounded;
-use crate::whatsapp::external_system::{ExternalSystemError, Received, failed, wait};
+use crate::braze::rate_limit::{bounded, wait};
+use crate::whatsapp::external_system::{ExternalSystemError, Received, failed};
 
 /// Why there is no completion.
 #[derive(Debug, PartialEq)]

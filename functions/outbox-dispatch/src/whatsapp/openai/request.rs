@@ -21,7 +21,7 @@ const NO_PICTURES: [&str; 22] = [
 ];
 
 /// What may be left out of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct With {
     pub(super) tools: bool,
     pub(super) images: bool,
