@@ -5,7 +5,6 @@
 //! `template.yaml` against the code.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -19,17 +18,9 @@ pub struct Env<'a> {
 }
 
 /// Everything that is wrong with the settings, in one error.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the settings are not usable:\n  - {}", .0.join("\n  - "))]
 pub struct ConfigError(Vec<String>);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the settings are not usable:")?;
-        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 impl<'a> Env<'a> {
     /// Reads from the process's environment.

@@ -30,15 +30,10 @@ const UNREADABLE: &str = "the item is not of the expected shape";
 
 /// DynamoDB could not do it, or an item is not what we wrote. Carries the service's words and never an item.
 #[derive(Debug, thiserror::Error)]
+#[error("DynamoDB {operation} failed: {reason}")]
 pub struct StoreError {
     operation: &'static str,
     reason: String,
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DynamoDB {} failed: {}", self.operation, self.reason)
-    }
 }
 
 impl StoreError {
