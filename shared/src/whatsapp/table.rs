@@ -34,10 +34,9 @@ use crate::store::{
 };
 use crate::telemetry;
 
-pub use erase::Erased;
 use erase::{DISPATCH_GUARD, guard_key, tombstone_key};
 pub use turns::Said;
-use turns::{Turns, key};
+use turns::key;
 
 /// The sort key of the conversation itself.
 const CONVERSATION: &str = "conversation";
@@ -70,22 +69,23 @@ pub struct Stored {
     heard_at: Option<i64>,
 }
 
-/// What became of a [`Plan`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What became of a [`Plan`], in the order in which it counts: a duplicate is one also where the conversation has changed
+/// since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Committed {
-    /// All is written.
-    Yes,
-    /// Nothing is written: a guard or an outbox item was there.
-    Duplicate,
-    /// Nothing is written: the conversation has changed. Read, decide and write again.
-    Stale,
-    /// Nothing is written: turns are handed over already, or given up.
-    HandedOver,
     /// Nothing is written: the conversation was erased after this was taken in.
     Erased,
+    /// Nothing is written: a guard or an outbox item was there.
+    Duplicate,
+    /// Nothing is written: turns are handed over already, or given up.
+    HandedOver,
+    /// Nothing is written: the conversation has changed. Read, decide and write again.
+    Stale,
     /// Nothing is written: the outbox has sends with these numbers. It is ahead of the conversation, which was restored
     /// or half erased: see [`Conversations::skip_ahead`].
     Behind,
+    /// All is written.
+    Yes,
 }
 
 /// Who commits a plan.
@@ -95,18 +95,6 @@ pub enum By {
     Door,
     /// A worker, which sends its replies itself.
     Worker,
-}
-
-/// The writes of a plan.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Erased,
-    Guard,
-    Conversation,
-    HandedOver,
-    NewTurn,
-    Message,
-    Send,
 }
 
 impl Conversations {
@@ -199,7 +187,7 @@ impl Conversations {
     /// Writes what is planned, wholly or not at all, in one call; more only where other transactions are in the way.
     pub async fn commit(&self, plan: &Plan, by: By) -> Result<Committed, StoreError> {
         let refused = transact(&self.table.client, self.writes(plan, by)?).await?;
-        Ok(committed(&refused))
+        Ok(committed(refused))
     }
 
     /// [`Conversations::commit`] that takes another transaction at the conversation for a change of it.
@@ -207,7 +195,7 @@ impl Conversations {
         let transacted = transact_once(&self.table.client, self.writes(plan, By::Door)?).await?;
         Ok(match transacted {
             Transacted::Written => Committed::Yes,
-            Transacted::Refused(refused) => committed(&refused),
+            Transacted::Refused(refused) => committed(refused),
             Transacted::Conflict => Committed::Stale,
         })
     }
@@ -216,8 +204,8 @@ impl Conversations {
     /// each could be written into it. See [`super::decide::beside_conversation`].
     pub async fn commit_beside(&self, plan: &Plan) -> Result<Committed, StoreError> {
         let mut writes = self.writes(plan, By::Door)?;
-        writes.retain(|(part, _)| *part != Part::Conversation);
-        let committed = committed(&transact(&self.table.client, writes).await?);
+        writes.retain(|(refused, _)| *refused != Committed::Stale);
+        let committed = committed(transact(&self.table.client, writes).await?);
         if committed == Committed::Yes {
             let expires_at = self.table.now() + KEEP_TURNS;
             let nudged = Update::new(key(&plan.conversation.id, CONVERSATION))
@@ -233,12 +221,13 @@ impl Conversations {
         Ok(committed)
     }
 
-    fn writes(&self, plan: &Plan, by: By) -> Result<Vec<(Part, TransactWriteItem)>, StoreError> {
+    /// The writes of a plan, each with what it means if it is refused.
+    fn writes(&self, plan: &Plan, by: By) -> Result<Vec<(Committed, TransactWriteItem)>, StoreError> {
         let id = &plan.conversation.id;
         let expires_at = number((self.table.now() + KEEP_TURNS).as_second());
         let mut writes = self.unless_erased(plan)?;
         for guard in &plan.guards {
-            writes.push((Part::Guard, self.guard(id, guard)?));
+            writes.push((Committed::Duplicate, self.guard(id, guard)?));
         }
         // An update and no put: the lease beside the facts is another worker's.
         let mut conversation = Update::new(key(id, CONVERSATION))
@@ -249,23 +238,24 @@ impl Conversations {
             conversation = conversation.remove(&["asking"]);
         }
         let conversation = conversation.in_transaction(&self.table.name)?;
-        writes.push((Part::Conversation, conversation));
+        writes.push((Committed::Stale, conversation));
         for sort_key in &plan.handed_over {
             let turn = self.turn_status(id, sort_key, TurnStatus::HandedOver, by)?;
-            writes.push((Part::HandedOver, turn));
+            writes.push((Committed::HandedOver, turn));
         }
         for turn in &plan.turns {
             let mut item: Item =
                 serde_dynamo::to_item(turn).map_err(|error| StoreError::new("turn write", error))?;
             item.extend(key(id, &turn.sort_key()));
             item.insert("expires_at".to_owned(), expires_at.clone());
-            writes.push((Part::NewTurn, self.table.put(item, None)?));
+            // On no condition, so it is never refused.
+            writes.push((Committed::Duplicate, self.table.put(item, None)?));
         }
         for item in &plan.outbox {
             writes.push(match item.kind {
-                Kind::RelayMessage => (Part::Message, self.outbox.put_waking(item)?),
-                _ if by == By::Door => (Part::Send, self.outbox.put_waking(item)?),
-                _ => (Part::Send, self.outbox.put(item)?),
+                Kind::RelayMessage => (Committed::Duplicate, self.outbox.put_waking(item)?),
+                _ if by == By::Door => (Committed::Behind, self.outbox.put_waking(item)?),
+                _ => (Committed::Behind, self.outbox.put(item)?),
             });
         }
         Ok(writes)
@@ -273,13 +263,13 @@ impl Conversations {
 
     /// A new conversation is made of nothing that was taken in before the last one was erased, and for a day of no
     /// message that was here before. One that is known takes no condition.
-    fn unless_erased(&self, plan: &Plan) -> Result<Vec<(Part, TransactWriteItem)>, StoreError> {
+    fn unless_erased(&self, plan: &Plan) -> Result<Vec<(Committed, TransactWriteItem)>, StoreError> {
         let (conversation, now) = (&plan.conversation, self.table.now());
         let mut writes = Vec::new();
         if conversation.version <= 1 {
             let stone = tombstone_key(&conversation.id);
             let check = tombstone::unless_erased(&self.table, stone, conversation.last_inbound_at)?;
-            writes.push((Part::Erased, check));
+            writes.push((Committed::Erased, check));
         }
         let is_young = |first: Timestamp| now.duration_since(first) < SignedDuration::from_hours(24);
         if conversation.first_inbound_at.is_some_and(is_young) {
@@ -290,7 +280,7 @@ impl Conversations {
             {
                 let stone = guard_key(&conversation.id, &guard.key);
                 let check = tombstone::unless_known(&self.table, stone, now)?;
-                writes.push((Part::Guard, check));
+                writes.push((Committed::Duplicate, check));
             }
         }
         Ok(writes)
@@ -341,13 +331,6 @@ impl Conversations {
         update.in_transaction(&self.table.name)
     }
 
-    /// What the next handovers need to know: the history, the oldest messages that wait, and the turns with the ids
-    /// `wanted`, as far as there are any.
-    pub async fn turns(&self, id: &ConversationId, wanted: &[&str]) -> Result<Said, StoreError> {
-        let table = &self.table;
-        Turns { table, id }.read(wanted).await
-    }
-
     /// Notes that nobody will take these turns, so that later messages go without them. Some of them may be
     /// noted and others not if it fails.
     pub async fn give_up(&self, id: &ConversationId, turns: &[Turn]) -> Result<(), StoreError> {
@@ -361,24 +344,8 @@ impl Conversations {
     }
 }
 
-fn committed(refused: &[Part]) -> Committed {
-    let first_of = |parts: &[Part]| parts.iter().copied().find(|part| refused.contains(part));
-    // A duplicate is one also where the conversation has changed since.
-    match first_of(&[
-        Part::Erased,
-        Part::Guard,
-        Part::Message,
-        Part::HandedOver,
-        Part::Conversation,
-        Part::Send,
-    ]) {
-        None => Committed::Yes,
-        Some(Part::Erased) => Committed::Erased,
-        Some(Part::HandedOver) => Committed::HandedOver,
-        Some(Part::Conversation) => Committed::Stale,
-        Some(Part::Send) => Committed::Behind,
-        Some(Part::Guard | Part::Message | Part::NewTurn) => Committed::Duplicate,
-    }
+fn committed(refused: Vec<Committed>) -> Committed {
+    refused.into_iter().min().unwrap_or(Committed::Yes)
 }
 
 fn unpack(item: Item) -> Result<Stored, StoreError> {

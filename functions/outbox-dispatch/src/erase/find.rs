@@ -242,9 +242,7 @@ impl Finder {
             .iter()
             .filter_map(|id| ConversationId::parse(id))
         {
-            let count = self.records.conversations.count(&id).await?;
-            counts.conversations += count.conversations;
-            counts.turns += count.turns;
+            counts.add(self.records.conversations.count(&id).await?);
         }
         counts.installs = found.businesses.len();
         Ok(counts)

@@ -239,9 +239,7 @@ impl EraseWorker {
         }
         for conversation in &job.conversations {
             let until = conversation.is_newer(began_at).then_some(began_at);
-            let erased = records.conversations.erase(&conversation.id, until).await?;
-            removed.conversations += erased.conversations;
-            removed.turns += erased.turns;
+            removed.add(records.conversations.erase(&conversation.id, until).await?);
             removed.outbox += records.outbox.erase(conversation.id.as_str(), until).await?;
         }
         Ok(removed)

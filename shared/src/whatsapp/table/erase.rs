@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{CONVERSATION, Conversations, Stored, key, unpack};
-use crate::erase::tombstone;
+use crate::erase::{Counts, tombstone};
 use crate::store::table::find_all;
 use crate::store::update::Update;
 use crate::store::{Claim, Item, Lease, Released, StoreError, string, text, time};
@@ -19,15 +19,6 @@ use crate::whatsapp::message::ConversationId;
 const ERASED: &str = "erased";
 /// What the sort keys of guards of Braze's dispatches begin with.
 pub(super) const DISPATCH_GUARD: &str = "seen#dispatch#";
-
-/// What was removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Erased {
-    /// Conversations: one or none.
-    pub conversations: usize,
-    /// What was said.
-    pub turns: usize,
-}
 
 impl Conversations {
     /// Notes that a conversation was erased at `at`: what was taken in before makes no new one.
@@ -60,13 +51,13 @@ impl Conversations {
     }
 
     /// How much there is of a conversation.
-    pub async fn count(&self, id: &ConversationId) -> Result<Erased, StoreError> {
+    pub async fn count(&self, id: &ConversationId) -> Result<Counts, StoreError> {
         Ok(count(&self.items(id).await?))
     }
 
     /// Removes what there is of a conversation; with `until`, only what was said until then: the conversation is of
     /// somebody who came back.
-    pub async fn erase(&self, id: &ConversationId, until: Option<Timestamp>) -> Result<Erased, StoreError> {
+    pub async fn erase(&self, id: &ConversationId, until: Option<Timestamp>) -> Result<Counts, StoreError> {
         let mut items = self.items(id).await?;
         if let Some(until) = until {
             let limit = format!("{}{:015}", Turn::SORT_KEY_PREFIX, until.as_millisecond() + 1);
@@ -97,11 +88,12 @@ impl Conversations {
     }
 }
 
-fn count(items: &[Item]) -> Erased {
+fn count(items: &[Item]) -> Counts {
     let of = |wanted: &dyn Fn(&str) -> bool| items.iter().filter(|item| wanted(sort_key(item))).count();
-    Erased {
+    Counts {
         conversations: of(&|sort_key| sort_key == CONVERSATION),
         turns: of(&|sort_key| sort_key.starts_with(Turn::SORT_KEY_PREFIX)),
+        ..Counts::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::store::table::Table;
+use super::Conversations;
 use crate::store::{Item, StoreError, string, text};
 use crate::telemetry;
 use crate::whatsapp::conversation::{Turn, TurnStatus};
@@ -42,16 +42,10 @@ pub(super) fn key(id: &ConversationId, sort_key: &str) -> Item {
     ])
 }
 
-/// The turns of a conversation in its table.
-pub(super) struct Turns<'a> {
-    pub(super) table: &'a Table,
-    pub(super) id: &'a ConversationId,
-}
-
-impl Turns<'_> {
+impl Conversations {
     /// What the next handovers need to know: the history, the oldest messages that wait, and the turns with the ids
     /// `wanted`, as far as there are any.
-    pub(super) async fn read(&self, wanted: &[&str]) -> Result<Said, StoreError> {
+    pub async fn turns(&self, id: &ConversationId, wanted: &[&str]) -> Result<Said, StoreError> {
         let mut missing: HashSet<&str> = wanted.iter().copied().collect();
         let mut places: Vec<Place> = Vec::new();
         let mut read: BTreeMap<String, Item> = BTreeMap::new();
@@ -62,7 +56,7 @@ impl Turns<'_> {
                 .table
                 .query()
                 .key_condition_expression("conversation_id = :id AND begins_with(sort_key, :turn)")
-                .expression_attribute_values(":id", string(self.id.as_str()))
+                .expression_attribute_values(":id", string(id.as_str()))
                 .expression_attribute_values(":turn", string(Turn::SORT_KEY_PREFIX))
                 .scan_index_forward(false)
                 .consistent_read(true)
@@ -95,12 +89,13 @@ impl Turns<'_> {
             }
         }
         places.reverse();
-        self.said(places, wanted, read).await
+        self.said(id, places, wanted, read).await
     }
 
     /// The part of `places` that matters, with its content.
     async fn said(
         &self,
+        id: &ConversationId,
         places: Vec<Place>,
         wanted: &[&str],
         mut read: BTreeMap<String, Item>,
@@ -119,7 +114,7 @@ impl Turns<'_> {
             }
         }
         let unread = kept.iter().filter(|place| !read.contains_key(&place.sort_key));
-        let unread: Vec<Item> = unread.map(|place| key(self.id, &place.sort_key)).collect();
+        let unread: Vec<Item> = unread.map(|place| key(id, &place.sort_key)).collect();
         if !unread.is_empty() {
             for item in self.table.get_all(&unread).await? {
                 if let Some(place) = place(&item) {
@@ -140,7 +135,7 @@ impl Turns<'_> {
             metrics::counter!(telemetry::UNREADABLE_ITEMS).increment(said.unreadable.len() as u64);
             tracing::error!(
                 items = said.unreadable.len(),
-                conversation = telemetry::pseudonym(self.id.as_str()),
+                conversation = telemetry::pseudonym(id.as_str()),
                 "turns of a conversation cannot be read by this version"
             );
         }
