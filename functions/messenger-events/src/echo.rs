@@ -17,7 +17,7 @@ const CONCURRENCY: usize = 32;
 /// [`StoreError`] if the table does not answer.
 pub(crate) async fn settle(outbox: &Outbox, messages: Vec<(String, String)>) -> Result<(), StoreError> {
     stream::iter(messages)
-        .map(|(subject, event_key)| async move { outbox.found_done(&subject, &event_key).await })
+        .map(|(subject, event_key)| async move { outbox.done_key(&subject, &event_key).await })
         .buffer_unordered(CONCURRENCY)
         .try_collect()
         .await

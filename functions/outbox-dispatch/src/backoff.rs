@@ -49,8 +49,7 @@ impl Backoff {
             return None;
         }
         let wait = wait.map_or_else(|| self.pause(attempts), |told| told.clamp(SHORTEST, LONGEST_TOLD));
-        now.checked_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1)))
-            .ok()
+        now.checked_add(wait).ok()
     }
 
     /// When to try again what is never given up: after `wait`, or as long as `attempts` failures suggest, but
@@ -58,8 +57,7 @@ impl Backoff {
     #[must_use]
     pub fn within_an_hour(&self, now: Timestamp, attempts: u32, wait: Option<Duration>) -> Timestamp {
         let wait = wait.unwrap_or_else(|| self.pause(attempts));
-        let wait = wait.clamp(SHORTEST, LONGEST);
-        now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1))
+        now + wait.clamp(SHORTEST, LONGEST)
     }
 
     fn pause(&self, attempts: u32) -> Duration {

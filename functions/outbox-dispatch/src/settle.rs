@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use shared::clock::Clock;
 use shared::outbox::{Entry, Outbox, Reason};
 use shared::store::StoreError;
@@ -77,6 +76,15 @@ impl Outcome {
         }
     }
 
+    /// A setting or a secret has to be corrected, with our own backoff.
+    #[must_use]
+    pub fn misconfigured(reason: impl Into<String>) -> Self {
+        Self::Misconfigured {
+            reason: reason.into(),
+            wait: None,
+        }
+    }
+
     /// A failure that will not pass.
     #[must_use]
     pub fn dead(reason: impl Into<String>) -> Self {
@@ -144,7 +152,6 @@ impl Settler {
             Outcome::Busy => return Ok(Settled::Left),
             Outcome::Dead { reason } => (reason, None),
             Outcome::Waiting { reason, wait } => {
-                let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1));
                 tracing::info!(outbox.kind = ?entry.kind, outbox.subject = subject, attempts, reason, "an outbox item waits");
                 self.outbox.hold(entry, &reason, now + wait).await?;
                 return Ok(Settled::Retried);
@@ -156,10 +163,7 @@ impl Settler {
                 self.outbox.wait(entry, &reason, due).await?;
                 return Ok(Settled::Retried);
             }
-            Outcome::Failing { reason, wait } => {
-                let due = now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_hours(1));
-                (reason, Some(due))
-            }
+            Outcome::Failing { reason, wait } => (reason, Some(now + wait)),
             Outcome::Retry { reason, wait } => {
                 let due = self.backoff.next(now, entry.created(), entry.attempts, wait);
                 (reason, due)

@@ -107,8 +107,5 @@ fn read(item: Item) -> Result<Receipt, StoreError> {
 }
 
 fn key(code: &str, event_key: &str) -> Item {
-    Item::from([
-        ("subject".to_owned(), string(subject(code))),
-        ("event_key".to_owned(), string(event_key)),
-    ])
+    outbox::key(&subject(code), event_key)
 }

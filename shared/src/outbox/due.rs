@@ -66,13 +66,10 @@ impl Outbox {
     /// Pending items of `lane`, due or not, at most about `limit`; the soonest of each shard. For people who look.
     pub async fn waiting(&self, lane: Lane, limit: usize) -> Result<Vec<Entry>, StoreError> {
         let per_shard = i32::try_from(limit.div_ceil(usize::from(SHARDS))).unwrap_or(i32::MAX);
-        let pages: Vec<Page> = stream::iter(0..SHARDS)
-            .map(|shard| self.page(lane, shard, None, i64::MAX, per_shard))
-            .buffer_unordered(usize::from(SHARDS))
-            .try_collect()
+        let shards = self
+            .first_of_shards(lane, ("due", "due_shard"), per_shard)
             .await?;
-        let keys = pages.into_iter().flat_map(|page| page.keys).collect();
-        let mut entries = self.read_all(keys).await?;
+        let mut entries = self.read_all(shards.concat()).await?;
         entries.retain(|entry| entry.status == Status::Pending);
         Ok(entries)
     }

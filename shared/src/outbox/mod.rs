@@ -19,3 +19,4 @@ pub use item::{Kind, Lane, OutboxItem};
 pub use quarantine::{Kept, Quarantined};
 pub use reason::Reason;
 pub use table::Outbox;
+pub(crate) use table::key;

@@ -188,22 +188,12 @@ impl Outbox {
         self.pending(subject, "0", ":").await
     }
 
-    /// Settles an item as done of which only the key is known, also if it was given up. Call only under the
-    /// lease of its subject.
+    /// Settles an item as done of which only the key is known, also if it was given up, and whoever works on it: what it
+    /// was to do is known to be done. Without such an item nothing happens.
     pub async fn done_key(&self, subject: &str, event_key: &str) -> Result<(), StoreError> {
         let done = self.done_update(subject, event_key);
-        // If not, it was removed long ago.
-        let there = done.when("attribute_exists(#event_key)");
-        self.table.update(there).await.map(drop)
-    }
-
-    /// Settles an item as done, also if it was given up, and whoever works on it: what it was to do is known to be done.
-    /// Without such an item nothing happens.
-    pub async fn found_done(&self, subject: &str, event_key: &str) -> Result<(), StoreError> {
-        let done = self
-            .done_update(subject, event_key)
-            .when("attribute_exists(#event_key) AND #status <> :status");
-        self.table.update(done).await.map(drop)
+        self.settle(done.when("attribute_exists(#event_key) AND #status <> :status"))
+            .await
     }
 
     fn done_update(&self, subject: &str, event_key: &str) -> Update {
@@ -300,7 +290,7 @@ impl Outbox {
     }
 
     /// The keys of the first items of each shard of an index.
-    async fn first_of_shards(
+    pub(super) async fn first_of_shards(
         &self,
         lane: Lane,
         (index, attribute): (&str, &str),
@@ -389,7 +379,8 @@ fn pending(update: Update) -> Update {
         .when("#status = :pending")
 }
 
-fn key(subject: &str, event_key: &str) -> Item {
+/// The key of an item.
+pub(crate) fn key(subject: &str, event_key: &str) -> Item {
     Item::from([
         ("subject".to_owned(), string(subject)),
         ("event_key".to_owned(), string(event_key)),

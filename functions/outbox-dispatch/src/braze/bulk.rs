@@ -13,7 +13,6 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 use shared::messenger::sync::Identify;
-use shared::personal::Personal;
 use tokio::time::Instant;
 
 use super::gate::Gate;
@@ -40,10 +39,9 @@ pub async fn identify(
     aliases: &[Identify],
     last_start: Instant,
 ) -> Vec<Result<(), BrazeError>> {
-    let objects = aliases.iter().map(|alias| Objects {
-        attributes: vec![serde_json::json!(alias)].into(),
-        events: Personal::default(),
-    });
+    let objects = aliases
+        .iter()
+        .map(|alias| Objects::of_attributes(vec![serde_json::json!(alias)]));
     let objects: Vec<Objects> = objects.collect();
     let fates = send(braze, Endpoint::Identify, &objects, last_start).await;
     fates.into_iter().map(|fate| fate.attributes).collect()

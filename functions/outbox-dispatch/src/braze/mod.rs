@@ -401,10 +401,7 @@ impl From<&BrazeError> for Outcome {
                 reason: reason.clone(),
                 wait: *wait,
             },
-            BrazeError::Configuration { reason } => Self::Misconfigured {
-                reason: reason.clone(),
-                wait: None,
-            },
+            BrazeError::Configuration { reason } => Self::misconfigured(reason),
             BrazeError::Rejected { .. } | BrazeError::TooLarge => Self::dead(error.to_string()),
             BrazeError::OutOfTime => Self::Busy,
         }

@@ -17,6 +17,14 @@ pub struct Objects {
 }
 
 impl Objects {
+    /// Attributes objects alone.
+    pub(crate) fn of_attributes(objects: Vec<Value>) -> Self {
+        Self {
+            attributes: objects.into(),
+            events: Personal::default(),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.attributes.len() + self.events.len()
     }

@@ -1,6 +1,6 @@
 //! What Braze is told of somebody who is erased.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use shared::erase::EraseInBraze;
 use shared::messenger::contact::Contact;
 use shared::messenger::settings::MessengerSettings;
@@ -9,6 +9,7 @@ use shared::whatsapp::Person;
 use shared::whatsapp::attributes::HUMAN_AGENT_ATTRIBUTE;
 
 use crate::braze::delete::Deletion;
+use crate::whatsapp::profile_update;
 
 /// What is to be written and deleted.
 #[derive(Debug, Default)]
@@ -84,24 +85,13 @@ impl Told {
 
     /// Of the person of a conversation. Their profile is Braze's own, also where it has nothing but a phone number.
     pub(super) fn person(&mut self, person: &Person, told_of_agent: bool, in_braze: EraseInBraze) {
-        let Some(deletion) = named(person) else {
-            return;
-        };
         match in_braze {
             EraseInBraze::Keep => {}
-            EraseInBraze::Delete => self.deletions.push(deletion),
+            EraseInBraze::Delete => self.deletions.extend(named(person)),
             EraseInBraze::Attributes if !told_of_agent => {}
             EraseInBraze::Attributes => {
-                let (name, id) = match deletion {
-                    Deletion::ExternalId(id) => ("external_id", json!(id)),
-                    Deletion::BrazeId(id) => ("braze_id", json!(id)),
-                    Deletion::Alias(alias) => ("user_alias", json!(alias)),
-                };
-                self.attributes.push(Value::Object(Map::from_iter([
-                    (name.to_owned(), id),
-                    ("_update_existing_only".to_owned(), true.into()),
-                    (HUMAN_AGENT_ATTRIBUTE.to_owned(), Value::Null),
-                ])));
+                let null = Map::from_iter([(HUMAN_AGENT_ATTRIBUTE.to_owned(), Value::Null)]);
+                self.attributes.extend(profile_update(person, &null));
             }
         }
     }

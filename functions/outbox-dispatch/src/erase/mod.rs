@@ -229,10 +229,7 @@ impl EraseWorker {
     async fn tell(&self, jobs: &[Job], last_start: Instant) -> Vec<Result<(), BrazeError>> {
         let objects: Vec<Objects> = jobs
             .iter()
-            .map(|job| Objects {
-                attributes: job.told.attributes.clone().into(),
-                ..Objects::default()
-            })
+            .map(|job| Objects::of_attributes(job.told.attributes.clone()))
             .collect();
         let deletions: Vec<_> = jobs
             .iter()

@@ -244,7 +244,7 @@ pub(super) fn outcome(error: &GraphError) -> Outcome {
             wait: Some(TOKEN_WAIT),
         },
         // After a reset at Meta the new secret is about to be written: with our own, growing waits.
-        ErrorKind::App => Outcome::Misconfigured { reason, wait: None },
+        ErrorKind::App => Outcome::misconfigured(reason),
         ErrorKind::Permanent { .. } => Outcome::Dead { reason },
     }
 }

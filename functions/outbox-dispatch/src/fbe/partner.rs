@@ -163,10 +163,7 @@ impl PartnerWorker {
         let signed = standard::sign(&secret.signing_secret, &id, self.clock.now(), &body);
         let headers = signed.map_err(|error| {
             tracing::error!(%error, "the partner secret cannot sign");
-            Outcome::Misconfigured {
-                reason: Reason::PartnerSecretUnusable.into(),
-                wait: None,
-            }
+            Outcome::misconfigured(Reason::PartnerSecretUnusable)
         })?;
         let mut request = self.client.post(url).header(CONTENT_TYPE, "application/json");
         for (name, value) in headers {
@@ -184,7 +181,7 @@ impl PartnerWorker {
                 wait: wait(status, response.headers(), self.clock.now()),
             }),
             // A redirect is not followed: the new address belongs into the setting.
-            _ => Err(Outcome::Misconfigured { reason, wait: None }),
+            _ => Err(Outcome::misconfigured(reason)),
         }
     }
 }

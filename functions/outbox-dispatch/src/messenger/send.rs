@@ -197,10 +197,7 @@ impl SendWorker {
                 self.pages.sent(&key.account_id, usage);
                 Ok(Outcome::Done)
             }
-            Err(Failed::NoToken) => Ok(Outcome::Misconfigured {
-                reason: Reason::NoPageToken.into(),
-                wait: None,
-            }),
+            Err(Failed::NoToken) => Ok(Outcome::misconfigured(Reason::NoPageToken)),
             Err(Failed::Graph(error)) => self.failed(key, entry, message, &error).await,
         }
     }
@@ -282,10 +279,7 @@ impl SendWorker {
             Verdict::TopicStopped => self.give_up(key, message, Reason::TopicStopped, None).await,
             Verdict::OtherApp => self.give_up(key, message, Reason::OtherAppHasThread, None).await,
             Verdict::MetaFlow | Verdict::Transient => Ok(Outcome::Retry { reason, wait }),
-            Verdict::TokenInvalid => Ok(Outcome::Misconfigured {
-                reason: Reason::PageTokenInvalid.into(),
-                wait: None,
-            }),
+            Verdict::TokenInvalid => Ok(Outcome::misconfigured(Reason::PageTokenInvalid)),
             Verdict::Configuration => Ok(Outcome::Misconfigured { reason, wait }),
             Verdict::PageRestricted => {
                 let wait = self.pages.restricted(&key.account_id, self.clock.now());

@@ -16,7 +16,7 @@ use shared::whatsapp::route::ReplyRules;
 use shared::whatsapp::settings::ExternalSystemKind;
 use shared::whatsapp::table::{By, Committed};
 
-use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
+use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, Waiting, persist};
 use super::external_system::ExternalSystemError;
 use super::failure::{Failure, decide_failure, in_time};
 use super::openai::chat::{Chat, Next};
@@ -261,7 +261,7 @@ impl Drain<'_> {
             self.learned.failures += 1;
         }
         if self.learned.is_enough() {
-            self.asks_again_at = Some(self.now() + signed(wait));
+            self.asks_again_at = Some(self.now() + wait);
         }
         Ok(())
     }
@@ -289,7 +289,7 @@ impl Drain<'_> {
         let failure = Failure {
             failures,
             given_up,
-            ask_not_before: told.map(|wait| self.now() + signed(wait)),
+            ask_not_before: told.map(|wait| self.now() + wait),
         };
         self.commit(|drain| decide_failure(&drain.stored.conversation, failure, settings, drain.now()))
             .await?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use shared::outbox::{Entry, OutboxItem};
 use shared::store::{Claim, Lease, Released, Rounds, StoreError};
 use shared::telemetry;
@@ -179,12 +179,12 @@ impl<'a> Drain<'a> {
 
     /// Whether a call that may take `limit` can still be made in this invocation.
     pub(super) fn has_time_for(&self, limit: Duration) -> bool {
-        self.now() + signed(limit) <= self.until
+        self.now() + limit <= self.until
     }
 
     /// Sees to it that the conversation stays ours during a call that may take `limit`.
     pub(super) async fn hold(&mut self, limit: Duration) -> Result<(), Stop> {
-        if self.lease.until() >= self.now() + signed(limit) + signed(LEFT) {
+        if self.lease.until() >= self.now() + limit + LEFT {
             return Ok(());
         }
         self.renew(limit).await
@@ -282,10 +282,6 @@ where
             written => return written,
         }
     }
-}
-
-pub(super) fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 // The dispatcher counts what it gave us.

@@ -10,7 +10,7 @@ use shared::store::StoreError;
 use shared::whatsapp::conversation::{Turn, TurnStatus};
 use shared::whatsapp::decide::answer::MAX_HANDED_OVER;
 
-use super::drain::{Drain, Stop, Tried, persist, signed};
+use super::drain::{Drain, Stop, Tried, persist};
 use super::pace::{Waiting, held_until};
 use crate::settle::{Outcome, Settled};
 
@@ -129,7 +129,7 @@ impl Drain<'_> {
             let entry = self.item(message).cloned();
             let tried = Tried {
                 attempts: entry.as_ref().map_or(0, |entry| entry.attempts) + 1,
-                backs_off_until: self.now() + signed(wait),
+                backs_off_until: self.now() + wait,
             };
             let moved = match entry {
                 Some(entry) => self.note(&entry, outcome.clone()).await?,

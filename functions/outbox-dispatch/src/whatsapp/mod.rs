@@ -30,6 +30,7 @@ use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
 
 pub(crate) use self::external_system::Received;
+pub(crate) use self::outgoing::profile_update;
 
 use self::external_system::ExternalSystemClient;
 use self::wake::Queue;

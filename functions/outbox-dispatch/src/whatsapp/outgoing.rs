@@ -21,7 +21,7 @@ pub(super) enum Send {
     Trigger(Personal<Value>),
     /// Post this to `/canvas/trigger/send`.
     Canvas(Personal<Value>),
-    /// Post this to `/users/track`.
+    /// Post this attributes object to `/users/track`.
     Track(Personal<Value>),
     /// Too long for the template it must go by now: settle the item and put these in its place, in one
     /// transaction.
@@ -42,10 +42,11 @@ pub(super) fn decide_send(
 ) -> Send {
     let person = &conversation.person;
     if !reply.says_something() {
-        return track(person, &reply.attributes)
-            .map_or(Send::Dead(Reason::NoRecipient), |body| Send::Track(body.into()));
+        return profile_update(person, &reply.attributes).map_or(Send::Dead(Reason::NoRecipient), |object| {
+            Send::Track(object.into())
+        });
     }
-    let Some(recipient) = recipient(person) else {
+    let Some(recipient) = identified(person, "external_user_id") else {
         return Send::Dead(Reason::NoRecipient);
     };
     let message = Message {
@@ -175,20 +176,16 @@ pub(super) fn without_attributes(
     ))
 }
 
-/// Whom a send is for: exactly one identifier. An unknown WhatsApp number has a profile with the alias
-/// `phone`.
-fn recipient(person: &Person) -> Option<Map<String, Value>> {
-    identified(person, "external_user_id")
-}
-
-fn track(person: &Person, attributes: &Map<String, Value>) -> Option<Value> {
+/// The object for `/users/track` that writes `attributes` to a person's profile; `None` if nothing identifies them.
+pub(crate) fn profile_update(person: &Person, attributes: &Map<String, Value>) -> Option<Value> {
     let mut object = attributes.clone();
     object.extend(identified(person, "external_id")?);
     // Braze itself told of this person, so there is a profile, and none is to be made.
     object.insert("_update_existing_only".to_owned(), true.into());
-    Some(json!({ "attributes": [object] }))
+    Some(object.into())
 }
 
+/// Whom a request is about: exactly one identifier. An unknown WhatsApp number has a profile with the alias `phone`.
 fn identified(person: &Person, user_id_key: &str) -> Option<Map<String, Value>> {
     let (key, id) = if let Some(id) = &person.user_id {
         (user_id_key, json!(id))
@@ -350,12 +347,11 @@ mod tests {
             attributes: Map::from_iter([("topic".to_owned(), "orders".into())]),
             ..payload("")
         };
-        let Send::Track(body) = sent(&reply, &conversation(), &[], true) else {
+        let Send::Track(object) = sent(&reply, &conversation(), &[], true) else {
             panic!("not tracked");
         };
-        let expected =
-            r#"{"attributes":[{"_update_existing_only":true,"external_id":"42","topic":"orders"}]}"#;
-        assert_eq!(body.to_string(), expected);
+        let expected = r#"{"_update_existing_only":true,"external_id":"42","topic":"orders"}"#;
+        assert_eq!(object.to_string(), expected);
     }
 
     #[test]

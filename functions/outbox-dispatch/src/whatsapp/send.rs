@@ -2,13 +2,12 @@
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
-use serde_json::Value;
 use shared::outbox::{Entry, OutboxItem};
 use shared::store::Claim;
 use shared::telemetry;
 use shared::whatsapp::reply::ReplyPayload;
 
-use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist, signed};
+use super::drain::{BRAZE_TIMEOUT, Drain, Stop, Waiting, persist};
 use super::outgoing::{Send, decide_send, without_attributes};
 use crate::braze::{BrazeError, Objects};
 use crate::settle::{Outcome, Settled};
@@ -38,7 +37,7 @@ impl Drain<'_> {
             match self.tools.outbox.claim(self.subject(), &event_key, CLAIM).await? {
                 Claim::Leased(entry, _) => self.send(&entry).await?,
                 // The worker that had it died over it. It may have been sent; its claim has to run out first.
-                Claim::Busy => self.block(self.now() + signed(CLAIM)),
+                Claim::Busy => self.block(self.now() + CLAIM),
                 Claim::Missing => {
                     self.passed(&event_key);
                     self.became(&event_key, Outcome::Settled(Settled::Done));
@@ -51,25 +50,20 @@ impl Drain<'_> {
     async fn send(&mut self, entry: &Entry) -> Result<(), Stop> {
         let reply: ReplyPayload = match entry.payload() {
             Ok(reply) => reply,
-            Err(unreadable) => {
-                self.note(entry, unreadable.into()).await?;
-                self.passed(&entry.event_key);
-                return Ok(());
-            }
+            Err(unreadable) => return self.end(entry, unreadable.into()).await,
         };
         let conversation = &self.stored.conversation;
         let settings = &self.tools.settings;
         let sent = match decide_send(&entry.event_key, &reply, conversation, settings, self.now()) {
             Send::Trigger(body) => self.tools.braze.trigger_send(&body).await,
             Send::Canvas(body) => self.tools.braze.canvas_send(&body).await,
-            Send::Track(body) => self.tools.braze.track(&track_body(body.0)).await,
+            Send::Track(object) => {
+                let objects = Objects::of_attributes(vec![object.0]);
+                self.tools.braze.track(&objects).await
+            }
             Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason.as_str()).await,
             Send::Misconfigured(reason) => {
-                let outcome = Outcome::Misconfigured {
-                    reason: reason.into(),
-                    wait: None,
-                };
-                return self.try_again(entry, outcome).await;
+                return self.try_again(entry, Outcome::misconfigured(reason)).await;
             }
             Send::Replace(pieces) => return self.replace(entry, pieces).await,
         };
@@ -83,10 +77,7 @@ impl Drain<'_> {
                     && reply.canvas.is_none()
                     && reason.contains("Invalid Campaign ID") =>
             {
-                Outcome::Misconfigured {
-                    reason: reason.clone(),
-                    wait: None,
-                }
+                Outcome::misconfigured(reason)
             }
             Err(error) => error.into(),
         };
@@ -96,12 +87,15 @@ impl Drain<'_> {
                 self.give_up_reply(entry, &reply, &reason).await
             }
             Outcome::Retry { .. } | Outcome::Misconfigured { .. } => self.try_again(entry, outcome).await,
-            outcome => {
-                self.note(entry, outcome).await?;
-                self.passed(&entry.event_key);
-                Ok(())
-            }
+            outcome => self.end(entry, outcome).await,
         }
+    }
+
+    /// It waits no longer.
+    async fn end(&mut self, entry: &Entry, outcome: Outcome) -> Result<(), Stop> {
+        self.note(entry, outcome).await?;
+        self.passed(&entry.event_key);
+        Ok(())
     }
 
     /// It waits, and those behind it with it.
@@ -117,9 +111,7 @@ impl Drain<'_> {
     async fn give_up_reply(&mut self, entry: &Entry, reply: &ReplyPayload, reason: &str) -> Result<(), Stop> {
         let Some((rest, attributes)) = without_attributes(&entry.event_key, reply, &self.stored.conversation)
         else {
-            self.note(entry, Outcome::dead(reason)).await?;
-            self.passed(&entry.event_key);
-            return Ok(());
+            return self.end(entry, Outcome::dead(reason)).await;
         };
         let (outbox, item) = (&self.tools.outbox, &attributes);
         // If it was not pending any more, then because an earlier try was carried out and its answer lost.
@@ -191,20 +183,5 @@ impl Drain<'_> {
         {
             self.settled_sends = Some(event_key.to_owned());
         }
-    }
-}
-
-fn track_body(body: Value) -> Objects {
-    let attributes = match body {
-        Value::Object(mut fields) => fields.remove("attributes"),
-        _ => None,
-    };
-    let attributes = match attributes {
-        Some(Value::Array(attributes)) => attributes,
-        _ => Vec::new(),
-    };
-    Objects {
-        attributes: attributes.into(),
-        ..Objects::default()
     }
 }
