@@ -57,14 +57,6 @@ impl App {
 
     async fn store(&self, message: &InboundMessage) -> Result<Answer, StoreError> {
         let id = message_id(message, &uuid::Uuid::new_v4().to_string());
-        Ok(match self.store_as(message, &id).await? {
-            Stored::Yes => accepted("accepted", Some(&id), None),
-            Stored::Before => accepted("duplicate", Some(&id), Some("seen_before")),
-            Stored::Erased => accepted("ignored", None, Some("erased")),
-        })
-    }
-
-    async fn store_as(&self, message: &InboundMessage, message_id: &str) -> Result<Stored, StoreError> {
         let conversations = &self.conversations;
         let mut rounds = Rounds::new(CONTENDED);
         let mut skipped = false;
@@ -74,14 +66,7 @@ impl App {
                 conversations.skip_ahead(stored).await?;
             }
             let now = self.clock.now();
-            let plan = decide_inbound(
-                stored.as_ref(),
-                message,
-                message_id,
-                &self.settings,
-                &self.routes,
-                now,
-            );
+            let plan = decide_inbound(stored.as_ref(), message, &id, &self.settings, &self.routes, now);
             let mut committed = conversations.commit_once(&plan).await?;
             // Many may come at the same moment, and would only get into each other's way at the conversation.
             if committed == Committed::Stale && stored.is_some() {
@@ -89,9 +74,9 @@ impl App {
                 committed = conversations.commit_beside(&beside).await?;
             }
             match committed {
-                Committed::Yes => return Ok(Stored::Yes),
-                Committed::Duplicate => return Ok(Stored::Before),
-                Committed::Erased => return Ok(Stored::Erased),
+                Committed::Yes => return Ok(accepted("accepted", Some(&id), None)),
+                Committed::Duplicate => return Ok(accepted("duplicate", Some(&id), Some("seen_before"))),
+                Committed::Erased => return Ok(accepted("ignored", None, Some("erased"))),
                 Committed::Behind => skipped = true,
                 Committed::Stale | Committed::HandedOver => {}
             }
@@ -113,13 +98,4 @@ impl App {
             }
         }
     }
-}
-
-/// What became of a message.
-enum Stored {
-    Yes,
-    /// It has been here before.
-    Before,
-    /// The person was erased after it came.
-    Erased,
 }

@@ -5,11 +5,9 @@
 //! dispatch id), and a keyword campaign and a catch-all campaign both fire for it (two dispatch ids, within a
 //! moment).
 
-use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::conversation::Turn;
 use super::message::{ConversationId, InboundMessage};
@@ -27,7 +25,8 @@ const SAME_ANSWER: Duration = Duration::from_mins(1);
 
 /// A marker beside the conversation. It is written in the transaction that stores the message, on condition
 /// that there is none with this key whose `expires_at` is still to come; if there is one, this is a duplicate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub struct DuplicateGuard {
     /// Unique within the conversation.
     pub key: String,
@@ -108,12 +107,6 @@ fn digest(kind: &str, message: &InboundMessage, detail: &str) -> String {
     let optional = optional.map(|part| part.as_deref().unwrap_or_default());
     let urls = content.media_urls.iter().map(String::as_str);
     Digest::of_parts(parts.into_iter().chain(optional).chain(urls)).short()
-}
-
-impl fmt::Display for DuplicateGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.key)
-    }
 }
 
 #[cfg(test)]
