@@ -116,36 +116,21 @@ impl Dispatcher {
                 health,
                 erase,
             } => {
-                let messenger = async {
-                    self.settle(Box::pin(messenger.work(Group::all_of(work.messenger), until)).await)
-                        .await
-                };
-                let sends = async {
-                    self.settle(Box::pin(sends.work(Group::all_of(work.sends), until)).await)
-                        .await
-                };
-                let fbe = async {
-                    self.settle(Box::pin(fbe.work(Group::all_of(work.fbe), until)).await)
-                        .await
-                };
-                let partner = async {
-                    self.settle(Box::pin(partner.work(Group::all_of(work.partner), until)).await)
-                        .await
-                };
-                let health = async { self.settle(Box::pin(health.work(work.health, until)).await).await };
-                let erase = async { self.settle(Box::pin(erase.work(work.erase, until)).await).await };
-                let (messenger, sends, fbe, partner, health, erase) =
-                    futures_util::join!(messenger, sends, fbe, partner, health, erase);
-                report.add(messenger);
-                report.add(sends);
-                report.add(fbe);
-                report.add(partner);
-                report.add(health);
-                report.add(erase);
+                let (messenger, sends, fbe, partner, health, erase) = futures_util::join!(
+                    self.settled(Box::pin(messenger.work(Group::all_of(work.messenger), until))),
+                    self.settled(Box::pin(sends.work(Group::all_of(work.sends), until))),
+                    self.settled(Box::pin(fbe.work(Group::all_of(work.fbe), until))),
+                    self.settled(Box::pin(partner.work(Group::all_of(work.partner), until))),
+                    self.settled(Box::pin(health.work(work.health, until))),
+                    self.settled(Box::pin(erase.work(work.erase, until))),
+                );
+                for settled in [messenger, sends, fbe, partner, health, erase] {
+                    report.add(settled);
+                }
             }
             Workers::Relay(relay) => {
-                let outcomes = Box::pin(relay.work(Group::all_of(work.whatsapp), until)).await;
-                report.add(self.settle(outcomes).await);
+                let relay = Box::pin(relay.work(Group::all_of(work.whatsapp), until));
+                report.add(self.settled(relay).await);
             }
         }
         report
@@ -182,6 +167,10 @@ impl Dispatcher {
 
     fn seconds_since(&self, then: Option<Timestamp>) -> f64 {
         then.map_or(0.0, |then| self.clock.now().duration_since(then).as_secs_f64())
+    }
+
+    async fn settled(&self, outcomes: impl Future<Output = Vec<(Entry, Outcome)>>) -> Report {
+        self.settle(outcomes.await).await
     }
 
     async fn settle(&self, outcomes: Vec<(Entry, Outcome)>) -> Report {

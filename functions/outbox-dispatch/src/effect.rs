@@ -40,59 +40,44 @@ pub(crate) struct Work {
     pub(crate) unreadable: Vec<(Entry, Outcome)>,
 }
 
-enum Effect {
-    Messenger(MessengerEffect),
-    Send(Box<Message>),
-    Fbe(FbeEffect),
-    Partner(Box<PartnerNotice>),
-    Health,
-    Erase(Box<Order>),
-    WhatsApp,
-}
-
-impl Effect {
-    /// The one place where the payload of an item that was read is found unreadable.
-    fn read(entry: &Entry) -> Result<Self, UnreadablePayload> {
-        Ok(match entry.kind {
-            Kind::ContactSync => Self::Messenger(MessengerEffect::Sync),
-            Kind::ContactEvent => Self::Messenger(MessengerEffect::Event(entry.payload()?)),
-            Kind::MessengerSend => Self::Send(entry.payload()?),
-            Kind::FbeExchangeToken => Self::Fbe(FbeEffect::ExchangeToken(entry.payload()?)),
-            Kind::FbeReconcile => Self::Fbe(FbeEffect::Reconcile),
-            Kind::FbeReconcileManager => Self::Fbe(FbeEffect::ReconcileManager),
-            Kind::FbePartnerNotify => Self::Partner(entry.payload()?),
-            Kind::FbeNotify => Self::Fbe(FbeEffect::Notify(entry.payload()?)),
-            Kind::FbeCatalogPush => Self::Fbe(FbeEffect::PushCatalog(entry.payload()?)),
-            Kind::HealthCheck => Self::Health,
-            Kind::Erase => Self::Erase(entry.payload()?),
-            Kind::RelayMessage | Kind::RelayReply => Self::WhatsApp,
-        })
-    }
-}
-
 impl Work {
-    /// Adds an item to its worker's tasks.
+    /// Adds an item to its worker's tasks. The one place where the payload of an item that was read is found unreadable.
     pub(crate) fn add(&mut self, entry: Entry) {
-        match Effect::read(&entry) {
-            Ok(Effect::Messenger(effect)) => self.messenger.push(Task { entry, effect }),
-            Ok(Effect::Send(effect)) => self.sends.push(Task {
-                entry,
-                effect: *effect,
-            }),
-            Ok(Effect::Fbe(effect)) => self.fbe.push(Task { entry, effect }),
-            Ok(Effect::Partner(effect)) => self.partner.push(Task {
-                entry,
-                effect: *effect,
-            }),
-            Ok(Effect::Health) => self.health.push(Task { entry, effect: () }),
-            Ok(Effect::Erase(effect)) => self.erase.push(Task {
-                entry,
-                effect: *effect,
-            }),
-            Ok(Effect::WhatsApp) => self.whatsapp.push(Task { entry, effect: () }),
-            Err(error) => self.unreadable.push((entry, error.into())),
-        }
+        let unreadable = match entry.kind {
+            Kind::ContactSync => push(&mut self.messenger, Ok(MessengerEffect::Sync), entry),
+            Kind::ContactEvent => {
+                let event = entry.payload().map(MessengerEffect::Event);
+                push(&mut self.messenger, event, entry)
+            }
+            Kind::MessengerSend => push(&mut self.sends, entry.payload(), entry),
+            Kind::FbeExchangeToken => {
+                let token = entry.payload().map(FbeEffect::ExchangeToken);
+                push(&mut self.fbe, token, entry)
+            }
+            Kind::FbeReconcile => push(&mut self.fbe, Ok(FbeEffect::Reconcile), entry),
+            Kind::FbeReconcileManager => push(&mut self.fbe, Ok(FbeEffect::ReconcileManager), entry),
+            Kind::FbePartnerNotify => push(&mut self.partner, entry.payload(), entry),
+            Kind::FbeNotify => push(&mut self.fbe, entry.payload().map(FbeEffect::Notify), entry),
+            Kind::FbeCatalogPush => push(&mut self.fbe, entry.payload().map(FbeEffect::PushCatalog), entry),
+            Kind::HealthCheck => push(&mut self.health, Ok(()), entry),
+            Kind::Erase => push(&mut self.erase, entry.payload(), entry),
+            Kind::RelayMessage | Kind::RelayReply => push(&mut self.whatsapp, Ok(()), entry),
+        };
+        self.unreadable.extend(unreadable);
     }
+}
+
+/// Adds a task, or gives back the item whose payload is unreadable.
+fn push<Effect>(
+    tasks: &mut Vec<Task<Effect>>,
+    effect: Result<Effect, UnreadablePayload>,
+    entry: Entry,
+) -> Option<(Entry, Outcome)> {
+    match effect {
+        Ok(effect) => tasks.push(Task { entry, effect }),
+        Err(error) => return Some((entry, error.into())),
+    }
+    None
 }
 
 impl<Effect> Group<Effect> {
