@@ -24,30 +24,14 @@ const PERIOD: i64 = 6 * 3600;
 
 /// Checks the app and its pages at Meta.
 pub(crate) struct HealthWorker {
-    outbox: Outbox,
-    meta: Secret<MetaSecret>,
-    graph: GraphClient,
-    settings: HealthSettings,
-    clock: Clock,
+    pub(crate) outbox: Outbox,
+    pub(crate) meta: Secret<MetaSecret>,
+    pub(crate) graph: GraphClient,
+    pub(crate) settings: HealthSettings,
+    pub(crate) clock: Clock,
 }
 
 impl HealthWorker {
-    pub(crate) fn new(
-        outbox: Outbox,
-        meta: Secret<MetaSecret>,
-        graph: GraphClient,
-        settings: HealthSettings,
-        clock: Clock,
-    ) -> Self {
-        Self {
-            outbox,
-            meta,
-            graph,
-            settings,
-            clock,
-        }
-    }
-
     /// Plans the check of the six hours that `now` is in. `false` if it was planned before.
     ///
     /// # Errors

@@ -48,8 +48,8 @@ use self::health::HealthWorker;
 use self::messenger::send::SendWorker;
 use self::messenger::sync::ContactWorker;
 use self::settle::Settler;
-use self::whatsapp::RelayWorker;
 use self::whatsapp::wake::{Queue, WakeUp, wake_ups};
+use self::whatsapp::{ExternalSystemClient, RelayWorker};
 
 /// Graph's calls, but for catalog batches, which have their own limit.
 const GRAPH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -204,8 +204,13 @@ impl App {
                 };
                 let messenger = ContactWorker::new(contacts, outbox.clone(), braze.clone(), messenger);
                 let partner = fbe.partner(secrets, outbox.clone(), clock.clone());
-                let health =
-                    HealthWorker::new(outbox.clone(), meta.clone(), graph.clone(), health, clock.clone());
+                let health = HealthWorker {
+                    outbox: outbox.clone(),
+                    meta: meta.clone(),
+                    graph: graph.clone(),
+                    settings: health,
+                    clock: clock.clone(),
+                };
                 let fbe = FbeWorker::new(
                     fbe,
                     (graph, meta),
@@ -227,14 +232,20 @@ impl App {
                 relay_secret_id,
                 conversations_table,
                 relay,
-            } => Workers::Relay(Box::new(RelayWorker::new(
-                Conversations::new(conversations_table, outbox.clone()),
-                (outbox.clone(), settler.clone()),
-                (braze, queue.clone()),
-                Secret::new(secrets.clone(), &relay_secret_id, clock.clone()),
-                relay,
-                clock.clone(),
-            ))),
+            } => {
+                let secret = Secret::new(secrets.clone(), &relay_secret_id, clock.clone());
+                let timeout = relay.external_system_timeout;
+                Workers::Relay(Box::new(RelayWorker {
+                    conversations: Conversations::new(conversations_table, outbox.clone()),
+                    outbox: outbox.clone(),
+                    settler: settler.clone(),
+                    braze,
+                    external_system: ExternalSystemClient::new(secret, timeout, clock.clone()),
+                    queue: queue.clone(),
+                    settings: relay,
+                    clock: clock.clone(),
+                }))
+            }
         };
         Self {
             outbox: outbox.clone(),

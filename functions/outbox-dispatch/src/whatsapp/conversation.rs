@@ -1,7 +1,6 @@
 //! One conversation, from claiming it to releasing it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use shared::outbox::{Entry, Kind, Reason};
@@ -10,37 +9,29 @@ use shared::store::{Claim, Released, StoreError};
 use shared::whatsapp::message::ConversationId;
 use shared::whatsapp::reply::{SENDS, event_key};
 
-use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, Waiting};
+use super::RelayWorker;
+use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, UNREADABLE, Waiting};
 use super::wake::WakeUp;
-use super::worker::Tools;
+use crate::effect::Group;
 use crate::settle::Outcome;
 
 /// How often one drain looks for something new. Who never stops writing has to let others go on.
 const ROUNDS: u32 = 50;
 
-/// After this time a conversation that cannot be read is looked at again.
-const UNREADABLE: Duration = Duration::from_hours(1);
-
-/// Drains the conversation of `entries`, and says what became of them.
-pub(super) async fn drain(tools: &Tools, entries: Vec<Entry>, until: Timestamp) -> Vec<(Entry, Outcome)> {
-    let all = |entries: Vec<Entry>, outcome: Outcome| {
-        let entries = entries.into_iter();
-        entries.map(|entry| (entry, outcome.clone())).collect()
-    };
-    let id = entries
-        .first()
-        .and_then(|entry| ConversationId::parse(&entry.subject));
-    let Some(id) = id else {
-        return all(entries, Outcome::dead(Reason::UnknownConversation));
+/// Drains a conversation, and says what became of the items that woke us.
+pub(super) async fn drain(tools: &RelayWorker, group: Group<()>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+    let unknown = Outcome::dead(Reason::UnknownConversation);
+    let Some(id) = ConversationId::parse(&group.subject) else {
+        return group.outcome(&unknown);
     };
     if tools.clock.now() >= until {
-        return all(entries, Outcome::Busy);
+        return group.outcome(&Outcome::Busy);
     }
     let lease = tools.settings.external_system_timeout.max(BRAZE_TIMEOUT) + BEYOND;
     let claimed = match tools.conversations.claim(&id, lease).await {
         Ok(Claim::Leased(stored, lease)) => (stored, lease),
-        Ok(Claim::Busy) => return all(entries, Outcome::Busy),
-        Ok(Claim::Missing) => return all(entries, Outcome::dead(Reason::UnknownConversation)),
+        Ok(Claim::Busy) => return group.outcome(&Outcome::Busy),
+        Ok(Claim::Missing) => return group.outcome(&unknown),
         // Another version's, which reads it: it is left alone, and holds up no other.
         Err(error) if error.is_unreadable() => {
             error.count_unreadable("conversation");
@@ -48,11 +39,11 @@ pub(super) async fn drain(tools: &Tools, entries: Vec<Entry>, until: Timestamp) 
                 reason: Reason::ConversationUnreadable.into(),
                 wait: UNREADABLE,
             };
-            return all(entries, outcome);
+            return group.outcome(&outcome);
         }
-        Err(error) => return all(entries, Outcome::from(error)),
+        Err(error) => return group.outcome(&error.into()),
     };
-    let mut drain = Drain::new(tools, entries, claimed, until);
+    let mut drain = Drain::new(tools, group, claimed, until);
     let rest = match drain.run().await {
         Ok(()) => {
             drain.wake_after_burst().await;

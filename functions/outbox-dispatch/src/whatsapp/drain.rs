@@ -10,8 +10,9 @@ use shared::telemetry;
 use shared::whatsapp::conversation::Turn;
 use shared::whatsapp::table::Stored;
 
+use super::RelayWorker;
 use super::pace::Learned;
-use super::worker::Tools;
+use crate::effect::{Group, Task};
 use crate::settle::{Outcome, Settled};
 
 /// Braze is given 30 s for a request.
@@ -19,6 +20,9 @@ pub(super) const BRAZE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a lease lasts beyond the limit of the call that it is for.
 pub(super) const BEYOND: Duration = Duration::from_secs(45);
+
+/// After this time what cannot be read is looked at again.
+pub(super) const UNREADABLE: Duration = Duration::from_hours(1);
 
 /// What must be left of a lease when a call is over.
 const LEFT: Duration = Duration::from_secs(15);
@@ -89,7 +93,7 @@ impl From<&Entry> for Waiting {
 
 /// A conversation that is being drained.
 pub(super) struct Drain<'a> {
-    pub(super) tools: &'a Tools,
+    pub(super) tools: &'a RelayWorker,
     pub(super) until: Timestamp,
     /// The items that we were given, by event key.
     pub(super) given: BTreeMap<String, Given>,
@@ -125,12 +129,12 @@ pub(super) struct Drain<'a> {
 
 impl<'a> Drain<'a> {
     pub(super) fn new(
-        tools: &'a Tools,
-        given: Vec<Entry>,
+        tools: &'a RelayWorker,
+        given: Group<()>,
         (stored, lease): (Stored, Lease),
         until: Timestamp,
     ) -> Self {
-        let given = given.into_iter().map(|entry| {
+        let given = given.tasks.into_iter().map(|Task { entry, .. }| {
             let key = entry.event_key.clone();
             (key, Given { entry, outcome: None })
         });

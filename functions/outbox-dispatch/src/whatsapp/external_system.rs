@@ -25,7 +25,7 @@ const MAX_ANSWER_BODY: usize = 1024 * 1024;
 
 /// The external system, whichever URL a route gives it.
 #[derive(Clone, Debug)]
-pub(super) struct ExternalSystemClient {
+pub(crate) struct ExternalSystemClient {
     http: reqwest::Client,
     secret: Secret<RelaySecret>,
     clock: Clock,
@@ -114,7 +114,7 @@ struct Prepared<'a> {
 impl ExternalSystemClient {
     /// `timeout` is how long an answer may take.
     #[must_use]
-    pub(super) fn new(secret: Secret<RelaySecret>, timeout: Duration, clock: Clock) -> Self {
+    pub(crate) fn new(secret: Secret<RelaySecret>, timeout: Duration, clock: Clock) -> Self {
         Self {
             http: shared::clients::http::client(timeout),
             secret,

@@ -10,7 +10,7 @@ use shared::store::StoreError;
 use shared::whatsapp::conversation::{Turn, TurnStatus};
 use shared::whatsapp::decide::answer::MAX_HANDED_OVER;
 
-use super::drain::{Drain, Stop, Tried, persist};
+use super::drain::{Drain, Stop, Tried, UNREADABLE, persist};
 use super::pace::{Waiting, held_until};
 use crate::settle::{Outcome, Settled};
 
@@ -19,9 +19,6 @@ const MESSAGE: &str = "message#";
 
 /// Updates under way at once: thousands may wait.
 const POSTPONED_AT_ONCE: usize = 32;
-
-/// After this time a turn that cannot be read is looked at again.
-const UNREADABLE: Duration = Duration::from_hours(1);
 
 impl Drain<'_> {
     /// Reads what was said, and how the items stand: those that we were given, and those of messages that wait though

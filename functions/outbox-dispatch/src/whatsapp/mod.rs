@@ -19,22 +19,18 @@ mod send;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wake;
-mod worker;
 
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use shared::clock::Clock;
 use shared::outbox::{Entry, Outbox};
-use shared::secrets::{RelaySecret, Secret};
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
 
-pub(crate) use self::external_system::Received;
+pub(crate) use self::external_system::{ExternalSystemClient, Received};
 pub(crate) use self::outgoing::profile_update;
 
-use self::external_system::ExternalSystemClient;
 use self::wake::Queue;
-use self::worker::Tools;
 use crate::braze::Braze;
 use crate::effect::Group;
 use crate::settle::{Outcome, Settler};
@@ -49,38 +45,23 @@ pub(crate) fn is_completion(received: &Received, now: Timestamp) -> bool {
 
 /// Settles the items of conversations.
 #[derive(Debug)]
-pub struct RelayWorker(Tools);
+pub(crate) struct RelayWorker {
+    pub(crate) conversations: Conversations,
+    pub(crate) outbox: Outbox,
+    pub(crate) settler: Settler,
+    pub(crate) braze: Braze,
+    pub(crate) external_system: ExternalSystemClient,
+    /// Wakes a worker when a burst is over; without it that is left to the schedule.
+    pub(crate) queue: Option<Queue>,
+    pub(crate) settings: RelaySettings,
+    pub(crate) clock: Clock,
+}
 
 impl RelayWorker {
-    /// A worker.
-    #[must_use]
-    pub(crate) fn new(
-        conversations: Conversations,
-        (outbox, settler): (Outbox, Settler),
-        (braze, queue): (Braze, Option<Queue>),
-        secret: Secret<RelaySecret>,
-        settings: RelaySettings,
-        clock: Clock,
-    ) -> Self {
-        let external_system =
-            ExternalSystemClient::new(secret, settings.external_system_timeout, clock.clone());
-        Self(Tools {
-            conversations,
-            outbox,
-            settler,
-            braze,
-            external_system,
-            queue,
-            settings,
-            clock,
-        })
-    }
-
     /// Drains all conversations, and says of each item what became of it.
     pub(crate) async fn work(&self, groups: Vec<Group<()>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
-        let entries = |group: Group<()>| group.tasks.into_iter().map(|task| task.entry).collect();
         let drained = stream::iter(groups)
-            .map(|group| Box::pin(conversation::drain(&self.0, entries(group), until)))
+            .map(|group| Box::pin(conversation::drain(self, group, until)))
             .buffer_unordered(CONVERSATIONS_AT_ONCE);
         drained.concat().await
     }
