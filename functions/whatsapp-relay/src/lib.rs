@@ -67,7 +67,7 @@ impl App {
             secret: Secret::new(secrets.clone(), &settings.relay_secret_id, clock.clone()),
             conversations,
             outbox,
-            routes: RouteTable::new(&settings.inbound.routes),
+            routes: RouteTable::new(&settings.inbound.rules.routes),
             settings: settings.inbound,
             clock,
         }

@@ -12,7 +12,7 @@ use shared::whatsapp::ConversationId;
 use shared::whatsapp::answer::{Answer as Said, parse_reply};
 use shared::whatsapp::decide::answer::{decide_answer, unsendable};
 use shared::whatsapp::duplicate::{DuplicateGuard, reply_guard};
-use shared::whatsapp::route::{ReplyRules, named};
+use shared::whatsapp::route::named;
 use shared::whatsapp::table::{By, Committed, Stored};
 
 use crate::{App, CONTENDED, access, store_unavailable};
@@ -27,7 +27,7 @@ impl App {
         .await?;
         let (id, mut reply) =
             parse_reply(&body).map_err(|error| answer::field_invalid(&error.field, error.problem))?;
-        if let Some(name) = reply.take_reserved(&self.settings.reserved).first() {
+        if let Some(name) = reply.take_reserved(&self.settings.rules.reserved).first() {
             let field = format!("attributes.{name}");
             return Err(answer::field_invalid(
                 &field,
@@ -38,7 +38,7 @@ impl App {
         // Each route's system writes only into the conversations on its route. A route that the settings no longer know
         // counts as none.
         let opens = |stored: &Stored| {
-            let route = named(stored.conversation.route.as_deref(), &self.settings.routes);
+            let route = named(stored.conversation.route.as_deref(), &self.settings.rules.routes);
             let credentials = secret.credentials(route.map(|route| route.name.as_str()));
             access::opens(headers, &body, credentials, received)
         };
@@ -68,7 +68,7 @@ impl App {
         guard: &DuplicateGuard,
         opens: impl Fn(&Stored) -> bool,
     ) -> Result<bool, Failed> {
-        let rules = ReplyRules::from(&self.settings);
+        let rules = &self.settings.rules;
         let mut rounds = Rounds::new(CONTENDED);
         // What the system is being asked is answered by this, whatever becomes of the call.
         let mut settles = !reply.replies.is_empty();

@@ -47,8 +47,8 @@ pub fn decide_inbound(
         kind: Kind::RelayMessage,
         // Whoever takes it up hands over all that is pending, so it need not say what.
         payload: Value::Object(Map::new()),
-        not_before: (!settings.burst_window.is_zero()).then(|| {
-            now.saturating_add(settings.burst_window)
+        not_before: (!settings.rules.burst_window.is_zero()).then(|| {
+            now.saturating_add(settings.rules.burst_window)
                 .unwrap_or(Timestamp::MAX)
         }),
     });
@@ -113,7 +113,7 @@ mod tests {
 
     fn decide(stored: Option<&Conversation>, message: &InboundMessage, pairs: &[(&str, &str)]) -> Plan {
         let settings = inbound_settings(pairs);
-        let routes = RouteTable::new(&settings.routes);
+        let routes = RouteTable::new(&settings.rules.routes);
         decide_inbound(stored, message, "m1", &settings, &routes, message.received_at)
     }
 

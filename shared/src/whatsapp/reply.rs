@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::conversation::Conversation;
-use super::route::ReplyRules;
+use super::settings::Rules;
 use crate::outbox::{Kind, OutboxItem};
 
 /// The payload of [`Kind::RelayReply`]: one message, or attributes alone.
@@ -96,7 +96,7 @@ pub(super) fn profile_item(conversation: &mut Conversation, attributes: Map<Stri
 pub fn can_be_sent(
     conversation: &Conversation,
     campaign: Option<&str>,
-    rules: ReplyRules<'_>,
+    rules: &Rules,
     now: Timestamp,
 ) -> bool {
     conversation.window_is_open(now)

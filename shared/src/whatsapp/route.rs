@@ -3,7 +3,7 @@
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::whatsapp::settings::{InboundSettings, KeywordMatch, RelaySettings, RouteSettings};
+use crate::whatsapp::settings::{KeywordMatch, RouteSettings, Rules};
 
 /// The routes' keywords, ready to be held against messages. Made once at start, since regular expressions
 /// are slow to compile.
@@ -62,53 +62,26 @@ impl RouteTable {
     }
 }
 
-/// What planning and checking a reply needs of the settings.
-#[derive(Debug, Clone, Copy)]
-pub struct ReplyRules<'a> {
-    /// `RELAY_ROUTES`
-    pub routes: &'a [RouteSettings],
-    /// `TEMPLATE_CAMPAIGN_ID`
-    pub template_campaign_id: Option<&'a str>,
-    /// `DISCLOSURE_TEXT`
-    pub disclosure_text: Option<&'a str>,
-}
-
-impl<'a> From<&'a InboundSettings> for ReplyRules<'a> {
-    fn from(settings: &'a InboundSettings) -> Self {
-        Self {
-            routes: &settings.routes,
-            template_campaign_id: settings.template_campaign_id.as_deref(),
-            disclosure_text: settings.disclosure_text.as_deref(),
-        }
-    }
-}
-
-impl<'a> From<&'a RelaySettings> for ReplyRules<'a> {
-    fn from(settings: &'a RelaySettings) -> Self {
-        Self {
-            routes: &settings.routes,
-            template_campaign_id: settings.template_campaign_id.as_deref(),
-            disclosure_text: settings.disclosure_text.as_deref(),
-        }
-    }
-}
-
-impl<'a> ReplyRules<'a> {
+impl Rules {
     /// The template campaign for a reply that names `campaign` (a route or a campaign, if anything) in a
     /// conversation on `route`.
     #[must_use]
-    pub fn template_campaign(&self, campaign: Option<&'a str>, route: Option<&str>) -> Option<&'a str> {
-        let route = named(campaign, self.routes).or_else(|| named(route, self.routes));
+    pub fn template_campaign<'a>(
+        &'a self,
+        campaign: Option<&'a str>,
+        route: Option<&str>,
+    ) -> Option<&'a str> {
+        let route = named(campaign, &self.routes).or_else(|| named(route, &self.routes));
         let own = route.and_then(|route| route.template_campaign_id.as_deref());
-        own.or(self.template_campaign_id)
+        own.or(self.template_campaign_id.as_deref())
     }
 
     /// The campaign that an answer names itself, by its id or by a route with a campaign of its own: the brand knows
     /// what is in it, so it is sent whatever the window. A route with a template campaign of its own has one for
     /// each side of the window.
     #[must_use]
-    pub fn own_campaign(&self, campaign: Option<&'a str>) -> Option<&'a str> {
-        match named(campaign, self.routes) {
+    pub fn own_campaign<'a>(&'a self, campaign: Option<&'a str>) -> Option<&'a str> {
+        match named(campaign, &self.routes) {
             Some(route) if route.template_campaign_id.is_none() => route.reply_campaign_id.as_deref(),
             Some(_) => None,
             None => campaign,
@@ -118,17 +91,15 @@ impl<'a> ReplyRules<'a> {
     /// Whether the settings call this campaign a template campaign.
     #[must_use]
     pub fn is_template(&self, campaign: &str) -> bool {
-        let routes = self
-            .routes
-            .iter()
-            .filter_map(|route| route.template_campaign_id.as_deref());
-        routes.chain(self.template_campaign_id).any(|id| id == campaign)
+        let routes = self.routes.iter().map(|route| &route.template_campaign_id);
+        let mut templates = routes.chain([&self.template_campaign_id]).flatten();
+        templates.any(|id| id == campaign)
     }
 
     /// What the conversation's route writes to the Braze profile.
     #[must_use]
-    pub fn attributes(&self, route: Option<&str>) -> Option<&'a Map<String, Value>> {
-        named(route, self.routes).map(|route| &route.attributes)
+    pub fn attributes(&self, route: Option<&str>) -> Option<&Map<String, Value>> {
+        named(route, &self.routes).map(|route| &route.attributes)
     }
 }
 
@@ -152,7 +123,7 @@ mod tests {
         {"name":"never"}]"#;
 
     fn table() -> RouteTable {
-        RouteTable::new(&relay_settings(&[("RELAY_ROUTES", ROUTES)]).routes)
+        RouteTable::new(&relay_settings(&[("RELAY_ROUTES", ROUTES)]).rules.routes)
     }
 
     #[test]
@@ -175,7 +146,7 @@ mod tests {
     #[test]
     fn what_is_named_is_sent_as_it_is_named() {
         let settings = relay_settings(&[("RELAY_ROUTES", ROUTES), ("TEMPLATE_CAMPAIGN_ID", "t")]);
-        let rules = ReplyRules::from(&settings);
+        let rules = &settings.rules;
         assert_eq!(rules.own_campaign(Some("9f-step-2")), Some("9f-step-2"));
         assert_eq!(rules.own_campaign(Some("order")), Some("c-order"));
         // These name no campaign of their own, or one for each side of the window.
@@ -187,7 +158,7 @@ mod tests {
     #[test]
     fn a_template_comes_from_the_answers_route_then_the_conversations_then_the_settings() {
         let settings = relay_settings(&[("RELAY_ROUTES", ROUTES), ("TEMPLATE_CAMPAIGN_ID", "t")]);
-        let rules = ReplyRules::from(&settings);
+        let rules = &settings.rules;
         assert_eq!(rules.template_campaign(None, None), Some("t"));
         assert_eq!(rules.template_campaign(None, Some("refund")), Some("t-refund"));
         assert_eq!(rules.template_campaign(Some("refund"), None), Some("t-refund"));

@@ -61,13 +61,11 @@ pub struct RouteSettings {
     pub attributes: serde_json::Map<String, serde_json::Value>,
 }
 
-/// The WhatsApp relay: what the inbound function decides with.
+/// The WhatsApp relay: what both functions decide by.
 #[derive(Debug, Clone)]
-pub struct InboundSettings {
+pub struct Rules {
     /// `RELAY_ROUTES`
     pub routes: Vec<RouteSettings>,
-    /// `IGNORED_KEYWORDS`: whole messages that Braze handles itself.
-    pub ignored_keywords: Vec<String>,
     /// `BURST_WINDOW_SECONDS`: how long to wait for the next message of a burst.
     pub burst_window: Duration,
     /// `TEMPLATE_CAMPAIGN_ID`: where replies go once the 24-hour window is closed.
@@ -78,16 +76,34 @@ pub struct InboundSettings {
     pub reserved: Reserved,
 }
 
-impl InboundSettings {
+impl Rules {
     /// Reads the group.
     pub fn read(env: &mut Env<'_>) -> Self {
         Self {
             routes: routes(env),
-            ignored_keywords: env.list("IGNORED_KEYWORDS", "STOP,START"),
             burst_window: env.seconds("BURST_WINDOW_SECONDS", 0),
             template_campaign_id: env.optional("TEMPLATE_CAMPAIGN_ID"),
             disclosure_text: env.optional("DISCLOSURE_TEXT"),
             reserved: Reserved::read(env),
+        }
+    }
+}
+
+/// The WhatsApp relay: what the inbound function decides with.
+#[derive(Debug, Clone)]
+pub struct InboundSettings {
+    /// What the dispatcher decides by as well.
+    pub rules: Rules,
+    /// `IGNORED_KEYWORDS`: whole messages that Braze handles itself.
+    pub ignored_keywords: Vec<String>,
+}
+
+impl InboundSettings {
+    /// Reads the group.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        Self {
+            rules: Rules::read(env),
+            ignored_keywords: env.list("IGNORED_KEYWORDS", "STOP,START"),
         }
     }
 }
@@ -128,6 +144,8 @@ fn routes(env: &mut Env<'_>) -> Vec<RouteSettings> {
 /// The WhatsApp relay: what the dispatcher asks and answers with.
 #[derive(Debug, Clone)]
 pub struct RelaySettings {
+    /// What the inbound function decides by as well.
+    pub rules: Rules,
     /// `EXTERNAL_SYSTEM_URL`; `None` = the relay is not used.
     pub external_system_url: Option<String>,
     /// `EXTERNAL_SYSTEM_KIND`
@@ -136,12 +154,8 @@ pub struct RelaySettings {
     pub external_system_timeout: Duration,
     /// `REPLY_CAMPAIGN_ID`
     pub reply_campaign_id: Option<String>,
-    /// `TEMPLATE_CAMPAIGN_ID`
-    pub template_campaign_id: Option<String>,
     /// `TRIGGER_PROPERTY`: carries the reply's text.
     pub trigger_property: String,
-    /// `RELAY_ROUTES`
-    pub routes: Vec<RouteSettings>,
     /// `OPENAI_MODEL`
     pub openai_model: Option<String>,
     /// `OPENAI_SYSTEM_PROMPT`
@@ -152,16 +166,10 @@ pub struct RelaySettings {
     pub openai_attributes: Vec<String>,
     /// `OPENAI_IMAGES`: whether pictures go along.
     pub openai_images: bool,
-    /// `BURST_WINDOW_SECONDS`
-    pub burst_window: Duration,
     /// `FALLBACK_TEXT`: sent once when the external system has failed three times; `None` = off.
     pub fallback_text: Option<String>,
-    /// `DISCLOSURE_TEXT`: tells a person that a machine answers; `None` = off.
-    pub disclosure_text: Option<String>,
     /// `REPLY_URL`: our `/whatsapp/reply`, told to the external system.
     pub reply_url: Option<String>,
-    /// Attributes that no answer may write.
-    pub reserved: Reserved,
 }
 
 /// What a model may do beside talking. The names are those of the settings and for the model.
@@ -203,7 +211,7 @@ fn model_attributes(env: &mut Env<'_>, reserved: &Reserved) -> Vec<String> {
 impl RelaySettings {
     /// Reads the group.
     pub fn read(env: &mut Env<'_>) -> Self {
-        let reserved = Reserved::read(env);
+        let rules = Rules::read(env);
         let settings = Self {
             external_system_url: env.optional("EXTERNAL_SYSTEM_URL"),
             external_system_kind: env.parsed(
@@ -213,21 +221,17 @@ impl RelaySettings {
             ),
             external_system_timeout: env.seconds("EXTERNAL_SYSTEM_TIMEOUT_SECONDS", 25),
             reply_campaign_id: env.optional("REPLY_CAMPAIGN_ID"),
-            template_campaign_id: env.optional("TEMPLATE_CAMPAIGN_ID"),
             trigger_property: env.or("TRIGGER_PROPERTY", "external_system_msg_body"),
-            routes: routes(env),
             openai_model: env.optional("OPENAI_MODEL"),
             openai_system_prompt: env.optional("OPENAI_SYSTEM_PROMPT"),
             openai_tools: tools(env),
-            openai_attributes: model_attributes(env, &reserved),
+            openai_attributes: model_attributes(env, &rules.reserved),
             openai_images: env.parsed("OPENAI_IMAGES", false, "`true` or `false`"),
-            burst_window: env.seconds("BURST_WINDOW_SECONDS", 0),
             fallback_text: env.optional("FALLBACK_TEXT"),
-            disclosure_text: env.optional("DISCLOSURE_TEXT"),
             reply_url: env.optional("REPLY_URL"),
-            reserved,
+            rules,
         };
-        for route in &settings.routes {
+        for route in &settings.rules.routes {
             let campaign = route
                 .reply_campaign_id
                 .as_ref()
@@ -251,6 +255,7 @@ impl RelaySettings {
         let openai = settings.external_system_url.is_some()
             && settings.external_system_kind == ExternalSystemKind::Openai
             || settings
+                .rules
                 .routes
                 .iter()
                 .any(|route| route.kind == Some(ExternalSystemKind::Openai));

@@ -165,7 +165,7 @@ fn relay(target: &Target) -> Option<RelaySettings> {
 fn systems(relay: &RelaySettings) -> Vec<(Option<&str>, ExternalSystemKind, &str)> {
     let own = relay.external_system_url.as_deref();
     let own = own.map(|url| (None, relay.external_system_kind, url));
-    let routes = relay.routes.iter().filter_map(|route| {
+    let routes = relay.rules.routes.iter().filter_map(|route| {
         let kind = route.kind.unwrap_or(relay.external_system_kind);
         Some((
             Some(route.name.as_str()),

@@ -12,7 +12,6 @@ use shared::whatsapp::decide::answer::decide_answer;
 use shared::whatsapp::duplicate::handover_id;
 use shared::whatsapp::plan::Plan;
 use shared::whatsapp::request::ExternalRequest;
-use shared::whatsapp::route::ReplyRules;
 use shared::whatsapp::settings::ExternalSystemKind;
 use shared::whatsapp::table::{By, Committed};
 
@@ -77,7 +76,7 @@ impl Drain<'_> {
 
     /// The answer without attributes that are not for an external system to write.
     fn without_reserved(&self, mut answer: Answer) -> Answer {
-        for attribute in answer.take_reserved(&self.tools.settings.reserved) {
+        for attribute in answer.take_reserved(&self.tools.settings.rules.reserved) {
             metrics::counter!(telemetry::ATTRIBUTES_REFUSED).increment(1);
             tracing::warn!(
                 attribute,
@@ -95,7 +94,7 @@ impl Drain<'_> {
             .filter(|message| message.attempts == 0)
             .map(|message| message.turn.clone())
             .collect();
-        wait_for_burst(&new, self.tools.settings.burst_window, self.now())
+        wait_for_burst(&new, self.tools.settings.rules.burst_window, self.now())
     }
 
     fn next_messages(&self) -> Vec<Turn> {
@@ -187,7 +186,7 @@ impl Drain<'_> {
     ) -> Result<bool, Stop> {
         // Only the settings are borrowed while the conversation changes.
         let tools = self.tools;
-        let rules = ReplyRules::from(&tools.settings);
+        let rules = &tools.settings.rules;
         self.commit(|drain| {
             let conversation = &drain.stored.conversation;
             let answer = in_time(answer, asked_in, kind, conversation);

@@ -8,7 +8,6 @@ use shared::whatsapp::conversation::{Conversation, Mode};
 use shared::whatsapp::decide::answer::{disclosure, sends};
 use shared::whatsapp::plan::Plan;
 use shared::whatsapp::reply::can_be_sent;
-use shared::whatsapp::route::ReplyRules;
 use shared::whatsapp::settings::{ExternalSystemKind, RelaySettings};
 
 /// After this many failures in a row the person gets the fallback text.
@@ -57,7 +56,7 @@ pub(super) fn decide_failure(
 ) -> Option<Plan> {
     let mut plan = Plan::next(stored.clone());
     plan.conversation.ask_not_before = failure.ask_not_before.or(stored.ask_not_before);
-    let sayable = can_be_sent(stored, None, ReplyRules::from(settings), now);
+    let sayable = can_be_sent(stored, None, &settings.rules, now);
     // At the third failure and not later: messages answered meanwhile must not have it said again and again.
     let is_time = failure.given_up || failure.failures == FAILURES_BEFORE_FALLBACK;
     let text = settings
@@ -66,10 +65,9 @@ pub(super) fn decide_failure(
         .filter(|_| is_time && sayable && !stored.fallback_sent);
     if let Some(text) = text {
         plan.conversation.fallback_sent = true;
-        let rules = ReplyRules::from(settings);
         let mut attributes = Map::new();
         if stored.mode == Mode::Bot {
-            plan.outbox = disclosure(&mut plan.conversation, rules, &mut attributes, now);
+            plan.outbox = disclosure(&mut plan.conversation, &settings.rules, &mut attributes, now);
         }
         // No turn: what we say for want of an answer is nothing that a chatbot should believe it said.
         let reply = AnswerReply {
@@ -113,7 +111,7 @@ mod tests {
         assert_eq!(plan.outbox[0].payload["text"], "One moment, please.");
         assert!(plan.turns.is_empty() && plan.handed_over.is_empty());
         assert_eq!(failed(&plan.conversation, 3), None);
-        let rules = ReplyRules::from(&settings);
+        let rules = &settings.rules;
         let unasked = decide_answer(
             &plan.conversation,
             &[],

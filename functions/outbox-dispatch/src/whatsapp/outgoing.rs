@@ -8,7 +8,6 @@ use shared::personal::Personal;
 use shared::whatsapp::conversation::Conversation;
 use shared::whatsapp::message::Person;
 use shared::whatsapp::reply::ReplyPayload;
-use shared::whatsapp::route::ReplyRules;
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::split::{TEMPLATE_LIMIT, flatten, split};
 
@@ -58,7 +57,7 @@ pub(super) fn decide_send(
         return Send::Canvas(message.canvas(canvas).into());
     }
     let (named, route) = (reply.campaign.as_deref(), reply.route.as_deref());
-    let rules = ReplyRules::from(settings);
+    let rules = &settings.rules;
     // What is named is sent as it is named: the brand knows what is in it.
     let own = rules.own_campaign(named);
     let by_template = match own {

@@ -21,7 +21,7 @@ pub(super) fn external_system<'a>(
     route: Option<&str>,
     settings: &'a RelaySettings,
 ) -> Option<ExternalSystem<'a>> {
-    let route = named(route, &settings.routes);
+    let route = named(route, &settings.rules.routes);
     let own = route.and_then(|route| route.external_system_url.as_deref());
     Some(ExternalSystem {
         url: own.or(settings.external_system_url.as_deref())?,
@@ -51,10 +51,11 @@ pub(super) fn reply_campaign<'a>(
             .as_deref()
             .or(settings.reply_campaign_id.as_deref())
     };
-    match (campaign, named(campaign, &settings.routes)) {
+    let routes = &settings.rules.routes;
+    match (campaign, named(campaign, routes)) {
         (_, Some(route)) => of(route),
         (Some(id), None) => Some(id),
-        (None, None) => named(route, &settings.routes).map_or(settings.reply_campaign_id.as_deref(), of),
+        (None, None) => named(route, routes).map_or(settings.reply_campaign_id.as_deref(), of),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::whatsapp::conversation::{Conversation, Mode, Role, Turn};
 use crate::whatsapp::message::Content;
 use crate::whatsapp::plan::Plan;
 use crate::whatsapp::reply::{ReplyPayload, can_be_sent, event_key, profile_item};
-use crate::whatsapp::route::ReplyRules;
+use crate::whatsapp::settings::Rules;
 use crate::whatsapp::split::{TEXT_LIMIT, split};
 
 /// How many messages are handed over at once, the oldest first. With the replies to them they have to fit
@@ -23,7 +23,7 @@ pub fn decide_answer(
     stored: &Conversation,
     handed_over: &[Turn],
     answer: &Answer,
-    rules: ReplyRules<'_>,
+    rules: &Rules,
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::next(stored.clone());
@@ -77,17 +77,17 @@ pub fn decide_answer(
 /// of silence, and when a human has handed back. It is no turn, since a model should not take it for its own words.
 pub fn disclosure(
     conversation: &mut Conversation,
-    rules: ReplyRules<'_>,
+    rules: &Rules,
     attributes: &mut Map<String, Value>,
     now: Timestamp,
 ) -> Vec<OutboxItem> {
     let is_due = !conversation.disclosed && can_be_sent(conversation, None, rules, now);
-    let Some(text) = rules.disclosure_text.filter(|_| is_due) else {
+    let Some(text) = rules.disclosure_text.as_ref().filter(|_| is_due) else {
         return Vec::new();
     };
     conversation.disclosed = true;
     let reply = AnswerReply {
-        text: Some(text.to_owned()),
+        text: Some(text.clone()),
         ..AnswerReply::default()
     };
     sends(conversation, &reply, attributes)
@@ -98,7 +98,7 @@ pub fn disclosure(
 pub fn unsendable(
     conversation: &Conversation,
     answer: &Answer,
-    rules: ReplyRules<'_>,
+    rules: &Rules,
     now: Timestamp,
 ) -> Option<usize> {
     let sendable = |reply: &AnswerReply| {
@@ -157,18 +157,16 @@ mod tests {
     use crate::whatsapp::answer::AnswerReply;
     use crate::whatsapp::tests::{conversation, relay_settings, turn};
 
-    const NO_RULES: ReplyRules<'static> = ReplyRules {
-        routes: &[],
-        template_campaign_id: None,
-        disclosure_text: None,
-    };
+    fn rules(pairs: &[(&str, &str)]) -> Rules {
+        relay_settings(pairs).rules
+    }
 
     fn decide(stored: &Conversation, answer: &Answer) -> Plan {
         decide_answer(
             stored,
             &[],
             answer,
-            NO_RULES,
+            &rules(&[]),
             stored.last_inbound_at + Duration::from_secs(3),
         )
     }
@@ -197,7 +195,7 @@ mod tests {
             ..Answer::default()
         };
         let now = stored.last_inbound_at + Duration::from_secs(3);
-        let first = decide_answer(&stored, &messages, &answer, NO_RULES, now);
+        let first = decide_answer(&stored, &messages, &answer, &rules(&[]), now);
         assert_eq!(stored.version + 1, first.conversation.version);
         assert_eq!(first.handed_over, messages.each_ref().map(Turn::sort_key));
         let second = decide(&first.conversation, &Answer::of("three"));
@@ -260,13 +258,7 @@ mod tests {
             ..AnswerReply::default()
         });
         answer.attributes.insert("topic".to_owned(), "refunds".into());
-        let plan = decide_answer(
-            &stored,
-            &[],
-            &answer,
-            ReplyRules::from(&settings),
-            stored.last_inbound_at,
-        );
+        let plan = decide_answer(&stored, &[], &answer, &settings.rules, stored.last_inbound_at);
         let replies = payloads(&plan);
         assert_eq!(
             Value::from(replies[0].attributes.clone()).to_string(),
@@ -316,14 +308,10 @@ mod tests {
         let stored = conversation();
         let (open, closed) = (stored.last_inbound_at, stored.window_closes_at);
         let answer = Answer::of("hi");
-        assert_eq!(unsendable(&stored, &answer, NO_RULES, open), None);
-        assert_eq!(unsendable(&stored, &answer, NO_RULES, closed), Some(0));
-        let with_template = ReplyRules {
-            routes: &[],
-            template_campaign_id: Some("t"),
-            ..NO_RULES
-        };
-        assert_eq!(unsendable(&stored, &answer, with_template, closed), None);
+        assert_eq!(unsendable(&stored, &answer, &rules(&[]), open), None);
+        assert_eq!(unsendable(&stored, &answer, &rules(&[]), closed), Some(0));
+        let with_template = rules(&[("TEMPLATE_CAMPAIGN_ID", "t")]);
+        assert_eq!(unsendable(&stored, &answer, &with_template, closed), None);
         // What is named is sent as it is named, whatever the window.
         for named in [
             AnswerReply {
@@ -339,13 +327,13 @@ mod tests {
                 replies: vec![named],
                 ..Answer::default()
             };
-            assert_eq!(unsendable(&stored, &answer, NO_RULES, closed), None);
+            assert_eq!(unsendable(&stored, &answer, &rules(&[]), closed), None);
         }
         let silent = Answer {
             handoff: Some(false),
             ..Answer::default()
         };
-        assert_eq!(unsendable(&stored, &silent, NO_RULES, closed), None);
+        assert_eq!(unsendable(&stored, &silent, &rules(&[]), closed), None);
     }
 
     #[test]
@@ -374,13 +362,12 @@ mod tests {
         assert_eq!((sent[1].canvas.as_deref(), sent.len()), (Some("v"), 2));
     }
 
-    const DISCLOSING: ReplyRules<'static> = ReplyRules {
-        disclosure_text: Some("You are talking to a machine."),
-        ..NO_RULES
-    };
+    fn disclosing() -> Rules {
+        rules(&[("DISCLOSURE_TEXT", "You are talking to a machine.")])
+    }
 
     fn told(stored: &Conversation, answer: &Answer) -> (Conversation, Vec<String>) {
-        let plan = decide_answer(stored, &[], answer, DISCLOSING, stored.last_activity_at);
+        let plan = decide_answer(stored, &[], answer, &disclosing(), stored.last_activity_at);
         let texts = payloads(&plan)
             .into_iter()
             .filter_map(|reply| reply.text)
@@ -420,7 +407,7 @@ mod tests {
         let stored = conversation();
         let mut answer = Answer::of("Hi!");
         answer.replies[0].campaign = Some("approved".to_owned());
-        let plan = decide_answer(&stored, &[], &answer, DISCLOSING, stored.window_closes_at);
+        let plan = decide_answer(&stored, &[], &answer, &disclosing(), stored.window_closes_at);
         assert_eq!((plan.outbox.len(), plan.conversation.disclosed), (1, false));
     }
 }

@@ -41,7 +41,7 @@ fn through_all_rooms(payload: &Path) -> Value {
         return json!({ "ignored": "keyword" });
     }
     let id = message_id(&message, "nonce");
-    let routes = RouteTable::new(&settings.routes);
+    let routes = RouteTable::new(&settings.rules.routes);
     let plan = decide_inbound(None, &message, &id, &settings, &routes, noon());
     json!({
         "message": message,

@@ -19,7 +19,8 @@ pub(super) struct Tools<'a> {
 
 impl<'a> Tools<'a> {
     pub(super) fn new(settings: &'a RelaySettings) -> Self {
-        let campaigns: Vec<&str> = settings.routes.iter().map(|route| route.name.as_str()).collect();
+        let routes = settings.rules.routes.iter();
+        let campaigns: Vec<&str> = routes.map(|route| route.name.as_str()).collect();
         let attributes = settings.openai_attributes.as_slice();
         let mut offered = settings.openai_tools.clone();
         offered.retain(|tool| match tool {
