@@ -133,7 +133,7 @@ impl Place {
         for lane in self.lanes() {
             dead.extend(outbox.list_dead(lane, limit).await?);
         }
-        dead.sort_by_key(Entry::given_up);
+        dead.sort_by_key(|entry| entry.dead_at);
         Ok(dead)
     }
 }
@@ -181,7 +181,7 @@ async fn list(place: &Place, clock: &Clock, limit: usize, json: bool) -> anyhow:
             id(entry),
             entry.lane.as_str(),
             kind(entry),
-            entry.given_up().map(|at| format!("{at:.0}")).unwrap_or_default(),
+            entry.dead_at.map(|at| format!("{at:.0}")).unwrap_or_default(),
             entry.attempts,
             entry.reason.as_deref().unwrap_or_default(),
         ));
@@ -199,8 +199,8 @@ fn summary(entry: &Entry) -> serde_json::Value {
         "id": id(entry),
         "lane": entry.lane,
         "kind": entry.kind,
-        "created": entry.created(),
-        "given_up": entry.given_up(),
+        "created": entry.created_at,
+        "given_up": entry.dead_at,
         "attempts": entry.attempts,
         "reason": entry.reason,
     })

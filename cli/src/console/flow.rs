@@ -262,7 +262,7 @@ impl Flow {
 
     pub(crate) fn standing(&self, now: Timestamp) -> Standing {
         let of = |status: Status| self.items.iter().filter(move |item| item.entry.status == status);
-        let is_later = |item: &Item| item.entry.not_before().is_some_and(|at| at > now);
+        let is_later = |item: &Item| item.entry.not_before.is_some_and(|at| at > now);
         match self.status {
             None if self.origin == Origin::Schedule => {
                 let failed = self
@@ -487,7 +487,7 @@ impl Kept {
             return true;
         }
         let follows = |flow: &&mut Arc<Flow>| {
-            flow.at <= entry.created()
+            flow.at <= entry.created_at
                 && flow
                     .subjects
                     .iter()

@@ -437,7 +437,7 @@ pub(crate) fn item_badge(entry: &Entry, now: Timestamp) -> Markup {
         Status::Done => badge(Tone::Good, Icon::Check, "done"),
         Status::Dead => badge(Tone::Bad, Icon::Cross, "given up"),
         Status::Pending if failing => badge(Tone::Warn, Icon::Alert, "failing"),
-        Status::Pending if entry.not_before().is_some_and(|at| at > now) => {
+        Status::Pending if entry.not_before.is_some_and(|at| at > now) => {
             badge(Tone::Quiet, Icon::Clock, "later")
         }
         Status::Pending => badge(Tone::Busy, Icon::Dots, "pending"),
@@ -463,7 +463,7 @@ pub(crate) fn item(console: &Console, entry: &Entry, now: Timestamp) -> Markup {
             (item_badge(entry, now))
             @if let Some(reason) = &entry.reason { (self::reason(reason)) }
             @if entry.attempts > 0 { span.mute { (entry.attempts) @if entry.attempts == 1 { " attempt" } @else { " attempts" } } }
-            @if entry.status == Status::Pending && let Some(due) = entry.not_before().max(entry.due()) {
+            @if entry.status == Status::Pending && let Some(due) = entry.not_before.max(entry.due_at) {
                 span.mute { "next " (time(due, now)) }
             }
         }

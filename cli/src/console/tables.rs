@@ -181,7 +181,7 @@ impl Tables {
         let answer = answer.map_err(|error| unreadable(&self.outbox_table, &sdk_error::reason(&error)))?;
         let items = answer.items.unwrap_or_default().into_iter();
         let mut entries: Vec<Entry> = items.filter_map(|item| Entry::read(item).ok()).collect();
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.created()));
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.created_at));
         Ok(entries)
     }
 

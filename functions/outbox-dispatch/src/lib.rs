@@ -350,7 +350,7 @@ impl App {
                 // The shard would wait with it: the schedule's.
                 Ok(entry) if !entry.kind.is_quick() => {}
                 // What is not yet due is the schedule's, or the queue's, which delays it.
-                Ok(entry) if entry.lane == lane && entry.not_before().is_some_and(|at| at > now) => {}
+                Ok(entry) if entry.lane == lane && entry.not_before.is_some_and(|at| at > now) => {}
                 Ok(entry) => {
                     sequence_numbers.insert(entry.key(), change.sequence_number);
                     entries.push(entry);

@@ -133,7 +133,7 @@ impl Settler {
     pub fn gives_up(&self, entry: &Entry) -> bool {
         let now = self.clock.now();
         self.backoff
-            .next(now, entry.created(), entry.attempts, None)
+            .next(now, entry.created_at, entry.attempts, None)
             .is_none()
     }
 
@@ -165,7 +165,7 @@ impl Settler {
             }
             Outcome::Failing { reason, wait } => (reason, Some(now + wait)),
             Outcome::Retry { reason, wait } => {
-                let due = self.backoff.next(now, entry.created(), entry.attempts, wait);
+                let due = self.backoff.next(now, entry.created_at, entry.attempts, wait);
                 (reason, due)
             }
         };

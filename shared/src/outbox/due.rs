@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::Outbox;
 use super::entry::{Entry, SHARDS, Status};
 use crate::outbox::Lane;
-use crate::store::{Item, StoreError, number, string, time};
+use crate::store::{Item, StoreError, milliseconds, string, time};
 
 /// A page of a shard of the index: keys, and where the next page begins.
 struct Page {
@@ -32,7 +32,7 @@ pub struct Position(Vec<(u16, Option<Item>)>);
 impl Outbox {
     /// Pending items of `lane` that are due, at most about `limit`, from `position` on; `None` = from the beginning.
     pub async fn due(&self, lane: Lane, limit: usize, position: Option<Position>) -> Result<Due, StoreError> {
-        let now = self.table.now().as_millisecond();
+        let now = self.table.now();
         let per_shard = i32::try_from(limit.div_ceil(usize::from(SHARDS))).unwrap_or(i32::MAX);
         let beginning = || (0..SHARDS).map(|shard| (shard, None)).collect();
         let mut shards = position.map_or_else(beginning, |Position(shards)| shards);
@@ -79,7 +79,7 @@ impl Outbox {
         lane: Lane,
         shard: u16,
         from: Option<Item>,
-        now: i64,
+        now: Timestamp,
         limit: i32,
     ) -> Result<Page, StoreError> {
         let answer = self
@@ -88,7 +88,7 @@ impl Outbox {
             .index_name("due")
             .key_condition_expression("due_shard = :shard AND due_at <= :now")
             .expression_attribute_values(":shard", string(format!("{}#{shard}", lane.as_str())))
-            .expression_attribute_values(":now", number(now))
+            .expression_attribute_values(":now", milliseconds(now))
             .limit(limit)
             .set_exclusive_start_key(from)
             .send()

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::fmt::serde::timestamp::millisecond;
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -55,24 +56,29 @@ pub struct Entry {
     /// Failed attempts so far.
     #[serde(default)]
     pub attempts: u32,
-    /// When it was committed, or last had all its attempts before it (ms).
-    pub(super) created_at: i64,
-    /// When the schedule picks it up (ms); pending only.
-    pub(super) due_at: Option<i64>,
+    /// Since when it is tried: its commit, or when it was last redriven, woken or found to wait for a setting.
+    #[serde(with = "millisecond::required")]
+    pub created_at: Timestamp,
+    /// When the schedule picks it up; pending only.
+    #[serde(default, with = "millisecond::optional")]
+    pub due_at: Option<Timestamp>,
     /// `<lane>#<shard>`; pending only.
     pub(super) due_shard: Option<String>,
-    /// Not before this time (ms).
-    pub(super) not_before: Option<i64>,
+    /// Not before this time.
+    #[serde(default, with = "millisecond::optional")]
+    pub not_before: Option<Timestamp>,
     /// Why the last attempt failed.
     pub reason: Option<String>,
-    /// Since when its attempts fail (ms): from the first that failed until one succeeds, or it is redriven.
-    failing_since: Option<i64>,
+    /// Since when its attempts fail: from the first that failed until one succeeds, or it is redriven.
+    #[serde(default, with = "millisecond::optional")]
+    pub failing_since: Option<Timestamp>,
     /// `<lane>#<shard>`; pending and failing only.
     failing_shard: Option<String>,
     /// `<lane>#<shard>`; dead only.
     dead_shard: Option<String>,
-    /// When it was given up (ms); dead only.
-    dead_at: Option<i64>,
+    /// When it was given up; dead only.
+    #[serde(default, with = "millisecond::optional")]
+    pub dead_at: Option<Timestamp>,
     /// When DynamoDB may remove it (s).
     pub(super) expires_at: Option<i64>,
 }
@@ -114,10 +120,10 @@ impl Entry {
             payload: item.payload.to_string(),
             status: Status::Pending,
             attempts: 0,
-            created_at: now.as_millisecond(),
-            due_at: Some(due.as_millisecond()),
+            created_at: now,
+            due_at: Some(due),
             due_shard: Some(shard(lane, &item.subject)),
-            not_before: item.not_before.map(Timestamp::as_millisecond),
+            not_before: item.not_before,
             reason: None,
             failing_since: None,
             failing_shard: None,
@@ -143,38 +149,6 @@ impl Entry {
     /// [`UnreadablePayload`] if another version has written it, or somebody by hand.
     pub fn payload<T: DeserializeOwned>(&self) -> Result<T, UnreadablePayload> {
         serde_json::from_str(&self.payload).map_err(|_| UnreadablePayload)
-    }
-
-    /// Since when it is tried: its commit, or when it was last redriven, woken or found to wait for a setting.
-    #[must_use]
-    pub fn created(&self) -> Timestamp {
-        Timestamp::from_millisecond(self.created_at).unwrap_or_default()
-    }
-
-    /// Since when its attempts fail, if they do.
-    #[must_use]
-    pub fn failing_since(&self) -> Option<Timestamp> {
-        self.failing_since
-            .and_then(|at| Timestamp::from_millisecond(at).ok())
-    }
-
-    /// When it was given up, if it was.
-    #[must_use]
-    pub fn given_up(&self) -> Option<Timestamp> {
-        self.dead_at.and_then(|at| Timestamp::from_millisecond(at).ok())
-    }
-
-    /// Not before this time.
-    #[must_use]
-    pub fn not_before(&self) -> Option<Timestamp> {
-        self.not_before
-            .and_then(|at| Timestamp::from_millisecond(at).ok())
-    }
-
-    /// When the schedule picks it up; pending only.
-    #[must_use]
-    pub fn due(&self) -> Option<Timestamp> {
-        self.due_at.and_then(|at| Timestamp::from_millisecond(at).ok())
     }
 
     /// (`subject`, `event_key`).

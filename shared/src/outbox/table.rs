@@ -272,7 +272,7 @@ impl Outbox {
         let shards = self.first_of_shards(lane, ("dead", "dead_shard"), most).await?;
         let mut entries = self.read_all(shards.concat()).await?;
         entries.retain(|entry| entry.status == Status::Dead);
-        entries.sort_by_key(Entry::given_up);
+        entries.sort_by_key(|entry| entry.dead_at);
         entries.truncate(limit);
         Ok(entries)
     }

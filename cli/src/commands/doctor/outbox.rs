@@ -77,7 +77,7 @@ async fn waiting(outbox: &Outbox) -> Check {
     }
     let waiting = entries.len();
     let failing = entries.into_iter().filter_map(|entry| {
-        let since = entry.failing_since()?;
+        let since = entry.failing_since?;
         Some((entry.reason.unwrap_or_default(), Some(since)))
     });
     let failing = by_reason(failing);
@@ -110,7 +110,7 @@ async fn dead(outbox: &Outbox, stack: &str) -> Check {
         format!(" --stack {stack}")
     };
     let reasons = by_reason(dead.into_iter().map(|entry| {
-        let since = entry.given_up();
+        let since = entry.dead_at;
         (entry.reason.unwrap_or_default(), since)
     }));
     Check::warn(

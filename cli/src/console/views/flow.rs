@@ -251,7 +251,7 @@ async fn deployed(console: &Console) -> anyhow::Result<Markup> {
         entries.extend(console.tables.outbox.waiting(lane, 50).await?);
         entries.extend(console.tables.outbox.list_dead(lane, 25).await?);
     }
-    entries.sort_by_key(|entry| std::cmp::Reverse(entry.created()));
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.created_at));
     entries.truncate(PAGE);
     Ok(html! {
         (heading("Flow", &html! {}))
@@ -265,7 +265,7 @@ async fn deployed(console: &Console) -> anyhow::Result<Markup> {
             @for entry in &entries {
                 li.about {
                     @if let Some(about) = crate::console::flow::Subject::of_outbox(&entry.subject) {
-                        span.mute { (subject(console, &about)) " · " (time(entry.created(), now)) }
+                        span.mute { (subject(console, &about)) " · " (time(entry.created_at, now)) }
                     }
                     ul { (item(console, entry, now)) }
                 }

@@ -36,8 +36,8 @@ pub(crate) async fn list(State(console): State<Arc<Console>>, Query(asked): Quer
         pending.extend(outbox.waiting(lane, PAGE).await?);
         dead.extend(outbox.list_dead(lane, PAGE).await?);
     }
-    pending.sort_by_key(|entry| (entry.attempts == 0 && entry.reason.is_none(), entry.due()));
-    dead.sort_by_key(|entry| std::cmp::Reverse(entry.given_up()));
+    pending.sort_by_key(|entry| (entry.attempts == 0 && entry.reason.is_none(), entry.due_at));
+    dead.sort_by_key(|entry| std::cmp::Reverse(entry.dead_at));
     let mut kept = outbox.quarantined(100).await?;
     kept.sort_by_key(|one| std::cmp::Reverse(one.at));
     pending.truncate(PAGE);
@@ -89,10 +89,10 @@ fn rows(console: &Console, entries: &[Entry], now: Timestamp) -> Markup {
                             td { (item_badge(entry, now)) }
                             td { @if let Some(code) = &entry.reason { (reason(code)) } @else { span.mute { "–" } } }
                             td.number { (entry.attempts) }
-                            td { (time(entry.failing_since().unwrap_or_else(|| entry.created()), now)) }
+                            td { (time(entry.failing_since.unwrap_or_else(|| entry.created_at), now)) }
                             td {
-                                @if entry.status == Status::Pending && let Some(due) = entry.due() { (time(due, now)) }
-                                @else if let Some(at) = entry.given_up() { "given up " (time(at, now)) }
+                                @if entry.status == Status::Pending && let Some(due) = entry.due_at { (time(due, now)) }
+                                @else if let Some(at) = entry.dead_at { "given up " (time(at, now)) }
                             }
                         }
                     }
@@ -207,11 +207,11 @@ pub(crate) async fn one(State(console): State<Arc<Console>>, Path(part): Path<St
                 ("About", Subject::of_outbox(&entry.subject).map(|about| subject(&console, &about))),
                 ("Why", entry.reason.as_deref().map(|code| html! { (reason(code)) @if let Some(means) = meaning(code) { " " span.mute { (means) } } })),
                 ("Attempts", Some(html! { (entry.attempts) })),
-                ("Since", at(Some(entry.created()))),
-                ("Fails since", at(entry.failing_since())),
-                ("Next try", at(entry.due())),
-                ("Not before", at(entry.not_before())),
-                ("Given up", at(entry.given_up())),
+                ("Since", at(Some(entry.created_at))),
+                ("Fails since", at(entry.failing_since)),
+                ("Next try", at(entry.due_at)),
+                ("Not before", at(entry.not_before)),
+                ("Given up", at(entry.dead_at)),
                 ("Lane", Some(html! { (entry.lane.as_str()) })),
                 ("Event key", Some(html! { code { (console.shown.id(&entry.event_key)) } })),
             ]))

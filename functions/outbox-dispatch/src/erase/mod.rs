@@ -315,7 +315,7 @@ impl EraseWorker {
         let is_late = |order: &Order| {
             self.clock
                 .now()
-                .duration_since(order.requested_at.max(entry.created()))
+                .duration_since(order.requested_at.max(entry.created_at))
                 > LATE
         };
         if failed && asked.as_ref().is_some_and(is_late) {

@@ -32,7 +32,7 @@ impl Line {
         let mut due = BTreeMap::new();
         let pending = outbox.pending_all(subject).await?.into_iter();
         for entry in pending.filter(|entry| entry.kind == kind) {
-            due.insert(entry.event_key.clone(), entry.due().unwrap_or_default());
+            due.insert(entry.event_key.clone(), entry.due_at.unwrap_or_default());
             let waits_for_older = entry.reason.as_deref() == Some(Reason::OlderNotice.as_str());
             if waits_for_older
                 && !given.contains(&entry.event_key)
@@ -52,7 +52,7 @@ impl Line {
             return Ok(());
         };
         // Its own time has not come, so there is nothing to write.
-        if entry.due().is_some_and(|due| now < due) {
+        if entry.due_at.is_some_and(|due| now < due) {
             return Err(Outcome::Busy);
         }
         let wait = due.duration_since(now).max(SHORTEST_WAIT);

@@ -105,7 +105,7 @@ impl Visit<'_> {
         let installs = installs.map_err(Outcome::from)?;
         for business in &installs {
             // The key of the event: done again, it adds nothing.
-            let item = reconcile_item(business, &entry.event_key, entry.created(), None);
+            let item = reconcile_item(business, &entry.event_key, entry.created_at, None);
             let added = self.worker.outbox.add(&item).await;
             added.map_err(Outcome::from)?;
         }

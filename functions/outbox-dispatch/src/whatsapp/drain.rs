@@ -84,8 +84,8 @@ impl From<&Entry> for Waiting {
     fn from(entry: &Entry) -> Self {
         Self {
             event_key: entry.event_key.clone(),
-            due: entry.due(),
-            backs_off_until: entry.due().filter(|_| entry.attempts > 0),
+            due: entry.due_at,
+            backs_off_until: entry.due_at.filter(|_| entry.attempts > 0),
             own: None,
         }
     }

@@ -86,7 +86,7 @@ impl Drain<'_> {
                 None => Waiting {
                     turn,
                     attempts: failed.map_or(0, |entry| entry.attempts),
-                    backs_off_until: failed.and_then(Entry::due),
+                    backs_off_until: failed.and_then(|entry| entry.due_at),
                     tried: false,
                 },
             }
@@ -167,7 +167,7 @@ impl Drain<'_> {
             .filter(|until| *until > now);
         let all = told.max(self.asks_again_at);
         let together = all.max(held_until(&waiting, now));
-        let moves = |entry: &Entry, until: Timestamp| entry.due().is_none_or(|due| due < until);
+        let moves = |entry: &Entry, until: Timestamp| entry.due_at.is_none_or(|due| due < until);
         let mut postponed: Vec<(Option<Turn>, Entry, Timestamp)> = waiting
             .iter()
             .filter(|message| !message.tried)

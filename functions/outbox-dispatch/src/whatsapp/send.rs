@@ -102,7 +102,7 @@ impl Drain<'_> {
     async fn try_again(&mut self, entry: &Entry, outcome: Outcome) -> Result<(), Stop> {
         self.note(entry, outcome).await?;
         let stored = self.tools.outbox.get(self.subject(), &entry.event_key).await?;
-        let due = stored.and_then(|entry| entry.due());
+        let due = stored.and_then(|entry| entry.due_at);
         self.block(due.unwrap_or(Timestamp::MAX));
         Ok(())
     }

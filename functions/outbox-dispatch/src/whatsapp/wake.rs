@@ -98,7 +98,7 @@ pub(crate) fn wake_ups(entries: &[Entry], now: Timestamp) -> Vec<(WakeUp, Durati
     let mut by_subject: BTreeMap<&str, (Vec<String>, Duration)> = BTreeMap::new();
     for entry in entries {
         let (keys, delay) = by_subject.entry(&entry.subject).or_default();
-        let wait = entry.not_before().map(|at| at.duration_since(now));
+        let wait = entry.not_before.map(|at| at.duration_since(now));
         let wait = wait
             .and_then(|wait| Duration::try_from(wait).ok())
             .unwrap_or_default();

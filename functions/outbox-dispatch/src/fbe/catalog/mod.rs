@@ -127,7 +127,7 @@ impl Visit<'_> {
             Some(push) if push.event_key == entry.event_key => push,
             // One that began after this one was asked for pushes the same, and newer.
             Some(Push { progress, .. })
-                if progress.catalog_id == catalog_id && progress.started_at > entry.created() =>
+                if progress.catalog_id == catalog_id && progress.started_at > entry.created_at =>
             {
                 return Ok(());
             }
