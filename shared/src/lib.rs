@@ -15,7 +15,7 @@
 //! * [`clients`]: HTTP, AWS and Meta's Graph API.
 //! * [`health`]: whether the app and its pages are set up at Meta, as checks with a remedy each.
 //! * [`json`]: one lenient reader for JSON from outside. [`personal`]: what no log shows. [`digest`]: ids and keys.
-//! * [`secrets`], [`config`], [`telemetry`]: what every function needs at start.
+//! * [`start`], [`secrets`], [`config`], [`telemetry`]: what every function needs at start.
 //!
 //! # Words
 //!
@@ -43,6 +43,7 @@ pub mod outbox;
 pub mod personal;
 pub mod sdk_error;
 pub mod secrets;
+pub mod start;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;

@@ -1,22 +1,11 @@
 //! Wiring.
 
 use fbe_install_webhook::{App, Settings};
-use lambda_http::{Error, Request, run, service_fn};
-use shared::clients::aws::{self, Patience};
-use shared::{clock::Clock, config::Env, telemetry};
+use lambda_http::Error;
+use shared::start;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    telemetry::init("fbe-install-webhook");
-    let settings = Env::process().finish(Settings::read)?;
-    let config = aws::config(Patience::Webhook).await;
-    let (secrets, dynamodb) = (
-        aws_sdk_secretsmanager::Client::new(&config),
-        aws_sdk_dynamodb::Client::new(&config),
-    );
-    let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
-    run(service_fn(async |request: Request| {
-        Ok::<_, Error>(telemetry::measured(app.handle(request)).await)
-    }))
-    .await
+    let app = start::app("fbe-install-webhook", Settings::read, App::new).await?;
+    start::serve(app, App::handle).await
 }

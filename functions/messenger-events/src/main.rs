@@ -1,23 +1,12 @@
 //! Wiring.
 
-use lambda_http::{Error, Request, run, service_fn};
+use lambda_http::Error;
 use messenger_events::{App, Settings};
-use shared::clients::aws::{self, Patience};
-use shared::{clock::Clock, config::Env, telemetry};
+use shared::start;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    telemetry::init("messenger-events");
-    let settings = Env::process().finish(Settings::read)?;
-    let config = aws::config(Patience::Webhook).await;
-    let (secrets, dynamodb) = (
-        aws_sdk_secretsmanager::Client::new(&config),
-        aws_sdk_dynamodb::Client::new(&config),
-    );
-    let app = &App::new(settings, &secrets, &dynamodb, Clock::system());
+    let app = start::app("messenger-events", Settings::read, App::new).await?;
     app.warm_up().await;
-    run(service_fn(async |request: Request| {
-        Ok::<_, Error>(telemetry::measured(app.handle(request)).await)
-    }))
-    .await
+    start::serve(app, App::handle).await
 }

@@ -22,7 +22,7 @@ static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read(&CRATES
 const GROUND: [&str; 6] = ["clock", "config", "digest", "json", "personal", "sdk_error"];
 
 /// The rooms of `shared` above that, and what each of them may use.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("secrets", &["telemetry"]),
     ("telemetry", &[]),
     ("webhook", &["secrets", "telemetry"]),
@@ -49,6 +49,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ),
     // Judges what Graph answers.
     ("health", &["clients"]),
+    ("start", &["clients", "webhook", "telemetry"]),
 ];
 
 const JOBS: [&str; 3] = ["messenger", "fbe", "whatsapp"];

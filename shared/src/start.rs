@@ -1,0 +1,44 @@
+//! How a function that answers HTTP requests starts, and lives.
+
+use lambda_http::{Error, Request, run, service_fn};
+
+use crate::clients::aws::{self, Patience};
+use crate::clock::Clock;
+use crate::config::Env;
+use crate::telemetry;
+use crate::webhook::Answer;
+
+/// Sets `function` up: logs, settings, which `read` reads, and clients of AWS. It lives as long as the process.
+///
+/// # Errors
+///
+/// The settings are not usable.
+pub async fn app<S, A: 'static>(
+    function: &'static str,
+    read: impl FnOnce(&mut Env<'_>) -> S,
+    make: impl FnOnce(S, &aws_sdk_secretsmanager::Client, &aws_sdk_dynamodb::Client, Clock) -> A,
+) -> Result<&'static A, Error> {
+    telemetry::init(function);
+    let settings = Env::process().finish(read)?;
+    let config = aws::config(Patience::Webhook).await;
+    let secrets = aws_sdk_secretsmanager::Client::new(&config);
+    let dynamodb = aws_sdk_dynamodb::Client::new(&config);
+    let app = make(settings, &secrets, &dynamodb, Clock::system());
+    Ok(Box::leak(Box::new(app)))
+}
+
+/// Answers requests until the process ends.
+///
+/// # Errors
+///
+/// Lambda's runtime is out of reach.
+pub async fn serve<A, F>(app: &'static A, handle: impl Fn(&'static A, Request) -> F) -> Result<(), Error>
+where
+    F: Future<Output = Answer> + Send,
+{
+    run(service_fn(|request| {
+        let answer = telemetry::measured(handle(app, request));
+        async { Ok::<_, Error>(answer.await) }
+    }))
+    .await
+}
