@@ -89,7 +89,7 @@ fn rows(console: &Console, entries: &[Entry], now: Timestamp) -> Markup {
                             td { (item_badge(entry, now)) }
                             td { @if let Some(code) = &entry.reason { (reason(code)) } @else { span.mute { "–" } } }
                             td.number { (entry.attempts) }
-                            td { (time(entry.failing_since.unwrap_or_else(|| entry.created_at), now)) }
+                            td { (time(entry.failing_since.unwrap_or(entry.created_at), now)) }
                             td {
                                 @if entry.status == Status::Pending && let Some(due) = entry.due_at { (time(due, now)) }
                                 @else if let Some(at) = entry.dead_at { "given up " (time(at, now)) }
