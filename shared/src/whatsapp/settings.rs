@@ -172,7 +172,7 @@ pub struct RelaySettings {
     pub reply_url: Option<String>,
 }
 
-/// What a model may do beside talking. The names are those of the settings and for the model.
+/// What a model may do beside talking, as the settings and the model name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::EnumString, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Tool {
