@@ -11,10 +11,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use hmac::Mac as _;
 use jiff::{SignedDuration, Timestamp};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 
-use super::signature::{SignatureError, mac};
+use super::signature::{SignatureError, check, mac};
 use crate::digest::Digest;
 use crate::json;
 use crate::personal::Personal;
@@ -111,22 +111,8 @@ impl Received {
         &self,
         app_secrets: impl IntoIterator<Item = &'a SecretString>,
     ) -> Result<Verified, SignatureError> {
-        let mut configured = false;
-        for secret in app_secrets {
-            if secret.expose_secret().is_empty() {
-                continue;
-            }
-            configured = true;
-            let mac = mac(secret, self.payload.as_bytes());
-            if mac.is_some_and(|mac| mac.verify_slice(&*self.signature).is_ok()) {
-                return Ok(Verified(Personal((self.payload.0.clone(), *self.signature))));
-            }
-        }
-        Err(if configured {
-            SignatureError::Mismatch
-        } else {
-            SignatureError::NoSecret
-        })
+        check(app_secrets, self.payload.as_bytes(), &self.signature)?;
+        Ok(Verified(Personal((self.payload.0.clone(), *self.signature))))
     }
 }
 
