@@ -21,8 +21,8 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// What `aud` must be or hold.
@@ -61,22 +61,6 @@ pub enum LinkError {
     /// Signed by us, yet without a usable `sub` or `exp`.
     #[error("the link token lacks a usable sub or exp")]
     Malformed,
-}
-
-impl LinkError {
-    /// A stable name for metrics.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::NotAToken => "not_a_token",
-            Self::Expired => "expired",
-            Self::NotYetValid => "not_yet_valid",
-            Self::BadSignature => "bad_signature",
-            Self::WrongAlgorithm => "wrong_algorithm",
-            Self::WrongAudience => "wrong_audience",
-            Self::Malformed => "malformed",
-        }
-    }
 }
 
 /// A link token that could not be made.
@@ -189,33 +173,22 @@ pub fn mint(
     let expires = now.checked_add(ttl).map_err(|_| MintError::TimeToLive)?;
     let mut header = Header::new(Algorithm::HS256);
     header.typ = None;
-    let claims = MintedClaims {
-        sub: user_id,
-        aud: AUDIENCE,
-        exp: expires.as_second() + i64::from(expires.subsec_nanosecond() > 0),
-        jti: URL_SAFE_NO_PAD.encode(&Uuid::new_v4().as_bytes()[..6]),
-    };
+    let claims = json!({
+        "sub": user_id,
+        "aud": AUDIENCE,
+        "exp": expires.as_second() + i64::from(expires.subsec_nanosecond() > 0),
+        "jti": URL_SAFE_NO_PAD.encode(&Uuid::new_v4().as_bytes()[..6]),
+    });
     jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key)).map_err(|_| MintError::Signing)
 }
 
-#[derive(Serialize)]
-struct MintedClaims<'a> {
-    sub: &'a str,
-    aud: &'a str,
-    exp: i64,
-    jti: String,
-}
-
 /// The claims as they come: their types are checked one by one, so that each fault has its own name.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Claims {
-    #[serde(default)]
     sub: Value,
-    #[serde(default)]
     aud: Value,
-    #[serde(default)]
     exp: Value,
-    #[serde(default)]
     nbf: Value,
 }
 

@@ -104,13 +104,6 @@ impl Holders {
     pub fn claim(&mut self, claim: &Claim) {
         self.insert(claim.token.hash.clone(), claim.holder.as_str().to_owned());
     }
-
-    /// Whether a token is held by others than these.
-    fn refuses(&self, token: &Token, holder: &str, user_ref: Option<&str>) -> bool {
-        self.0
-            .get(&token.hash)
-            .is_some_and(|held| held != holder && Some(held.as_str()) != user_ref)
-    }
 }
 
 /// What decides on tokens.
@@ -167,7 +160,8 @@ impl Judged {
         if held == Some(holder) || self.claims.iter().any(|claim| claim.token == *token) {
             return true;
         }
-        if judge.holders.refuses(token, holder, user_ref) || self.claims.len() == MOST_CLAIMS {
+        let is_anothers = held.is_some_and(|held| Some(held) != user_ref);
+        if is_anothers || self.claims.len() == MOST_CLAIMS {
             self.counts.refused += 1;
             return false;
         }
