@@ -241,11 +241,7 @@ impl Read {
                 }
                 let subject = match (&asked.recipient, &asked.account_id) {
                     (Recipient::Scoped(id), Some(account)) => {
-                        let key = messenger::key::ContactKey {
-                            channel: asked.channel,
-                            account_id: account.clone(),
-                            scoped_id: id.clone(),
-                        };
+                        let key = messenger::ContactKey::new(asked.channel, account, id.clone());
                         Some(Subject::Contact(key.to_string()))
                     }
                     _ => None,

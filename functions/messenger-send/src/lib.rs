@@ -185,11 +185,7 @@ impl App {
             Some(account_id) => vec![account_id.clone()],
             None => self.accounts().await?,
         };
-        let key = |account_id| ContactKey {
-            channel: request.channel,
-            account_id,
-            scoped_id: scoped_id.clone(),
-        };
+        let key = |account_id| ContactKey::new(request.channel, account_id, scoped_id.clone());
         let mut contacts = self
             .read(&accounts.into_iter().map(key).collect::<Vec<_>>())
             .await?;

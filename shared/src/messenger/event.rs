@@ -50,36 +50,19 @@ impl Event {
     /// The key of the contact that the event belongs to, if the person's scoped id is known.
     #[must_use]
     pub fn contact_key(&self) -> Option<ContactKey> {
-        match &self.person {
-            Person::Scoped(scoped_id) => Some(ContactKey {
-                channel: self.channel,
-                account_id: self.account_id.clone(),
-                scoped_id: scoped_id.clone(),
-            }),
-            Person::UserRef(_) | Person::None => None,
-        }
+        let Person::Scoped(scoped_id) = &self.person else {
+            return None;
+        };
+        Some(ContactKey::new(self.channel, &self.account_id, scoped_id.clone()))
     }
 
     /// The message of ours whose echo it is: whom it reached, and its id.
     #[must_use]
     pub fn own_message(&self) -> Option<(ContactKey, &str)> {
-        match (&self.person, &self.kind) {
-            (
-                Person::Scoped(scoped_id),
-                EventKind::Echo {
-                    send_id: Some(send_id),
-                    ..
-                },
-            ) => {
-                let key = ContactKey {
-                    channel: self.channel,
-                    account_id: self.account_id.clone(),
-                    scoped_id: scoped_id.clone(),
-                };
-                Some((key, send_id))
-            }
-            _ => None,
-        }
+        let EventKind::Echo { send_id, .. } = &self.kind else {
+            return None;
+        };
+        self.contact_key().zip(send_id.as_deref())
     }
 
     /// The key of the `user_ref` record that the event says something about, if any: a plugin's optin,

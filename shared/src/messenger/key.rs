@@ -71,6 +71,22 @@ pub struct ContactKey {
     pub scoped_id: Personal<String>,
 }
 
+impl ContactKey {
+    /// The key of a person on an account.
+    #[must_use]
+    pub fn new(
+        channel: Channel,
+        account_id: impl Into<String>,
+        scoped_id: impl Into<Personal<String>>,
+    ) -> Self {
+        Self {
+            channel,
+            account_id: account_id.into(),
+            scoped_id: scoped_id.into(),
+        }
+    }
+}
+
 impl fmt::Display for ContactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -35,6 +35,12 @@ impl UserRef {
     pub fn user_id(&self) -> Option<&str> {
         self.link.as_ref()?.value.user_id.as_deref().map(String::as_str)
     }
+
+    /// The key of the contact on this account that the person has, once the PSID is known.
+    fn contact_key(&self, channel: Channel, account_id: &str) -> Option<ContactKey> {
+        let scoped_id = self.scoped_id.as_ref()?.value.clone();
+        Some(ContactKey::new(channel, account_id, scoped_id))
+    }
 }
 
 /// A link that follows from a [`UserRef`] of which both sides are known.
@@ -99,8 +105,7 @@ pub struct UserRefPlan {
 fn fold(record: &mut UserRef, key: &UserRefKey, event: &Event, judged: &mut Judged, judge: Judge<'_>) {
     let proof = match (&event.person, &event.kind) {
         (Person::UserRef(_), _) => {
-            let scoped_id = record.scoped_id.as_ref();
-            let contact = scoped_id.map(|known| contact_key(event.channel, &event.account_id, &known.value));
+            let contact = record.contact_key(event.channel, &event.account_id);
             let holder = contact.map_or_else(|| key.to_string(), |contact| contact.to_string());
             judged.judge(event, &holder, judge)
         }
@@ -121,28 +126,15 @@ fn fold(record: &mut UserRef, key: &UserRefKey, event: &Event, judged: &mut Judg
         Stamped::merge(&mut record.link, Stamped { at, value: link });
         Stamped::merge(&mut record.token, Stamped { at, value: token });
     }
-    fold_scoped_id(record, event);
-}
-
-fn fold_scoped_id(record: &mut UserRef, event: &Event) {
     if let Person::Scoped(scoped_id) = &event.person {
         let value = scoped_id.clone();
         Stamped::merge(&mut record.scoped_id, Stamped { at: event.at, value });
     }
 }
 
-fn contact_key(channel: Channel, account_id: &str, scoped_id: &str) -> ContactKey {
-    ContactKey {
-        channel,
-        account_id: account_id.to_owned(),
-        scoped_id: scoped_id.into(),
-    }
-}
-
 fn derive(record: &UserRef, key: &UserRefKey, channel: Channel, account_id: &str) -> Option<UserRefLink> {
-    let scoped_id = record.scoped_id.as_ref()?;
     Some(UserRefLink {
-        contact: contact_key(channel, account_id, &scoped_id.value),
+        contact: record.contact_key(channel, account_id)?,
         link: record.link.clone()?,
         token: record.token.as_ref().map(|token| token.value.clone()),
         user_ref: key.to_string().into(),

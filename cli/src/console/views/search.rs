@@ -84,11 +84,7 @@ async fn candidates(console: &Console, wanted: &str) -> anyhow::Result<Vec<Subje
         for channel in [Channel::Messenger, Channel::Instagram] {
             let (account_id, scoped_id) = (account.to_owned(), person.trim().to_owned());
             if is_id(&account_id) && is_id(&scoped_id) {
-                let key = ContactKey {
-                    channel,
-                    account_id,
-                    scoped_id: scoped_id.into(),
-                };
+                let key = ContactKey::new(channel, account_id, scoped_id);
                 found.push(Subject::Contact(key.to_string()));
             }
         }

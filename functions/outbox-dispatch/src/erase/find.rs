@@ -80,9 +80,7 @@ impl Finder {
             Target::User(user) => named.users.push(user.as_str().to_owned()),
             Target::Contact(key) => named.contacts.push(key.as_str().to_owned()),
             Target::Scoped { id, accounts } => {
-                named
-                    .contacts
-                    .extend(keys(id, accounts).map(|key| key.to_string()));
+                named.contacts.extend(keys(id, accounts));
             }
             Target::Conversation(id) => named.conversations.push(id.as_str().to_owned()),
             Target::Business(business) => named.businesses.push(business.clone()),
@@ -159,18 +157,14 @@ impl Finder {
     /// A PSID on accounts that are given, else a PSID on any account that the meta secret knows, else an app-scoped id.
     async fn scoped(&self, id: &str, accounts: &[String]) -> Result<Vec<String>, FindError> {
         if !accounts.is_empty() {
-            return self
-                .existing(keys(id, accounts).map(|key| key.to_string()).collect())
-                .await;
+            return self.existing(keys(id, accounts)).await;
         }
         let secret = self.meta.get().await.map_err(|error| {
             tracing::error!(%error, "an erasure waits for the meta secret");
             FindError::Secret
         })?;
         let accounts: Vec<String> = secret.page_access_tokens.keys().cloned().collect();
-        let found = self
-            .existing(keys(id, &accounts).map(|key| key.to_string()).collect())
-            .await?;
+        let found = self.existing(keys(id, &accounts)).await?;
         if !found.is_empty() {
             return Ok(found);
         }
@@ -194,12 +188,7 @@ impl Finder {
             }
         }
         let keys = theirs.into_iter().map(|(account_id, scoped_id)| {
-            let key = ContactKey {
-                channel: Channel::Messenger,
-                account_id,
-                scoped_id: scoped_id.into(),
-            };
-            key.to_string()
+            ContactKey::new(Channel::Messenger, account_id, scoped_id).to_string()
         });
         self.existing(keys.collect()).await
     }
@@ -262,15 +251,12 @@ fn stands_on(stored: &Stored, user: &str) -> bool {
 }
 
 /// The keys that a scoped id may have on some accounts.
-fn keys(id: &str, accounts: &[String]) -> impl Iterator<Item = ContactKey> {
+fn keys(id: &str, accounts: &[String]) -> Vec<String> {
     let both = [Channel::Messenger, Channel::Instagram];
-    accounts.iter().flat_map(move |account_id| {
-        both.map(|channel| ContactKey {
-            channel,
-            account_id: account_id.clone(),
-            scoped_id: id.into(),
-        })
-    })
+    let keys = accounts
+        .iter()
+        .flat_map(|account_id| both.map(|channel| ContactKey::new(channel, account_id, id).to_string()));
+    keys.collect()
 }
 
 /// The apps that a person may have removed.
