@@ -80,7 +80,7 @@ pub fn contacts(stack: &LocalStack, snapshot: &Snapshot, braze: &FakeBraze) -> a
         let identifier = match &synced.profile {
             sync::Profile::None => continue,
             sync::Profile::Alias => Identifier::Alias {
-                label: sync::alias_label(&key),
+                label: sync::UserAlias::of(&key).alias_label,
                 name: key.scoped_id.0.clone(),
             },
             sync::Profile::User(user_id) => Identifier::ExternalId(user_id.0.clone()),

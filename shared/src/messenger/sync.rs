@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::contact::Contact;
 use super::key::{Channel, ContactKey};
@@ -130,6 +130,17 @@ pub struct UserAlias {
     pub alias_label: String,
     /// The scoped id.
     pub alias_name: Personal<String>,
+}
+
+impl UserAlias {
+    /// The alias of a contact: its label is the scope in which its scoped id is a name.
+    #[must_use]
+    pub fn of(key: &ContactKey) -> Self {
+        Self {
+            alias_label: format!("{}:{}", key.channel, key.account_id),
+            alias_name: key.scoped_id.clone(),
+        }
+    }
 }
 
 /// What is to be sent for a contact, and what Braze will have been told once it is accepted.
@@ -279,23 +290,12 @@ pub fn event_target(contact: &Contact, synced: &Synced) -> Option<Map<String, Va
     }
 }
 
-/// Braze's alias label for a contact: the scope in which its scoped id is a name.
-#[must_use]
-pub fn alias_label(key: &ContactKey) -> String {
-    format!("{}:{}", key.channel, key.account_id)
-}
-
 fn user_fields(user_id: &str) -> Map<String, Value> {
     Map::from_iter([("external_id".to_owned(), user_id.into())])
 }
 
 fn alias_fields(key: &ContactKey) -> Map<String, Value> {
-    let mut fields = Map::new();
-    fields.insert(
-        "user_alias".to_owned(),
-        serde_json::json!({ "alias_label": alias_label(key), "alias_name": key.scoped_id }),
-    );
-    fields
+    Map::from_iter([("user_alias".to_owned(), json!(UserAlias::of(key)))])
 }
 
 /// Everything that the profile should carry.

@@ -48,7 +48,7 @@ impl Told {
         if synced.profile == Profile::Alias {
             // Only what was never identified: an alias that was is one more name of the user's own profile.
             if synced.tried.is_empty() || in_braze == EraseInBraze::Delete {
-                self.deletions.push(alias(contact));
+                self.deletions.push(Deletion::Alias(UserAlias::of(&contact.key)));
             }
         }
         self.leave(contact, synced, others, settings);
@@ -116,13 +116,6 @@ impl Told {
 
 fn user(user_id: &str) -> Deletion {
     Deletion::ExternalId(user_id.into())
-}
-
-fn alias(contact: &Contact) -> Deletion {
-    Deletion::Alias(UserAlias {
-        alias_label: sync::alias_label(&contact.key),
-        alias_name: contact.key.scoped_id.clone(),
-    })
 }
 
 fn named(person: &Person) -> Option<Deletion> {

@@ -23,8 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::{
-    Identify, Others, Profile, SyncPlan, Synced, UserAlias, alias_fields, alias_label, unwanted, user_fields,
-    wanted,
+    Identify, Others, Profile, SyncPlan, Synced, UserAlias, alias_fields, unwanted, user_fields, wanted,
 };
 use crate::messenger::contact::Contact;
 use crate::messenger::settings::MessengerSettings;
@@ -76,10 +75,7 @@ pub(super) fn plan(
     SyncPlan {
         identify: to_identify.map(|user_id| Identify {
             external_id: user_id.into(),
-            user_alias: UserAlias {
-                alias_label: alias_label(&contact.key),
-                alias_name: contact.key.scoped_id.clone(),
-            },
+            user_alias: UserAlias::of(&contact.key),
         }),
         attributes: attributes.into(),
         before: unsure,

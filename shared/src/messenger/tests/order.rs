@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::sync::{Others, Profile, SyncPlan, Synced, alias_label, plan};
+use super::super::sync::{Others, Profile, SyncPlan, Synced, UserAlias, plan};
 use super::super::{Contact, Event, Stored, UserRef};
 use super::{at, by_subject, decide, decide_user_ref, link_keys, parsed, settings, token};
 use crate::messenger::settings::MessengerSettings;
@@ -358,5 +358,8 @@ fn late_events_move_nothing_back() {
     assert_eq!(contact.first_seen, slot(1));
     assert_eq!(contact.last_interaction, Some(slot(4)));
     assert_eq!(contact.window_closes_at(), Some(slot(4 + 72)));
-    assert_eq!(alias_label(&contact.key), format!("messenger:{PAGE}"));
+    assert_eq!(
+        UserAlias::of(&contact.key).alias_label,
+        format!("messenger:{PAGE}")
+    );
 }
