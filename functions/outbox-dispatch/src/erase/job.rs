@@ -56,7 +56,7 @@ impl HeldConversation {
 
 /// What was claimed; `None` if it is not there. What another worker is at is tried again later.
 fn leased<T>(claimed: Result<Claim<T>, StoreError>) -> Result<Option<(T, Lease)>, Outcome> {
-    match claimed.map_err(Outcome::from)? {
+    match claimed? {
         Claim::Leased(what, lease) => Ok(Some((what, lease))),
         Claim::Missing => Ok(None),
         Claim::Busy => Err(Outcome::Busy),
@@ -139,8 +139,7 @@ impl EraseWorker {
         }
         let mut others = Others::default();
         for (user, keys) in on_profiles.into_iter().filter(|(_, keys)| !keys.is_empty()) {
-            let known = contacts.read(&keys, &[], &[]).await;
-            let mut known = known.map_err(Outcome::from)?;
+            let mut known = contacts.read(&keys, &[], &[]).await?;
             if !known.unreadable_contacts.is_empty() {
                 return Err(Outcome::retry(Reason::UnreadableContact));
             }
@@ -185,15 +184,14 @@ impl EraseWorker {
 
     /// Deletes what an order is about. What is newer than the order stays.
     pub(super) async fn delete(&self, job: &Job) -> Result<Counts, Outcome> {
-        let removed = Box::pin(self.delete_records(job)).await;
-        let mut removed = removed.map_err(Outcome::from)?;
+        let mut removed = Box::pin(self.delete_records(job)).await?;
         // An install that is there at the second look has passed the tombstone: the business came back.
         let is_second = job.held.progress.swept_at.is_some();
         let installs = &self.records().installs;
         for business in &job.held.progress.found.businesses {
             let outbox = &self.records().outbox;
             let until = is_second.then_some(job.held.progress.began_at);
-            if !is_second || !installs.exists(business).await.map_err(Outcome::from)? {
+            if !is_second || !installs.exists(business).await? {
                 let scheduled = self.secrets.schedule_deletion(business).await;
                 scheduled.map_err(|error| {
                     tracing::error!(%error, "an erasure waits for Secrets Manager");
@@ -201,12 +199,9 @@ impl EraseWorker {
                 })?;
             }
             if !is_second {
-                removed.installs += installs.erase(business).await.map_err(Outcome::from)?;
+                removed.installs += installs.erase(business).await?;
             }
-            removed.outbox += outbox
-                .erase(&subject(business), until)
-                .await
-                .map_err(Outcome::from)?;
+            removed.outbox += outbox.erase(&subject(business), until).await?;
         }
         Ok(removed)
     }

@@ -143,12 +143,12 @@ impl EraseWorker {
             .outbox
             .claim(&entry.subject, &entry.event_key, LEASE)
             .await;
-        let Claim::Leased(current, lease) = claimed.map_err(Outcome::from)? else {
+        let Claim::Leased(current, lease) = claimed? else {
             return Err(Outcome::Busy);
         };
         // Another run may have come further since it was read.
         let mut order: Order = current.payload().unwrap_or(effect);
-        let receipt = self.erasures.stored_receipt(&code).await.map_err(Outcome::from)?;
+        let receipt = self.erasures.stored_receipt(&code).await?;
         let asked = Receipt::received(&order);
         if receipt.is_some_and(|receipt| receipt.status.is_final() && !asked.follows(&receipt)) {
             return Err(Outcome::Done);
@@ -178,12 +178,12 @@ impl EraseWorker {
             .map_or_else(|| self.clock.now(), |before| before.began_at);
         let named = Finder::named(&order.target);
         // First: what is written from now on, of events before, is refused.
-        self.bury(&named, began_at).await.map_err(Outcome::from)?;
-        let mut found = self.finder.find(&order.target).await.map_err(Outcome::from)?;
+        self.bury(&named, began_at).await?;
+        let mut found = self.finder.find(&order.target).await?;
         if let Some(before) = &before {
             merge(&mut found, &before.found);
         }
-        self.bury(&found, began_at).await.map_err(Outcome::from)?;
+        self.bury(&found, began_at).await?;
         let progress = Progress {
             began_at,
             found,
@@ -194,12 +194,7 @@ impl EraseWorker {
             progress: Some(progress.clone()),
             ..order.clone()
         };
-        if !self
-            .erasures
-            .progress(code, &order)
-            .await
-            .map_err(Outcome::from)?
-        {
+        if !self.erasures.progress(code, &order).await? {
             return Err(Outcome::Busy);
         }
         if !progress.found.is_empty() {
@@ -207,7 +202,7 @@ impl EraseWorker {
                 status: Status::Matched,
                 ..Receipt::received(&order)
             };
-            self.erasures.keep(code, &matched).await.map_err(Outcome::from)?;
+            self.erasures.keep(code, &matched).await?;
         }
         Ok(progress)
     }
@@ -272,25 +267,19 @@ impl EraseWorker {
                 removed: progress.removed,
                 ..Receipt::received(&order)
             };
-            self.erasures.keep(&code, &receipt).await.map_err(Outcome::from)?;
+            self.erasures.keep(&code, &receipt).await?;
             tracing::info!(code, status = receipt.status.as_str(), removed = ?receipt.removed, "an erasure is done");
             return Ok(Outcome::Done);
         }
         progress.swept_at = Some(now);
         order.progress = Some(progress);
-        if !self
-            .erasures
-            .progress(&code, &order)
-            .await
-            .map_err(Outcome::from)?
-        {
+        if !self.erasures.progress(&code, &order).await? {
             return Err(Outcome::Busy);
         }
         let outbox = &self.records().outbox;
-        outbox.release(&lease).await.map_err(Outcome::from)?;
+        outbox.release(&lease).await?;
         let second = now + SECOND_LOOK;
-        let postponed = outbox.postpone(&entry.subject, &entry.event_key, second).await;
-        postponed.map_err(Outcome::from)?;
+        outbox.postpone(&entry.subject, &entry.event_key, second).await?;
         Ok(Outcome::Settled(Settled::Retried))
     }
 

@@ -308,8 +308,7 @@ impl Visit<'_> {
             return Ok(true);
         };
         let installs = &self.worker.installs;
-        let committed = installs.commit(&next, &plan.outbox, plan.wake).await;
-        if committed.map_err(Outcome::from)? {
+        if installs.commit(&next, &plan.outbox, plan.wake).await? {
             self.stored.install = next;
             return Ok(true);
         }
@@ -318,8 +317,7 @@ impl Visit<'_> {
     }
 
     async fn read_again(&mut self) -> Result<(), Outcome> {
-        let read = self.worker.installs.read(self.id()).await;
-        match read.map_err(Outcome::from)? {
+        match self.worker.installs.read(self.id()).await? {
             Some(stored) => self.stored.install = stored.install,
             // Removed by hand: nothing is left to do.
             None => return Err(Outcome::Done),

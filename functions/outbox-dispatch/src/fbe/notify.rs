@@ -18,7 +18,7 @@ impl Visit<'_> {
         // Events are not idempotent: another run may have sent this one since we read it.
         let outbox = &self.worker.outbox;
         let claimed = outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
-        if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
+        if !matches!(claimed?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
         let objects = Objects {

@@ -140,7 +140,7 @@ impl PartnerWorker {
         line.turn_of(entry, self.clock.now())?;
         // Another run may have sent it since we read it.
         let claimed = self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
-        if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
+        if !matches!(claimed?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
         self.post(url, entry, notice).await

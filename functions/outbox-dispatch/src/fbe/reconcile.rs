@@ -101,13 +101,11 @@ impl Visit<'_> {
         let Some(manager) = business_manager_of(self.id()) else {
             return Ok(());
         };
-        let installs = self.worker.installs.by_manager(manager).await;
-        let installs = installs.map_err(Outcome::from)?;
+        let installs = self.worker.installs.by_manager(manager).await?;
         for business in &installs {
             // The key of the event: done again, it adds nothing.
             let item = reconcile_item(business, &entry.event_key, entry.created_at, None);
-            let added = self.worker.outbox.add(&item).await;
-            added.map_err(Outcome::from)?;
+            self.worker.outbox.add(&item).await?;
         }
         tracing::info!(
             businesses = installs.len(),
@@ -123,12 +121,11 @@ impl Visit<'_> {
             return Ok(false);
         };
         let outbox = &self.worker.outbox;
-        let pending = outbox.pending_all(&item.subject).await;
-        let pending = pending.map_err(Outcome::from)?;
+        let pending = outbox.pending_all(&item.subject).await?;
         if pending.iter().any(|entry| entry.kind == Kind::FbeExchangeToken) {
             return Ok(true);
         }
-        outbox.add(&item).await.map_err(Outcome::from)
+        Ok(outbox.add(&item).await?)
     }
 
     fn report(&self, verdict: Verdict, drift: usize) {
@@ -170,8 +167,7 @@ impl Visit<'_> {
         let Some(pixel) = &self.stored.install.assets.pixel_id else {
             return Ok(());
         };
-        let found = self.worker.installs.by_pixel(pixel).await;
-        let found = found.map_err(Outcome::from)?;
+        let found = self.worker.installs.by_pixel(pixel).await?;
         let rivals = pixel_rivals(self.id(), pixel, &found);
         if !rivals.is_empty() {
             metrics::counter!(telemetry::PIXEL_CONFLICTS).increment(1);

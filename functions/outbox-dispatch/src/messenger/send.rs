@@ -162,7 +162,7 @@ impl SendWorker {
         }
         // Another run may have sent it since we read it.
         let claimed = self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
-        if !matches!(claimed.map_err(Outcome::from)?, Claim::Leased(..)) {
+        if !matches!(claimed?, Claim::Leased(..)) {
             return Err(Outcome::Busy);
         }
         if let Some(refusal) = send::refusal(&stored.contact, message.way, self.clock.now()) {
@@ -312,7 +312,7 @@ impl SendWorker {
         metrics::counter!(telemetry::MESSENGER_SEND_FAILURES).increment(1);
         let (reason, now) = (reason.into(), self.clock.now());
         let report = message.failed(key, &reason, now, &self.settings.events);
-        self.note(key, lesson, report, now).await.map_err(Outcome::from)?;
+        self.note(key, lesson, report, now).await?;
         Ok(Outcome::Dead { reason })
     }
 

@@ -18,7 +18,7 @@ use shared::messenger::settings::MessengerSettings;
 use shared::messenger::sync::{self, Identify, Others, Stored, SyncPlan, Synced};
 use shared::messenger::table::Contacts;
 use shared::outbox::{Entry, Outbox, Reason};
-use shared::store::{Claim, Lease, Released, StoreError};
+use shared::store::{Claim, Lease, Released};
 use tokio::time::Instant;
 
 /// How long a contact is ours. No request to Braze begins so late that it could outlive this, with half a
@@ -161,12 +161,11 @@ impl ContactWorker {
         synced: &Synced,
         users: &mut Vec<User>,
     ) -> Result<SyncPlan, Outcome> {
-        let failed = |error: StoreError| Outcome::from(error);
         let key = &contact.key;
         for (user_id, enters) in sync::users_at_stake(contact, synced) {
             let entering = enters.then_some(key);
             let claimed = self.contacts.claim_user(&user_id, entering, LEASE).await;
-            let Claim::Leased(contacts, lease) = claimed.map_err(failed)? else {
+            let Claim::Leased(contacts, lease) = claimed? else {
                 return Err(Outcome::Busy);
             };
             users.push(User {
@@ -182,7 +181,7 @@ impl ContactWorker {
         {
             plan = sync::plan_whole(contact, synced, &self.settings);
         }
-        let noted = !plan.enters(synced) || self.contacts.note(lease, &plan.before).await.map_err(failed)?;
+        let noted = !plan.enters(synced) || self.contacts.note(lease, &plan.before).await?;
         noted.then_some(plan).ok_or(Outcome::Busy)
     }
 
@@ -193,12 +192,12 @@ impl ContactWorker {
         user_id: &str,
         users: &mut Vec<User>,
     ) -> Result<bool, Outcome> {
-        let beside = self.contacts.on_user(user_id).await.map_err(Outcome::from)?;
+        let beside = self.contacts.on_user(user_id).await?;
         if beside.iter().all(|other| *other == contact.key) {
             return Ok(false);
         }
         let claimed = self.contacts.claim_user(user_id, None, LEASE).await;
-        let Claim::Leased(contacts, lease) = claimed.map_err(Outcome::from)? else {
+        let Claim::Leased(contacts, lease) = claimed? else {
             return Err(Outcome::Busy);
         };
         users.push(User {
@@ -218,8 +217,7 @@ impl ContactWorker {
             if keys.is_empty() {
                 continue;
             }
-            let known = self.contacts.read(&keys, &[], &[]).await;
-            let mut known = known.map_err(Outcome::from)?;
+            let mut known = self.contacts.read(&keys, &[], &[]).await?;
             if !known.unreadable_contacts.is_empty() {
                 return Err(Outcome::retry(Reason::UnreadableContact));
             }

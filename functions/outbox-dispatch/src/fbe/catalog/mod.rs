@@ -216,8 +216,7 @@ impl Visit<'_> {
 
     async fn keep_push(&mut self, push: Push) -> Result<(), Outcome> {
         let installs = &self.worker.installs;
-        let kept = installs.keep_push(&self.lease, &push, LEASE).await;
-        let Claim::Leased((), lease) = kept.map_err(Outcome::from)? else {
+        let Claim::Leased((), lease) = installs.keep_push(&self.lease, &push, LEASE).await? else {
             return Err(Outcome::retry(Reason::LeaseLost));
         };
         self.lease = lease;
