@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use shared::clock::Clock;
 use shared::outbox::{Entry, Outbox, Reason};
-use shared::store::StoreError;
+use shared::secrets::SecretError;
+use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
 
 use crate::backoff::Backoff;
@@ -98,6 +99,26 @@ impl From<StoreError> for Outcome {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "an outbox item waits for DynamoDB");
         Self::retry(Reason::StoreUnavailable)
+    }
+}
+
+impl From<SecretError> for Outcome {
+    fn from(error: SecretError) -> Self {
+        tracing::error!(%error, "an outbox item waits for Secrets Manager");
+        Self::retry(Reason::SecretsUnavailable)
+    }
+}
+
+/// Claims an item for `length`, and gives it as it stands: another run may have settled it since it was read.
+/// [`Outcome::Busy`] if it is not ours.
+pub(crate) async fn claim(
+    outbox: &Outbox,
+    entry: &Entry,
+    length: Duration,
+) -> Result<(Entry, Lease), Outcome> {
+    match outbox.claim(&entry.subject, &entry.event_key, length).await? {
+        Claim::Leased(entry, lease) => Ok((entry, lease)),
+        Claim::Busy | Claim::Missing => Err(Outcome::Busy),
     }
 }
 

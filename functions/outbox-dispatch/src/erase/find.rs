@@ -11,7 +11,7 @@ use shared::messenger::key::{Channel, ContactKey};
 use shared::messenger::sync::{Profile, Stored};
 use shared::messenger::table::Contacts;
 use shared::outbox::{Outbox, Reason};
-use shared::secrets::{MetaSecret, Secret};
+use shared::secrets::{MetaSecret, Secret, SecretError};
 use shared::store::StoreError;
 use shared::whatsapp::ConversationId;
 use shared::whatsapp::table::Conversations;
@@ -45,8 +45,8 @@ pub enum FindError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The meta secret cannot be read.
-    #[error("the meta secret cannot be read")]
-    Secret,
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// Graph does not answer for now.
     #[error(transparent)]
     Graph(GraphError),
@@ -56,7 +56,7 @@ impl From<FindError> for Outcome {
     fn from(error: FindError) -> Self {
         match error {
             FindError::Store(error) => error.into(),
-            FindError::Secret => Self::retry(Reason::SecretsUnavailable),
+            FindError::Secret(error) => error.into(),
             FindError::Graph(error) => {
                 tracing::warn!(reason = error.reason(), "an erasure waits for Graph");
                 Self::retry(Reason::GraphUnavailable)
@@ -159,10 +159,7 @@ impl Finder {
         if !accounts.is_empty() {
             return self.existing(keys(id, accounts)).await;
         }
-        let secret = self.meta.get().await.map_err(|error| {
-            tracing::error!(%error, "an erasure waits for the meta secret");
-            FindError::Secret
-        })?;
+        let secret = self.meta.get().await?;
         let accounts: Vec<String> = secret.page_access_tokens.keys().cloned().collect();
         let found = self.existing(keys(id, &accounts)).await?;
         if !found.is_empty() {

@@ -192,11 +192,7 @@ impl EraseWorker {
             let outbox = &self.records().outbox;
             let until = is_second.then_some(job.held.progress.began_at);
             if !is_second || !installs.exists(business).await? {
-                let scheduled = self.secrets.schedule_deletion(business).await;
-                scheduled.map_err(|error| {
-                    tracing::error!(%error, "an erasure waits for Secrets Manager");
-                    Outcome::retry(Reason::SecretsUnavailable)
-                })?;
+                self.secrets.schedule_deletion(business).await?;
             }
             if !is_second {
                 removed.installs += installs.erase(business).await?;

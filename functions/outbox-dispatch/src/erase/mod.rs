@@ -23,7 +23,7 @@ use shared::erase::{EraseInBraze, Erasures, Found, Order, Progress, Receipt, Sta
 use shared::fbe::secrets::BusinessSecrets;
 use shared::messenger::settings::MessengerSettings;
 use shared::outbox::{Entry, Reason};
-use shared::store::{Claim, Lease, StoreError};
+use shared::store::{Lease, StoreError};
 use shared::telemetry;
 use shared::whatsapp::ConversationId;
 use tokio::time::Instant;
@@ -32,7 +32,7 @@ use self::find::Finder;
 use self::job::Job;
 use crate::braze::{Braze, BrazeError, Objects, TIMEOUT, bulk, delete};
 use crate::effect::Task;
-use crate::settle::{Outcome, Settled};
+use crate::settle::{Outcome, Settled, claim};
 
 /// How long an order, and what it is about, is ours. No request to Braze begins so late that it could outlive this, with
 /// half a minute left for the tables.
@@ -138,14 +138,7 @@ impl EraseWorker {
         let Task { entry, effect } = task;
         let code = code(&entry.subject).ok_or_else(|| Outcome::dead(Reason::PayloadUnreadable))?;
         let code = code.to_owned();
-        let claimed = self
-            .records()
-            .outbox
-            .claim(&entry.subject, &entry.event_key, LEASE)
-            .await;
-        let Claim::Leased(current, lease) = claimed? else {
-            return Err(Outcome::Busy);
-        };
+        let (current, lease) = claim(&self.records().outbox, &entry, LEASE).await?;
         // Another run may have come further since it was read.
         let mut order: Order = current.payload().unwrap_or(effect);
         let receipt = self.erasures.stored_receipt(&code).await?;

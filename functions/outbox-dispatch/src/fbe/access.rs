@@ -13,7 +13,7 @@ use shared::store::Rounds;
 use shared::telemetry;
 
 use super::token::{token_invalid, token_valid};
-use super::{CONTENDED, Visit, contended, secrets_unavailable};
+use super::{CONTENDED, Visit, contended};
 
 /// A refused token is tried again this often: it may come back to life when its person passes a check.
 const TOKEN_WAIT: Duration = Duration::from_hours(1);
@@ -45,14 +45,6 @@ impl Access {
 }
 
 impl Visit<'_> {
-    pub(super) async fn meta(&self) -> Result<std::sync::Arc<MetaSecret>, Outcome> {
-        self.worker
-            .meta
-            .get()
-            .await
-            .map_err(|error| secrets_unavailable(&error))
-    }
-
     /// Whether a call that failed is worth one more try at once, because Meta did not know the app by what we hold
     /// of it and something else is in its secret by now. Then `access` has the new one.
     pub(super) async fn app_changed(&self, access: &mut Access, error: &GraphError) -> bool {
@@ -80,7 +72,7 @@ impl Visit<'_> {
 
     /// The business's own secret.
     pub(super) async fn secret(&mut self) -> Result<Option<FbeSecret>, Outcome> {
-        match self.find_secret().await? {
+        match self.worker.secrets.find(&self.stored.install).await? {
             Found::Secret(secret) => return Ok(Some(*secret)),
             Found::NotCurrent(secret, current) => {
                 // A claim has taken effect, or two webhooks wrote at once. The next call would find it again.
@@ -114,17 +106,8 @@ impl Visit<'_> {
             // The token is in force: the deletion is that of a removal before it.
             Some(_) => {}
         }
-        let restored = self.worker.secrets.restore(self.id()).await;
-        restored.map_err(|error| secrets_unavailable(&error))?;
-        match self.find_secret().await? {
-            Found::Secret(secret) | Found::NotCurrent(secret, _) => Ok(Some(*secret)),
-            Found::Absent | Found::Deleted => Ok(None),
-        }
-    }
-
-    async fn find_secret(&self) -> Result<Found, Outcome> {
-        let found = self.worker.secrets.find(&self.stored.install).await;
-        found.map_err(|error| secrets_unavailable(&error))
+        self.worker.secrets.restore(self.id()).await?;
+        Ok(self.worker.secrets.of(&self.stored.install).await?)
     }
 
     /// The business's own token.
@@ -132,7 +115,7 @@ impl Visit<'_> {
         if self.token_refused {
             return Err(waiting());
         }
-        let meta = self.meta().await?;
+        let meta = self.worker.meta.get().await?;
         let secret = self.secret().await?;
         if let Some(token) = secret.as_ref().and_then(FbeSecret::token) {
             return Ok(Access::of(&meta, token));

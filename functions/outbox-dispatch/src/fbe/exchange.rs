@@ -13,7 +13,7 @@ use shared::store::Rounds;
 
 use super::access::{self, Access};
 use super::token::{Obtained, exchanged, owner_lost};
-use super::{CONTENDED, Visit, contended, secrets_unavailable};
+use super::{CONTENDED, Visit, contended};
 
 /// A token, and when it ends.
 type NewToken = (SecretString, Option<Timestamp>);
@@ -42,10 +42,9 @@ impl Visit<'_> {
         let token = self.stored.install.token.as_ref();
         let named = token.map_or(Some(manager), |token| token.business_manager_id.clone());
         let secrets = &self.worker.secrets;
-        let written = secrets
+        secrets
             .write(self.id(), &content, named.as_deref(), expected)
-            .await;
-        written.map_err(|error| secrets_unavailable(&error))?;
+            .await?;
         self.take_over(source.map(String::as_str), &content).await
     }
 
@@ -92,7 +91,7 @@ impl Visit<'_> {
         if secret.exchanged_at > exchanged_at {
             return Ok(Some(secret));
         }
-        let meta = self.meta().await?;
+        let meta = self.worker.meta.get().await?;
         let own = secret.access_token.as_ref().filter(|_| !on_behalf_of);
         let mut refused = None;
         for token in own.into_iter().chain(&meta.partner_system_user_token) {
@@ -163,7 +162,7 @@ impl Visit<'_> {
         else {
             return Ok(None);
         };
-        let meta = self.meta().await?;
+        let meta = self.worker.meta.get().await?;
         let Some(partner) = &meta.partner_system_user_token else {
             // Once there is one, the daily comparison plans the exchange anew.
             self.has_no_token();
@@ -194,8 +193,7 @@ impl Visit<'_> {
     }
 
     async fn left_by_a_crash(&self, granted_at: Timestamp) -> Result<Option<FbeSecret>, Outcome> {
-        let current = self.worker.secrets.current(self.id()).await;
-        let current = current.map_err(|error| secrets_unavailable(&error))?;
+        let current = self.worker.secrets.current(self.id()).await?;
         Ok(current.filter(|secret| secret.is_of("") && secret.received_at == granted_at))
     }
 

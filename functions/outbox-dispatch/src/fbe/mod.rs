@@ -36,7 +36,7 @@ use shared::fbe::secrets::BusinessSecrets;
 use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
 use shared::fbe::table::{Installs, Stored};
 use shared::outbox::{Entry, Kind, Outbox, Reason};
-use shared::secrets::{MetaSecret, Secret, SecretError};
+use shared::secrets::{MetaSecret, Secret};
 use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
 use tokio::sync::Semaphore;
@@ -327,14 +327,8 @@ impl Visit<'_> {
 
     /// A secret of a business that is not installed has no business being there.
     async fn delete_secret(&self) -> Result<(), Outcome> {
-        let deleted = self.worker.secrets.schedule_deletion(self.id()).await;
-        deleted.map_err(|error| secrets_unavailable(&error))
+        Ok(self.worker.secrets.schedule_deletion(self.id()).await?)
     }
-}
-
-fn secrets_unavailable(error: &SecretError) -> Outcome {
-    tracing::error!(%error, "an outbox item waits for Secrets Manager");
-    Outcome::retry(Reason::SecretsUnavailable)
 }
 
 fn contended(error: &StoreError) -> Outcome {

@@ -1,11 +1,10 @@
 //! Notifies the business of what is on and off now, and why: a custom event on its Braze profile.
 
 use crate::braze::Objects;
-use crate::settle::Outcome;
+use crate::settle::{Outcome, claim};
 use serde_json::{Value, json};
 use shared::fbe::plan::Notice;
 use shared::outbox::Entry;
-use shared::store::Claim;
 
 use super::{LEASE, Visit};
 
@@ -16,11 +15,7 @@ impl Visit<'_> {
     pub(super) async fn notify(&mut self, entry: &Entry, notice: &Notice) -> Result<(), Outcome> {
         self.line.turn_of(entry, self.now())?;
         // Events are not idempotent: another run may have sent this one since we read it.
-        let outbox = &self.worker.outbox;
-        let claimed = outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
-        if !matches!(claimed?, Claim::Leased(..)) {
-            return Err(Outcome::Busy);
-        }
+        claim(&self.worker.outbox, entry, LEASE).await?;
         let objects = Objects {
             events: vec![event(self.id(), notice)].into(),
             ..Objects::default()

@@ -17,14 +17,12 @@ use shared::fbe::plan::PartnerNotice;
 use shared::fbe::view::InstallView;
 use shared::outbox::{Entry, Kind, Outbox, Reason};
 use shared::secrets::{PartnerSecret, Secret};
-use shared::store::Claim;
 use shared::webhook::standard;
 
 use super::line::Line;
-use super::secrets_unavailable;
 use crate::braze::rate_limit::wait;
 use crate::effect::{Group, Task};
-use crate::settle::Outcome;
+use crate::settle::{Outcome, claim};
 
 /// How long the platform has for its answer.
 const TIMEOUT: Duration = Duration::from_secs(25);
@@ -138,17 +136,12 @@ impl PartnerWorker {
         line: &Line,
     ) -> Result<(), Outcome> {
         line.turn_of(entry, self.clock.now())?;
-        // Another run may have sent it since we read it.
-        let claimed = self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
-        if !matches!(claimed?, Claim::Leased(..)) {
-            return Err(Outcome::Busy);
-        }
+        claim(&self.outbox, entry, LEASE).await?;
         self.post(url, entry, notice).await
     }
 
     async fn post(&self, url: &str, entry: &Entry, notice: &PartnerNotice) -> Result<(), Outcome> {
-        let secret = self.secret.get().await;
-        let secret = secret.map_err(|error| secrets_unavailable(&error))?;
+        let secret = self.secret.get().await?;
         let body = Body {
             r#type: "fbe.install.updated",
             timestamp: notice.at,

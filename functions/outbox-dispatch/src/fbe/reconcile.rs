@@ -116,7 +116,7 @@ impl Visit<'_> {
 
     /// Plans the exchange of the token that is due. Gives whether one is on its way.
     async fn exchange_due(&self) -> Result<bool, Outcome> {
-        let has_partner = self.meta().await?.partner_system_user_token.is_some();
+        let has_partner = self.worker.meta.get().await?.partner_system_user_token.is_some();
         let Some(item) = exchange_due(&self.stored.install, has_partner, self.now()) else {
             return Ok(false);
         };

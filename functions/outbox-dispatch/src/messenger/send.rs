@@ -18,12 +18,12 @@ use shared::messenger::settings::MessengerSettings;
 use shared::messenger::table::{Contacts, Record, Turn, Unit};
 use shared::outbox::{Entry, Outbox, OutboxItem, Reason};
 use shared::secrets::{MetaSecret, Secret};
-use shared::store::{Claim, Rounds, StoreError};
+use shared::store::{Rounds, StoreError};
 use shared::telemetry;
 
 use super::pace::{PageTurn, Pages, Run, Turns};
 use crate::effect::{Group, Task};
-use crate::settle::Outcome;
+use crate::settle::{Outcome, claim};
 
 /// A claim outlasts the call.
 const LEASE: Duration = Duration::from_mins(1);
@@ -160,11 +160,7 @@ impl SendWorker {
         if run.is_over() {
             return Err(Outcome::Busy);
         }
-        // Another run may have sent it since we read it.
-        let claimed = self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await;
-        if !matches!(claimed?, Claim::Leased(..)) {
-            return Err(Outcome::Busy);
-        }
+        claim(&self.outbox, entry, LEASE).await?;
         if let Some(refusal) = send::refusal(&stored.contact, message.way, self.clock.now()) {
             let reason = match refusal {
                 Refusal::OptedOut => Reason::OptedOut,
@@ -177,10 +173,7 @@ impl SendWorker {
     }
 
     async fn call(&self, key: &ContactKey, entry: &Entry, message: &Message) -> Result<Outcome, Outcome> {
-        let secret = self.meta.get().await.map_err(|error| {
-            tracing::error!(%error, "a message waits for the meta secret");
-            Outcome::retry(Reason::SecretsUnavailable)
-        })?;
+        let secret = self.meta.get().await?;
         let answer = match self.post(&secret, key, message).await {
             // The token may have been replaced: an expected side effect of that must not raise an alarm.
             Err(Failed::NoToken) => self.again(&secret, key, message, Failed::NoToken).await,

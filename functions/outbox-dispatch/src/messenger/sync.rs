@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::MessengerEffect;
 use crate::braze::{Braze, BrazeError, Fate, Objects, TIMEOUT, bulk};
 use crate::effect::{Group, Task};
-use crate::settle::Outcome;
+use crate::settle::{Outcome, claim};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -111,15 +111,14 @@ impl ContactWorker {
                 continue;
             };
             // Events are not idempotent: another worker may have settled this one since we read it.
-            match self.outbox.claim(&entry.subject, &entry.event_key, LEASE).await {
-                Ok(Claim::Leased(_, lease)) => {
+            match claim(&self.outbox, &entry, LEASE).await {
+                Ok((_, lease)) => {
                     // For whom it is, and what the item holds.
                     let object = target.clone().into_iter().chain(event).collect();
                     user.events.push(Value::Object(object));
                     events.push((entry, lease));
                 }
-                Ok(Claim::Busy | Claim::Missing) => outcomes.push((entry, Outcome::Busy)),
-                Err(error) => outcomes.push((entry, error.into())),
+                Err(outcome) => outcomes.push((entry, outcome)),
             }
         }
         let job = Job {
