@@ -73,24 +73,6 @@ impl Credentials<'_> {
     }
 }
 
-/// What Graph answered, and how close it is to refusing calls.
-#[derive(Debug, Clone)]
-pub struct Answer<T> {
-    /// The answer.
-    pub value: T,
-    /// Fill level of the limits.
-    pub usage: Usage,
-}
-
-impl<T> Answer<T> {
-    fn map<U>(self, read: impl FnOnce(T) -> U) -> Answer<U> {
-        Answer {
-            value: read(self.value),
-            usage: self.usage,
-        }
-    }
-}
-
 /// A token that Graph has made.
 #[derive(Debug, Clone)]
 pub struct CreatedToken {
@@ -135,7 +117,7 @@ impl GraphClient {
         business_manager_id: &str,
         business_id: &str,
         scopes: &[String],
-    ) -> Result<Answer<CreatedToken>, GraphError> {
+    ) -> Result<CreatedToken, GraphError> {
         let form = [
             ("app_id", credentials.app.id.as_str()),
             ("scope", &scopes.join(",")),
@@ -145,14 +127,11 @@ impl GraphClient {
         ];
         let request = self.post(&[business_manager_id, "access_token"])?.form(&form);
         let answer = self.request(request).await?;
-        let token = answer.value.get("access_token").and_then(Value::as_str);
+        let token = answer.get("access_token").and_then(Value::as_str);
         match token.filter(|token| !token.is_empty()) {
-            Some(token) => Ok(Answer {
-                value: CreatedToken {
-                    token: SecretString::from(token),
-                    expires_in: expires_in(&answer.value),
-                },
-                usage: answer.usage,
+            Some(token) => Ok(CreatedToken {
+                token: SecretString::from(token),
+                expires_in: expires_in(&answer),
             }),
             None => Err(unreadable("an answer without an access token")),
         }
@@ -163,7 +142,7 @@ impl GraphClient {
         &self,
         credentials: Credentials<'_>,
         business_id: &str,
-    ) -> Result<Answer<Vec<Value>>, GraphError> {
+    ) -> Result<Vec<Value>, GraphError> {
         let query = [("fbe_external_business_id", business_id)];
         self.list(
             credentials,
@@ -179,11 +158,11 @@ impl GraphClient {
         &self,
         credentials: Credentials<'_>,
         business_id: &str,
-    ) -> Result<Answer<()>, GraphError> {
+    ) -> Result<(), GraphError> {
         let request = self
             .authorised(Method::DELETE, &["fbe_business", "fbe_installs"], credentials)?
             .query(&[("fbe_external_business_id", business_id)]);
-        done(self.request(request).await?)
+        done(&self.request(request).await?)
     }
 
     /// The configuration of a business's features.
@@ -191,7 +170,7 @@ impl GraphClient {
         &self,
         credentials: Credentials<'_>,
         business_id: &str,
-    ) -> Result<Answer<Value>, GraphError> {
+    ) -> Result<Value, GraphError> {
         let request = self
             .authorised(Method::GET, &["fbe_business"], credentials)?
             .query(&[("fbe_external_business_id", business_id)]);
@@ -204,7 +183,7 @@ impl GraphClient {
         credentials: Credentials<'_>,
         business_id: &str,
         business_config: &Value,
-    ) -> Result<Answer<()>, GraphError> {
+    ) -> Result<(), GraphError> {
         let form = [
             ("fbe_external_business_id", business_id),
             ("business_config", &business_config.to_string()),
@@ -212,19 +191,20 @@ impl GraphClient {
             ("appsecret_proof", &credentials.proof()),
         ];
         let request = self.post(&["fbe_business"])?.form(&form);
-        done(self.request(request).await?)
+        done(&self.request(request).await?)
     }
 
-    /// Sends a message. `sender` is the page, or `me` for an Instagram account; `body` is the Send API's.
+    /// Sends a message. `sender` is the page, or `me` for an Instagram account; `body` is the Send API's. Gives how close
+    /// Graph is to refusing calls.
     /// (<https://developers.facebook.com/docs/messenger-platform/reference/send-api>)
     pub async fn send_message(
         &self,
         credentials: Credentials<'_>,
         sender: &str,
         body: &Value,
-    ) -> Result<Answer<Value>, GraphError> {
+    ) -> Result<Usage, GraphError> {
         let request = self.authorised(Method::POST, &[sender, "messages"], credentials)?;
-        self.request(request.json(body)).await
+        Ok(self.request_with_usage(request.json(body)).await?.1)
     }
 
     /// Creates or updates the items of a batch. `requests` is the list of them, which takes `bytes` as JSON.
@@ -234,7 +214,7 @@ impl GraphClient {
         catalog_id: &str,
         requests: &impl Serialize,
         bytes: usize,
-    ) -> Result<Answer<BatchAccepted>, GraphError> {
+    ) -> Result<BatchAccepted, GraphError> {
         #[derive(Serialize)]
         struct Body<'a, Requests> {
             allow_upsert: bool,
@@ -257,7 +237,7 @@ impl GraphClient {
             .timeout(BATCH_TIMEOUT)
             .header(CONTENT_TYPE, "application/json")
             .body(body);
-        Ok(self.request(request).await?.map(|value| batch_accepted(&value)))
+        Ok(batch_accepted(&self.request(request).await?))
     }
 
     /// Asks how far Meta is with a batch.
@@ -266,7 +246,7 @@ impl GraphClient {
         credentials: Credentials<'_>,
         catalog_id: &str,
         handle: &str,
-    ) -> Result<Answer<BatchStatus>, GraphError> {
+    ) -> Result<BatchStatus, GraphError> {
         let request = self
             .authorised(
                 Method::GET,
@@ -274,7 +254,7 @@ impl GraphClient {
                 credentials,
             )?
             .query(&[("handle", handle), ("load_ids_of_invalid_requests", "true")]);
-        Ok(self.request(request).await?.map(|value| batch_status(&value)))
+        Ok(batch_status(&self.request(request).await?))
     }
 
     /// Ids come from payloads: none may lead to another path.
@@ -314,7 +294,12 @@ impl GraphClient {
             .query(&[("appsecret_proof", credentials.proof())]))
     }
 
-    async fn request(&self, request: RequestBuilder) -> Result<Answer<Value>, GraphError> {
+    async fn request(&self, request: RequestBuilder) -> Result<Value, GraphError> {
+        Ok(self.request_with_usage(request).await?.0)
+    }
+
+    /// The answer, and the fill level of the limits.
+    async fn request_with_usage(&self, request: RequestBuilder) -> Result<(Value, Usage), GraphError> {
         let response = request.send().await.map_err(GraphError::transport)?;
         let status = response.status();
         let usage = Usage::read(response.headers());
@@ -325,7 +310,7 @@ impl GraphClient {
         let value: Result<Value, _> = json::read(&body);
         match value {
             // Some errors come with status 200.
-            Ok(value) if status.is_success() && value.get("error").is_none() => Ok(Answer { value, usage }),
+            Ok(value) if status.is_success() && value.get("error").is_none() => Ok((value, usage)),
             Err(_) if status.is_success() => {
                 Err(GraphError::unreadable(status, "an answer that is not JSON"))
             }

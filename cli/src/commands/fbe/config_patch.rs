@@ -262,7 +262,7 @@ mod tests {
         };
         let read = client.fbe_business(credentials, "shop").await.unwrap();
         let change = json!({"page_ctas": [{"feature_instance_id": "1", "cta_button_text": "Reserve"}]});
-        let config = patch(&read.value, &change).unwrap();
+        let config = patch(&read, &change).unwrap();
         client
             .update_fbe_business(credentials, "shop", &config)
             .await

@@ -77,15 +77,14 @@ impl Configuration {
 
     pub(super) async fn read(&self) -> anyhow::Result<Value> {
         let answer = self.client.fbe_business(self.credentials(), &self.business).await;
-        Ok(answer.context("the configuration was not read")?.value)
+        answer.context("the configuration was not read")
     }
 
     pub(super) async fn write(&self, config: &Value) -> anyhow::Result<()> {
         self.client
             .update_fbe_business(self.credentials(), &self.business, config)
             .await
-            .context("the configuration was not changed")?;
-        Ok(())
+            .context("the configuration was not changed")
     }
 
     /// Removes the app from the business.
@@ -96,8 +95,7 @@ impl Configuration {
             .await;
         answer.context(
             "Meta has not removed the app, and nothing was changed; without --at-meta it is only ended here",
-        )?;
-        Ok(())
+        )
     }
 }
 

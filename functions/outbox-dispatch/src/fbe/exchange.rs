@@ -144,7 +144,7 @@ impl Visit<'_> {
                 .create_access_token(access.credentials(), manager, self.id(), scopes)
                 .await;
         }
-        let created = answer?.value;
+        let created = answer?;
         let expires_at = created
             .expires_in
             .and_then(|left| self.now().checked_add(left).ok());

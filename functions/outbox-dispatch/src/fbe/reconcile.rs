@@ -50,7 +50,7 @@ impl Visit<'_> {
                 rounds.next().await.map_err(|error| contended(&error))?;
                 continue;
             }
-            let granted = read::installs(&answer.value);
+            let granted = read::installs(&answer);
             let switched_off = match &granted {
                 Some(granted) => self.switched_off(granted, &mut access).await?,
                 None => None,
@@ -83,10 +83,7 @@ impl Visit<'_> {
     ) -> Result<Option<BTreeSet<String>>, Outcome> {
         let graph = &self.worker.graph;
         match graph.fbe_business(access.credentials(), self.id()).await {
-            Ok(answer) => Ok(answer
-                .value
-                .as_object()
-                .map(|all| switched_off(&granted.features, all))),
+            Ok(answer) => Ok(answer.as_object().map(|all| switched_off(&granted.features, all))),
             // What is installed was read, and must not wait for this.
             Err(error) if matches!(error.kind, ErrorKind::Permission | ErrorKind::Permanent { .. }) => {
                 tracing::warn!(%error, fbe.business = self.pseudonym(), "the configuration of a business cannot be read");

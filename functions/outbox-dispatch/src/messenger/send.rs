@@ -224,7 +224,7 @@ impl SendWorker {
         };
         let body: Value = message.body(key);
         let answer = self.graph.send_message(credentials, sender, &body).await;
-        answer.map(|answer| answer.usage.percent).map_err(Failed::Graph)
+        answer.map(|usage| usage.percent).map_err(Failed::Graph)
     }
 
     async fn failed(

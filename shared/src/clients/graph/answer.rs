@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Answer, GraphError};
+use super::GraphError;
 use crate::fbe::push::ItemError;
 use crate::json::{self, Scalar};
 
@@ -36,12 +36,12 @@ pub(super) fn unreadable(detail: &str) -> GraphError {
 }
 
 /// `{"success": true}`, in which `true` is at times a string.
-pub(super) fn done(answer: Answer<Value>) -> Result<Answer<()>, GraphError> {
+pub(super) fn done(answer: &Value) -> Result<(), GraphError> {
     // Some versions answer with the object that was changed instead.
-    if json::member(&answer.value, "success").boolean() == Some(false) {
+    if json::member(answer, "success").boolean() == Some(false) {
         return Err(unreadable("`success` is false"));
     }
-    Ok(answer.map(drop))
+    Ok(())
 }
 
 pub(super) fn list(value: Option<&Value>) -> &[Value] {

@@ -127,7 +127,7 @@ impl GraphClient {
         let listed = self
             .list(credentials, &["me", "accounts"], &query, MOST_PAGES)
             .await?;
-        Ok(listed.value.iter().filter_map(page).collect())
+        Ok(listed.iter().filter_map(page).collect())
     }
 
     /// One page by its id, which the list leaves out where a Business Portfolio owns it.
@@ -141,7 +141,7 @@ impl GraphClient {
             Err(error) if refuses_a_field(&error) => ask(fewer).await?,
             answer => answer?,
         };
-        page(&answer.value).ok_or_else(|| unreadable("a page without an id"))
+        page(&answer).ok_or_else(|| unreadable("a page without an id"))
     }
 
     /// Turns a person's token, which lives for an hour or two, into one for about 60 days. Page tokens asked for with
@@ -157,7 +157,7 @@ impl GraphClient {
             ("client_secret", app.secret.expose_secret()),
             ("fb_exchange_token", token.expose_secret()),
         ]);
-        let answer = self.request(request).await?.value;
+        let answer = self.request(request).await?;
         let token = answer.get("access_token").and_then(Value::as_str);
         match token.filter(|token| !token.is_empty()) {
             Some(token) => Ok(SecretString::from(token)),
@@ -171,7 +171,7 @@ impl GraphClient {
         let request = self
             .authorised(Method::GET, &["debug_token"], Credentials { app, token: &own })?
             .query(&[("input_token", token.expose_secret())]);
-        let answer = self.request(request).await?.value;
+        let answer = self.request(request).await?;
         match answer.get("data") {
             Some(data) if data.is_object() => Ok(token_facts(data)),
             _ => Err(unreadable("an answer without `data`")),
@@ -183,7 +183,7 @@ impl GraphClient {
         let own = app.token();
         let request = self.authorised(Method::GET, &[&app.id], Credentials { app, token: &own })?;
         let answer = self.request(request.query(&[("fields", "id,name")])).await?;
-        Ok(json::member(&answer.value, "name").any().unwrap_or_default())
+        Ok(json::member(&answer, "name").any().unwrap_or_default())
     }
 
     /// What the app is subscribed to.
@@ -194,7 +194,7 @@ impl GraphClient {
             &[&app.id, "subscriptions"],
             Credentials { app, token: &own },
         )?;
-        let answer = self.request(request).await?.value;
+        let answer = self.request(request).await?;
         let data = answer.get("data").and_then(Value::as_array);
         let data = data.ok_or_else(|| unreadable("an answer without `data`"))?;
         let read = |subscription: &Value| {
@@ -229,7 +229,7 @@ impl GraphClient {
             ("appsecret_proof", &credentials.proof()),
         ];
         let request = self.post(&[&app.id, "subscriptions"])?.form(&form);
-        done(self.request(request).await?).map(drop)
+        done(&self.request(request).await?)
     }
 
     /// The apps that a page sends its events to. Takes the page's own token.
@@ -239,7 +239,7 @@ impl GraphClient {
         page_id: &str,
     ) -> Result<Vec<PageSubscription>, GraphError> {
         let request = self.authorised(Method::GET, &[page_id, "subscribed_apps"], credentials)?;
-        let answer = self.request(request).await?.value;
+        let answer = self.request(request).await?;
         let data = answer.get("data").and_then(Value::as_array);
         let data = data.ok_or_else(|| unreadable("an answer without `data`"))?;
         let read = |app: &Value| {
@@ -269,7 +269,7 @@ impl GraphClient {
             let page = json::member(one.get("page")?, "id").any()?;
             Some((page, json::member(one, "id").any()?))
         };
-        Ok(listed.value.iter().filter_map(id).collect())
+        Ok(listed.iter().filter_map(id).collect())
     }
 
     /// Has a page send these fields to the app. Takes the page's own token. One field that is refused refuses all, and
@@ -286,7 +286,7 @@ impl GraphClient {
             ("appsecret_proof", credentials.proof()),
         ];
         let request = self.post(&[page_id, "subscribed_apps"])?.form(&form);
-        done(self.request(request).await?).map(drop)
+        done(&self.request(request).await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Hands batches over to Meta, and asks what became of them.
 
-use shared::clients::graph::{Answer, BatchAccepted, BatchStatus, ErrorKind, GraphError};
+use shared::clients::graph::{BatchAccepted, BatchStatus, ErrorKind, GraphError};
 use shared::outbox::Reason;
 
 use super::batch::Batch;
@@ -30,10 +30,10 @@ impl Visit<'_> {
                 .await
                 .map_err(|_| continues())?;
             match answer {
-                Ok(answer) if answer.value.handles.is_empty() => {
+                Ok(answer) if answer.handles.is_empty() => {
                     self.token_was_taken().await?;
                     // Nothing was taken, whatever the status says.
-                    let first = answer.value.errors.first();
+                    let first = answer.errors.first();
                     let message = first.map_or("not taken", |error| error.message.as_str());
                     run.alone(batch, message, &mut open)
                         .ok_or_else(|| Outcome::Dead {
@@ -44,7 +44,7 @@ impl Visit<'_> {
                     self.token_was_taken().await?;
                     run.refusals = 0;
                     let form = run.form;
-                    let BatchAccepted { handles, errors } = answer.value;
+                    let BatchAccepted { handles, errors } = answer;
                     run.progress().accepted(&batch, &handles, &errors, form);
                 }
                 Err(error) => match error.kind {
@@ -73,7 +73,7 @@ impl Visit<'_> {
     }
 
     /// One call with a batch, together with few others.
-    async fn call(&self, run: &mut Run, batch: &Batch) -> Result<Answer<BatchAccepted>, GraphError> {
+    async fn call(&self, run: &mut Run, batch: &Batch) -> Result<BatchAccepted, GraphError> {
         // It is never closed.
         let _turn = self.worker.batches.acquire().await;
         let (graph, catalog) = (&self.worker.graph, &run.push.progress.catalog_id);
@@ -120,13 +120,13 @@ impl Visit<'_> {
                     .await;
             }
             match answer {
-                Ok(answer) if answer.value.is_finished => {
+                Ok(answer) if answer.is_finished => {
                     let BatchStatus {
                         errors,
                         errors_total,
                         invalid,
                         ..
-                    } = &answer.value;
+                    } = &answer;
                     let result = BatchResult {
                         errors,
                         errors_total: *errors_total,
