@@ -1,5 +1,6 @@
 //! What Graph's answers say.
 
+use secrecy::SecretString;
 use serde_json::Value;
 
 use super::GraphError;
@@ -42,6 +43,15 @@ pub(super) fn done(answer: &Value) -> Result<(), GraphError> {
         return Err(unreadable("`success` is false"));
     }
     Ok(())
+}
+
+/// The token that was made.
+pub(super) fn access_token(answer: &Value) -> Result<SecretString, GraphError> {
+    let token = answer.get("access_token").and_then(Value::as_str);
+    let token = token.filter(|token| !token.is_empty());
+    token
+        .map(SecretString::from)
+        .ok_or_else(|| unreadable("an answer without an access token"))
 }
 
 pub(super) fn list(value: Option<&Value>) -> &[Value] {
@@ -119,18 +129,13 @@ pub(super) fn batch_status(value: &Value) -> BatchStatus {
 mod tests {
     use serde_json::json;
 
-    use super::super::Usage;
     use super::*;
 
     #[test]
     fn success_is_also_understood_as_text() {
-        let answer = |value| Answer {
-            value,
-            usage: Usage::default(),
-        };
-        assert!(done(answer(json!({"success": "true"}))).is_ok());
-        assert!(done(answer(json!({"success": true}))).is_ok());
-        assert!(done(answer(json!({"success": false}))).is_err());
+        assert!(done(&json!({"success": "true"})).is_ok());
+        assert!(done(&json!({"success": true})).is_ok());
+        assert!(done(&json!({"success": false})).is_err());
     }
 
     #[test]
