@@ -74,10 +74,7 @@ impl HealthWorker {
         if meta.page_access_tokens.is_empty() || meta.app_secret.expose_secret().is_empty() {
             return Outcome::Done;
         }
-        let app = GraphApp {
-            id: meta.app_id.clone(),
-            secret: meta.app_secret.clone(),
-        };
+        let app = GraphApp::new(&meta.app_id, &meta.app_secret);
         let subscriptions = self.graph.app_subscriptions(&app).await;
         let pages = look_at_pages(&self.graph, &app, &meta.page_access_tokens).await;
         let later = |error: &GraphError| error.is_retryable();

@@ -24,7 +24,7 @@ use serde_json::Value;
 use sha2::Sha256;
 
 pub use answer::{BatchAccepted, BatchStatus};
-use answer::{batch_accepted, batch_status, done, unreadable};
+use answer::{access_token, batch_accepted, batch_status, done};
 pub use error::{ErrorKind, GraphError};
 pub use settings::{DEFAULT_VERSION, GraphSettings};
 pub use usage::Usage;
@@ -46,6 +46,15 @@ pub struct GraphApp {
     pub id: String,
     /// App secret.
     pub secret: SecretString,
+}
+
+impl GraphApp {
+    /// The app of this id and secret.
+    #[must_use]
+    pub fn new(id: &str, secret: &SecretString) -> Self {
+        let (id, secret) = (id.to_owned(), secret.clone());
+        Self { id, secret }
+    }
 }
 
 /// The credentials of one call.
@@ -127,14 +136,10 @@ impl GraphClient {
         ];
         let request = self.post(&[business_manager_id, "access_token"])?.form(&form);
         let answer = self.request(request).await?;
-        let token = answer.get("access_token").and_then(Value::as_str);
-        match token.filter(|token| !token.is_empty()) {
-            Some(token) => Ok(CreatedToken {
-                token: SecretString::from(token),
-                expires_in: expires_in(&answer),
-            }),
-            None => Err(unreadable("an answer without an access token")),
-        }
+        Ok(CreatedToken {
+            token: access_token(&answer)?,
+            expires_in: expires_in(&answer),
+        })
     }
 
     /// What Meta says is installed: the members of `data`, of every page. Empty = not installed.

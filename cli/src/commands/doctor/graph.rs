@@ -56,10 +56,7 @@ async fn asked(
     meta: &MetaSecret,
     now: Timestamp,
 ) -> Vec<Check> {
-    let app = GraphApp {
-        id: meta.app_id.clone(),
-        secret: meta.app_secret.clone(),
-    };
+    let app = GraphApp::new(&meta.app_id, &meta.app_secret);
     let tokens = &meta.page_access_tokens;
     let (name, subscriptions, pages) = tokio::join!(
         graph.app_name(&app),

@@ -59,10 +59,7 @@ impl Configuration {
                     version: graph.graph_version.clone(),
                 },
             ),
-            app: GraphApp {
-                id: id.to_owned(),
-                secret: secret.clone(),
-            },
+            app: GraphApp::new(id, secret),
             token: token.with_context(|| format!("there is no token of {business}"))?,
             business: install.business_id,
         })

@@ -118,10 +118,7 @@ impl Meta {
         {
             bail!("app_id of the meta secret is no app's id");
         }
-        Ok(GraphApp {
-            id,
-            secret: self.text("app_secret").into(),
-        })
+        Ok(GraphApp::new(&id, &self.text("app_secret").into()))
     }
 
     pub(super) fn verify_token(&self) -> SecretString {

@@ -258,14 +258,9 @@ fn keys(id: &str, accounts: &[String]) -> Vec<String> {
 
 /// The apps that a person may have removed.
 fn apps(secret: &MetaSecret) -> Vec<GraphApp> {
-    let own = GraphApp {
-        id: secret.app_id.clone(),
-        secret: secret.app_secret.clone(),
-    };
-    let fbe = secret.fbe.as_ref().map(|app| GraphApp {
-        id: app.app_id.clone(),
-        secret: app.app_secret.clone(),
-    });
+    let own = GraphApp::new(&secret.app_id, &secret.app_secret);
+    let fbe = secret.fbe.as_ref();
+    let fbe = fbe.map(|app| GraphApp::new(&app.app_id, &app.app_secret));
     let apps = std::iter::once(own).chain(fbe);
     apps.filter(|app| !app.id.is_empty()).collect()
 }

@@ -28,10 +28,7 @@ impl Access {
     pub(super) fn of(meta: &MetaSecret, token: &SecretString) -> Self {
         let (id, secret) = meta.fbe_app();
         Self {
-            app: GraphApp {
-                id: id.to_owned(),
-                secret: secret.clone(),
-            },
+            app: GraphApp::new(id, secret),
             token: token.clone(),
         }
     }

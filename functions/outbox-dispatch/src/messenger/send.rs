@@ -213,10 +213,7 @@ impl SendWorker {
         let Some(token) = secret.page_access_tokens.get(&key.account_id) else {
             return Err(Failed::NoToken);
         };
-        let app = GraphApp {
-            id: secret.app_id.clone(),
-            secret: secret.app_secret.clone(),
-        };
+        let app = GraphApp::new(&secret.app_id, &secret.app_secret);
         let credentials = Credentials { app: &app, token };
         let sender = match key.channel {
             Channel::Messenger => key.account_id.as_str(),

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::answer::{done, list, unreadable};
+use super::answer::{access_token, done, list, unreadable};
 use super::{Credentials, GraphApp, GraphClient, GraphError};
 use crate::json::{self, Scalar};
 
@@ -157,12 +157,7 @@ impl GraphClient {
             ("client_secret", app.secret.expose_secret()),
             ("fb_exchange_token", token.expose_secret()),
         ]);
-        let answer = self.request(request).await?;
-        let token = answer.get("access_token").and_then(Value::as_str);
-        match token.filter(|token| !token.is_empty()) {
-            Some(token) => Ok(SecretString::from(token)),
-            None => Err(unreadable("an answer without an access token")),
-        }
+        access_token(&self.request(request).await?)
     }
 
     /// What Graph knows of a token. A dead one is no error.
@@ -189,14 +184,9 @@ impl GraphClient {
     /// What the app is subscribed to.
     pub async fn app_subscriptions(&self, app: &GraphApp) -> Result<Vec<AppSubscription>, GraphError> {
         let own = app.token();
-        let request = self.authorised(
-            Method::GET,
-            &[&app.id, "subscriptions"],
-            Credentials { app, token: &own },
-        )?;
-        let answer = self.request(request).await?;
-        let data = answer.get("data").and_then(Value::as_array);
-        let data = data.ok_or_else(|| unreadable("an answer without `data`"))?;
+        let credentials = Credentials { app, token: &own };
+        let path = [app.id.as_str(), "subscriptions"];
+        let data = self.list(credentials, &path, &[], MOST_PAGES).await?;
         let read = |subscription: &Value| {
             let text = |name: &str| json::member(subscription, name).any().unwrap_or_default();
             AppSubscription {
@@ -238,10 +228,8 @@ impl GraphClient {
         credentials: Credentials<'_>,
         page_id: &str,
     ) -> Result<Vec<PageSubscription>, GraphError> {
-        let request = self.authorised(Method::GET, &[page_id, "subscribed_apps"], credentials)?;
-        let answer = self.request(request).await?;
-        let data = answer.get("data").and_then(Value::as_array);
-        let data = data.ok_or_else(|| unreadable("an answer without `data`"))?;
+        let path = [page_id, "subscribed_apps"];
+        let data = self.list(credentials, &path, &[], MOST_PAGES).await?;
         let read = |app: &Value| {
             Some(PageSubscription {
                 app_id: json::member(app, "id").any()?,

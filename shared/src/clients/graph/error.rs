@@ -99,39 +99,29 @@ impl GraphError {
         } else {
             shorten(&error.without_url().to_string())
         };
-        Self {
-            kind,
-            status: None,
-            code: None,
-            subcode: None,
-            trace_id: None,
-            detail,
-        }
+        Self::without_code(kind, None, detail)
     }
 
     /// An answer that says it is fine, but is not what was asked for.
     #[must_use]
     pub fn unreadable(status: StatusCode, detail: &str) -> Self {
-        Self {
-            kind: ErrorKind::Retryable { wait: None },
-            status: Some(status.as_u16()),
-            code: None,
-            subcode: None,
-            trace_id: None,
-            detail: detail.to_owned(),
-        }
+        Self::without_code(ErrorKind::Retryable { wait: None }, Some(status), detail)
     }
 
     /// A call that cannot be made as it is.
     #[must_use]
     pub fn unsendable(detail: &str) -> Self {
+        Self::without_code(ErrorKind::Permanent { code: None }, None, detail)
+    }
+
+    fn without_code(kind: ErrorKind, status: Option<StatusCode>, detail: impl Into<String>) -> Self {
         Self {
-            kind: ErrorKind::Permanent { code: None },
-            status: None,
+            kind,
+            status: status.map(|status| status.as_u16()),
             code: None,
             subcode: None,
             trace_id: None,
-            detail: detail.to_owned(),
+            detail: detail.into(),
         }
     }
 
