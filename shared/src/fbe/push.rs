@@ -27,10 +27,11 @@ pub struct Push {
 }
 
 /// How a feed is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
     /// Nothing was read yet.
+    #[default]
     Unknown,
     /// JSON Lines.
     Lines,

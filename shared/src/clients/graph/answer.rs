@@ -17,12 +17,10 @@ pub struct BatchAccepted {
 }
 
 /// How far Meta is with a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BatchStatus {
-    /// Whether nothing more will happen.
+    /// Whether nothing more will happen: Meta is done, or does not know the handle any more.
     pub is_finished: bool,
-    /// Meta's word for it; `unknown` if it does not know the handle any more.
-    pub status: String,
     /// Number of errors, of which `errors` may show only the first.
     pub errors_total: u64,
     /// Errors by item.
@@ -98,10 +96,7 @@ pub(super) fn batch_status(value: &Value) -> BatchStatus {
     let Some(first) = list(value.get("data")).first() else {
         return BatchStatus {
             is_finished: true,
-            status: "unknown".to_owned(),
-            errors_total: 0,
-            errors: Vec::new(),
-            invalid: Vec::new(),
+            ..BatchStatus::default()
         };
     };
     let status = first.get("status").and_then(Value::as_str).unwrap_or_default();
@@ -115,7 +110,6 @@ pub(super) fn batch_status(value: &Value) -> BatchStatus {
             status.to_ascii_lowercase().as_str(),
             "finished" | "completed" | "complete" | "failed" | "error" | "cancelled" | "canceled"
         ),
-        status: status.to_owned(),
         errors_total: json::member(first, "errors_total_count")
             .integer()
             .and_then(|total| u64::try_from(total).ok())
@@ -146,6 +140,6 @@ mod tests {
         assert_eq!(status.errors_total, 9);
         assert_eq!(status.errors[0].item, "belt");
         assert!(!batch_status(&json!({"data": [{"status": "in_progress"}]})).is_finished);
-        assert_eq!(batch_status(&json!({"data": []})).status, "unknown");
+        assert!(batch_status(&json!({"data": []})).is_finished);
     }
 }

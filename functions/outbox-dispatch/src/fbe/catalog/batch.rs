@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
-use serde::ser::SerializeStruct;
+use serde_json::value::RawValue;
 use shared::fbe::push::MAX_BATCH_ITEMS;
 
 use super::feed::FeedItem;
@@ -69,16 +69,15 @@ impl Batch {
 /// `requests` of `items_batch`: every item as an `UPDATE`, which creates it too where upserts are allowed.
 impl Serialize for Batch {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Request<'a>(&'a FeedItem);
-        impl Serialize for Request<'_> {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut request = serializer.serialize_struct("Request", 2)?;
-                request.serialize_field("method", "UPDATE")?;
-                request.serialize_field("data", &self.0.data)?;
-                request.end()
-            }
+        #[derive(Serialize)]
+        struct Request<'a> {
+            method: &'static str,
+            data: &'a RawValue,
         }
-        serializer.collect_seq(self.items.iter().map(Request))
+        serializer.collect_seq(self.items.iter().map(|item| Request {
+            method: "UPDATE",
+            data: &item.data,
+        }))
     }
 }
 
@@ -151,7 +150,8 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_items_are_twenty_filled() {
-        let (mut reader, mut batcher, mut filled) = (FeedReader::new(), Batcher::new(usize::MAX), Vec::new());
+        let (mut reader, mut batcher, mut filled) =
+            (FeedReader::default(), Batcher::new(usize::MAX), Vec::new());
         let mut items = Vec::new();
         reader.push(b"[", &mut items).unwrap();
         for index in 0..100_000 {

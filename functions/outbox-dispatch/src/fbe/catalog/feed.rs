@@ -56,7 +56,7 @@ pub(crate) enum FeedError {
 
 /// The ids of a feed's items, and how many are broken, from pieces of `chunk` bytes.
 pub(crate) fn feed_items(feed: &[u8], chunk: usize) -> (Vec<String>, usize) {
-    let (mut reader, mut items) = (FeedReader::new(), Vec::new());
+    let (mut reader, mut items) = (FeedReader::default(), Vec::new());
     let mut pieces = feed.chunks(chunk.max(1));
     if pieces.all(|piece| reader.push(piece, &mut items).is_ok()) {
         // A feed that is cut off has the items before its end.
@@ -68,8 +68,8 @@ pub(crate) fn feed_items(feed: &[u8], chunk: usize) -> (Vec<String>, usize) {
     (ids, broken)
 }
 
-/// Takes the feed's bytes in chunks of any size, gives its items.
-#[derive(Debug)]
+/// Takes the feed's bytes in chunks of any size, gives its items. At first it is at the start of a feed.
+#[derive(Debug, Default)]
 pub(crate) struct FeedReader {
     form: Form,
     /// Bytes of the feed before those that are being read.
@@ -83,29 +83,14 @@ pub(crate) struct FeedReader {
     next_index: u64,
 }
 
-impl Default for FeedReader {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl FeedReader {
-    /// A reader at the start of a feed.
-    pub(crate) fn new() -> Self {
-        Self::resumed(Form::Unknown, 0, 0)
-    }
-
     /// A reader in the middle of a feed of this form: at the item `index`, which begins `offset` bytes in.
     pub(crate) fn resumed(form: Form, index: u64, offset: u64) -> Self {
         Self {
             form,
             offset,
-            pending: Vec::new(),
-            is_too_large: false,
-            depth: 0,
-            in_string: false,
-            is_escaped: false,
             next_index: index,
+            ..Self::default()
         }
     }
 
@@ -275,11 +260,10 @@ pub(super) fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
     }
     let data = RawValue::from_string(text.into_owned()).map_err(|_| "not valid JSON")?;
     let Head { id } = json::parse(data.get()).map_err(|_| "not valid JSON")?;
-    match id {
+    let (id, data) = match id {
         // A retailer may well call a product "0". Under an id that lost a character it would be another's.
         Scalar::Text(id) if !id.trim().is_empty() && !id.contains(char::REPLACEMENT_CHARACTER) => {
-            let id = id.into_owned();
-            Ok(FeedItem::new(index, id, data))
+            (id.into_owned(), data)
         }
         Scalar::Number(number) => {
             // Meta takes ids as text only.
@@ -288,22 +272,17 @@ pub(super) fn item(index: u64, bytes: &[u8]) -> Result<FeedItem, &'static str> {
             let id = number.to_string();
             item.insert("id".to_owned(), Value::from(id.as_str()));
             let data = serde_json::value::to_raw_value(&item).map_err(|_| "not valid JSON")?;
-            Ok(FeedItem::new(index, id, data))
+            (id, data)
         }
-        _ => Err("without an `id`"),
-    }
-}
-
-impl FeedItem {
-    fn new(index: u64, id: String, data: Box<RawValue>) -> Self {
-        Self {
-            index,
-            end: 0,
-            content: String::new(),
-            id,
-            data,
-        }
-    }
+        _ => return Err("without an `id`"),
+    };
+    Ok(FeedItem {
+        index,
+        end: 0,
+        content: String::new(),
+        id,
+        data,
+    })
 }
 
 #[cfg(test)]
@@ -313,7 +292,7 @@ mod tests {
     type Read = (Vec<String>, Vec<BrokenItem>, Result<(), FeedError>);
 
     fn read(feed: &[u8], chunk: usize) -> Read {
-        let (mut reader, mut items) = (FeedReader::new(), Vec::new());
+        let (mut reader, mut items) = (FeedReader::default(), Vec::new());
         let mut result = Ok(());
         for part in feed.chunks(chunk) {
             result = reader.push(part, &mut items);

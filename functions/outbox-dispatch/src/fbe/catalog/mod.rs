@@ -39,29 +39,6 @@ const GO_ON_AFTER: Duration = Duration::from_mins(5);
 /// Halving 5,000 items down to one takes 13 calls; so many refusals in a row are not one item's, nor a few neighbours'.
 const MAX_REFUSALS: u32 = 50;
 
-/// Why a push stops before its end.
-enum Stop {
-    /// The invocation has no time left for another step.
-    TimeUp,
-    /// Anything else, and what becomes of the item.
-    Because(Outcome),
-}
-
-impl From<Outcome> for Stop {
-    fn from(outcome: Outcome) -> Self {
-        Self::Because(outcome)
-    }
-}
-
-impl From<Stop> for Outcome {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::TimeUp => continues(),
-            Stop::Because(outcome) => outcome,
-        }
-    }
-}
-
 /// One push under way.
 struct Run {
     push: Push,
@@ -135,7 +112,8 @@ impl Visit<'_> {
                 let is_same = last.progress.catalog_id == catalog_id
                     && last.progress.feed_url == begun.progress.feed_url;
                 if is_same && self.is_unchanged(&last.progress, &url).await? {
-                    return self.note_unchanged(last).await;
+                    let unchanged_at = Some(self.now());
+                    return self.keep_push(Push { unchanged_at, ..last }).await;
                 }
                 begun
             }
@@ -154,11 +132,6 @@ impl Visit<'_> {
         };
         let result = self.carry_on(&mut run, &url).await;
         result.map_err(|outcome| self.patient(&run, outcome))
-    }
-
-    async fn note_unchanged(&mut self, mut last: Push) -> Result<(), Outcome> {
-        last.unchanged_at = Some(self.now());
-        self.keep_push(last).await
     }
 
     /// From wherever the push stands to its end.
@@ -207,10 +180,6 @@ impl Visit<'_> {
     /// Stores how far the push has come, after a step forward.
     async fn keep(&mut self, run: &mut Run) -> Result<(), Outcome> {
         run.push.progress.advanced_at = Some(self.now());
-        self.store(run).await
-    }
-
-    async fn store(&mut self, run: &Run) -> Result<(), Outcome> {
         self.keep_push(run.push.clone()).await
     }
 

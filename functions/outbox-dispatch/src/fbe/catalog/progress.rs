@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use shared::clients::graph::BatchStatus;
 use shared::digest::Digest;
 use shared::fbe::push::{Form, ItemError, MAX_BATCH_ITEMS, Outstanding, PushProgress};
 use shared::fbe::redact;
@@ -106,20 +107,20 @@ impl Progress<'_> {
     }
 
     /// Meta is done with a batch. Its failures are counted by item: one may have several errors, be named without any,
-    /// or have been refused at once.
-    pub(crate) fn finished(&mut self, handle: &str, status: &BatchResult<'_>) {
+    /// or have been refused at once; and the list of errors may be cut.
+    pub(crate) fn finished(&mut self, handle: &str, status: &BatchStatus) {
         let Some(at) = self.0.outstanding.iter().position(|known| known.handle == handle) else {
             return;
         };
         let batch = self.0.outstanding.remove(at);
         let mut counted = batch.refused;
         let before = counted.len();
-        for error in status.errors {
+        for error in &status.errors {
             if counted.insert(item_digest(&error.item)) {
                 self.refused(&error.item, &error.message);
             }
         }
-        for id in status.invalid {
+        for id in &status.invalid {
             if counted.insert(item_digest(id)) {
                 self.refused(id, "refused");
             }
@@ -165,17 +166,6 @@ impl Progress<'_> {
     }
 }
 
-/// What Meta says of a batch that it is done with.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BatchResult<'a> {
-    /// Errors; several may name one item, and the list may be cut.
-    pub(crate) errors: &'a [ItemError],
-    /// How many errors there are.
-    pub(crate) errors_total: u64,
-    /// Ids of the items that failed.
-    pub(crate) invalid: &'a [String],
-}
-
 fn item_digest(id: &str) -> String {
     Digest::of_parts(["item", id])
         .to_string()
@@ -209,7 +199,7 @@ mod tests {
     use crate::fbe::catalog::feed::FeedReader;
 
     fn batches(limit: usize, from: &PushProgress) -> Vec<Batch> {
-        let (mut reader, mut items, mut batcher) = (FeedReader::new(), Vec::new(), Batcher::new(limit));
+        let (mut reader, mut items, mut batcher) = (FeedReader::default(), Vec::new(), Batcher::new(limit));
         for index in 0..10 {
             reader
                 .push(format!("{{\"id\":\"p{index}\"}}\n").as_bytes(), &mut items)

@@ -15,7 +15,7 @@ use shared::outbox::Reason;
 
 use super::batch::Batcher;
 use super::feed::{BrokenItem, FeedError, FeedItem, FeedReader};
-use super::{Run, Stop, continues};
+use super::{Run, continues};
 use crate::fbe::{MARGIN, Visit};
 use crate::settle::Outcome;
 
@@ -54,7 +54,7 @@ impl Visit<'_> {
         if last.content.is_empty() {
             return Ok(false);
         }
-        let (mut reader, mut items, mut content) = (FeedReader::new(), Vec::new(), String::new());
+        let (mut reader, mut items, mut content) = (FeedReader::default(), Vec::new(), String::new());
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = self.in_time(chunks.next()).await {
             let Some(chunk) = chunk else {
@@ -82,9 +82,8 @@ impl Visit<'_> {
     /// Reads the feed and hands over what is missing, or as much of it as there is time for.
     pub(super) async fn feed(&mut self, run: &mut Run, url: &str) -> Result<(), Outcome> {
         match self.read_and_send(run, url).await {
-            Ok(()) => {}
-            Err(Stop::TimeUp) => return Err(self.pause(run).await?),
-            Err(Stop::Because(outcome)) => return Err(outcome),
+            Err(Outcome::Busy) => return Err(self.pause(run).await?),
+            read => read?,
         }
         // An error in JSON looks like a feed of one broken item.
         if run.readable == 0 && run.broken > 0 && run.begins_at == 0 {
@@ -98,18 +97,18 @@ impl Visit<'_> {
         self.keep(run).await
     }
 
-    /// To the end of the feed.
-    async fn read_and_send(&mut self, run: &mut Run, url: &str) -> Result<(), Stop> {
+    /// To the end of the feed. [`Outcome::Busy`]: time is up before it.
+    async fn read_and_send(&mut self, run: &mut Run, url: &str) -> Result<(), Outcome> {
         let mut batcher = Batcher::new(run.push.progress.batch_limit);
         let is_read = self.read(run, &mut batcher, url).await?;
         if let Some(batch) = batcher.finish() {
             self.send(run, batch).await?;
         }
-        if is_read { Ok(()) } else { Err(Stop::TimeUp) }
+        if is_read { Ok(()) } else { Err(Outcome::Busy) }
     }
 
     /// Reads the feed into `batcher`, and hands over what is full. `false`: time is up before its end.
-    async fn read(&mut self, run: &mut Run, batcher: &mut Batcher, url: &str) -> Result<bool, Stop> {
+    async fn read(&mut self, run: &mut Run, batcher: &mut Batcher, url: &str) -> Result<bool, Outcome> {
         let left = self.until.duration_since(self.now());
         let mut request = self
             .worker
@@ -138,7 +137,7 @@ impl Visit<'_> {
         let mut reader = match from {
             Some((offset, form, _)) if status == StatusCode::PARTIAL_CONTENT => {
                 if !range.starts_with(&format!("bytes {offset}-")) {
-                    return Err(Outcome::retry(Reason::CatalogFeedUnreadable).into());
+                    return Err(Outcome::retry(Reason::CatalogFeedUnreadable));
                 }
                 run.form = form;
                 FeedReader::resumed(form, run.push.progress.next_index, offset)
@@ -152,13 +151,13 @@ impl Visit<'_> {
             Some(_) if status == StatusCode::RANGE_NOT_SATISFIABLE => {
                 run.push.progress.resume = None;
                 self.keep(run).await?;
-                return Err(continues().into());
+                return Err(continues());
             }
             _ => {
                 refuse(status)?;
                 run.progress().feed_opened(version(response.headers()).as_deref());
                 run.begins_at = run.push.progress.next_index;
-                FeedReader::new()
+                FeedReader::default()
             }
         };
         let mut items = Vec::new();
@@ -190,7 +189,7 @@ impl Visit<'_> {
             // A redrive begins with all its tries.
             progress.stalled = 0;
         }
-        self.store(run).await?;
+        self.keep_push(run.push.clone()).await?;
         Ok(if is_too_slow {
             Outcome::Dead {
                 reason: Reason::CatalogFeedTooSlow.into(),
@@ -205,7 +204,7 @@ impl Visit<'_> {
         run: &mut Run,
         batcher: &mut Batcher,
         items: &mut Vec<Result<FeedItem, BrokenItem>>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Outcome> {
         for item in items.drain(..) {
             match &item {
                 Ok(_) => run.readable += 1,

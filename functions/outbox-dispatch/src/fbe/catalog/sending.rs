@@ -1,21 +1,20 @@
 //! Hands batches over to Meta, and asks what became of them.
 
-use shared::clients::graph::{BatchAccepted, BatchStatus, ErrorKind, GraphError};
+use shared::clients::graph::{BatchAccepted, ErrorKind, GraphError};
 use shared::outbox::Reason;
 
 use super::batch::Batch;
-use super::progress::BatchResult;
-use super::{Run, Stop, continues, processing};
+use super::{Run, continues, processing};
 use crate::fbe::Visit;
 use crate::settle::Outcome;
 
 impl Visit<'_> {
-    /// Hands over one batch, in halves if Meta asks for less.
-    pub(super) async fn send(&mut self, run: &mut Run, batch: Batch) -> Result<(), Stop> {
+    /// Hands over one batch, in halves if Meta asks for less. [`Outcome::Busy`]: time is up.
+    pub(super) async fn send(&mut self, run: &mut Run, batch: Batch) -> Result<(), Outcome> {
         let mut open = vec![batch];
         while let Some(batch) = open.pop() {
             if self.is_late() {
-                return Err(Stop::TimeUp);
+                return Err(Outcome::Busy);
             }
             if batch.items().len() > run.push.progress.batch_limit.max(1) {
                 let (first, second) = batch.halves();
@@ -60,10 +59,10 @@ impl Visit<'_> {
                     }
                     ErrorKind::Permanent { .. } if is_about_items(&error) => {
                         if run.alone(batch, &error.detail, &mut open).is_none() {
-                            return Err(self.graph_failed(error).await.into());
+                            return Err(self.graph_failed(error).await);
                         }
                     }
-                    _ => return Err(self.graph_failed(error).await.into()),
+                    _ => return Err(self.graph_failed(error).await),
                 },
             }
             self.keep(run).await?;
@@ -120,20 +119,7 @@ impl Visit<'_> {
                     .await;
             }
             match answer {
-                Ok(answer) if answer.is_finished => {
-                    let BatchStatus {
-                        errors,
-                        errors_total,
-                        invalid,
-                        ..
-                    } = &answer;
-                    let result = BatchResult {
-                        errors,
-                        errors_total: *errors_total,
-                        invalid,
-                    };
-                    run.progress().finished(&outstanding.handle, &result);
-                }
+                Ok(status) if status.is_finished => run.progress().finished(&outstanding.handle, &status),
                 Ok(_) => continue,
                 // Meta forgets handles after a while; the batch was accepted all the same.
                 Err(error) if matches!(error.kind, ErrorKind::Permanent { .. }) => {
