@@ -43,7 +43,8 @@ impl Access {
 
 impl Visit<'_> {
     /// Whether a call that failed is worth one more try at once, because Meta did not know the app by what we hold
-    /// of it and something else is in its secret by now. Then `access` has the new one.
+    /// of it and something else is in its secret by now. Then `access` has the new one, and the next failure is none of
+    /// this kind: the secret is read again once a minute at most.
     pub(super) async fn app_changed(&self, access: &mut Access, error: &GraphError) -> bool {
         if error.kind != ErrorKind::App {
             return false;

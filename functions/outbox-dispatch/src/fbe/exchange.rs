@@ -134,17 +134,13 @@ impl Visit<'_> {
 
     async fn ask_for_token(&self, access: &mut Access, manager: &str) -> Result<NewToken, GraphError> {
         let (graph, scopes) = (&self.worker.graph, &self.worker.settings.scopes);
-        let mut answer = graph
-            .create_access_token(access.credentials(), manager, self.id(), scopes)
-            .await;
-        if let Err(error) = &answer
-            && self.app_changed(access, error).await
-        {
-            answer = graph
-                .create_access_token(access.credentials(), manager, self.id(), scopes)
-                .await;
-        }
-        let created = answer?;
+        let created = loop {
+            let asked = graph.create_access_token(access.credentials(), manager, self.id(), scopes);
+            match asked.await {
+                Err(error) if self.app_changed(access, &error).await => {}
+                answer => break answer?,
+            }
+        };
         let expires_at = created
             .expires_in
             .and_then(|left| self.now().checked_add(left).ok());

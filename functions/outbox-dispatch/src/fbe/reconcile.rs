@@ -35,15 +35,12 @@ impl Visit<'_> {
             }
             let mut access = self.access().await?;
             let graph = &self.worker.graph;
-            let mut answer = graph.fbe_installs(access.credentials(), self.id()).await;
-            if let Err(error) = &answer
-                && self.app_changed(&mut access, error).await
-            {
-                answer = graph.fbe_installs(access.credentials(), self.id()).await;
-            }
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(error) => return Err(self.graph_failed(error).await),
+            let answer = loop {
+                match graph.fbe_installs(access.credentials(), self.id()).await {
+                    Ok(answer) => break answer,
+                    Err(error) if self.app_changed(&mut access, &error).await => {}
+                    Err(error) => return Err(self.graph_failed(error).await),
+                }
             };
             // After a conflict Graph is asked again: its answer may be older than the webhook that won.
             if !self.token_was_taken().await? {

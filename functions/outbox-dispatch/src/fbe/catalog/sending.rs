@@ -76,17 +76,13 @@ impl Visit<'_> {
         // It is never closed.
         let _turn = self.worker.batches.acquire().await;
         let (graph, catalog) = (&self.worker.graph, &run.push.progress.catalog_id);
-        let answer = graph
-            .items_batch(run.access.credentials(), catalog, batch, batch.body_bytes())
-            .await;
-        if let Err(error) = &answer
-            && self.app_changed(&mut run.access, error).await
-        {
-            return graph
-                .items_batch(run.access.credentials(), catalog, batch, batch.body_bytes())
-                .await;
+        loop {
+            let sent = graph.items_batch(run.access.credentials(), catalog, batch, batch.body_bytes());
+            match sent.await {
+                Err(error) if self.app_changed(&mut run.access, &error).await => {}
+                answer => return answer,
+            }
         }
-        answer
     }
 
     /// Before more handles are kept than the record has room for, Meta is asked for some.
@@ -108,16 +104,13 @@ impl Visit<'_> {
                 return Err(continues());
             }
             let (graph, handle) = (&self.worker.graph, &outstanding.handle);
-            let mut answer = graph
-                .check_batch_request_status(run.access.credentials(), &catalog, handle)
-                .await;
-            if let Err(error) = &answer
-                && self.app_changed(&mut run.access, error).await
-            {
-                answer = graph
-                    .check_batch_request_status(run.access.credentials(), &catalog, handle)
-                    .await;
-            }
+            let answer = loop {
+                let asked = graph.check_batch_request_status(run.access.credentials(), &catalog, handle);
+                match asked.await {
+                    Err(error) if self.app_changed(&mut run.access, &error).await => {}
+                    answer => break answer,
+                }
+            };
             match answer {
                 Ok(status) if status.is_finished => run.progress().finished(&outstanding.handle, &status),
                 Ok(_) => continue,
