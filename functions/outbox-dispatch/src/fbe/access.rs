@@ -5,15 +5,15 @@ use std::time::Duration;
 use crate::settle::Outcome;
 use secrecy::{ExposeSecret, SecretString};
 use shared::clients::graph::{Credentials, ErrorKind, GraphApp, GraphError};
+use shared::fbe::install::Install;
 use shared::fbe::secret::FbeSecret;
 use shared::fbe::secrets::Found;
 use shared::outbox::Reason;
 use shared::secrets::MetaSecret;
-use shared::store::Rounds;
 use shared::telemetry;
 
+use super::Visit;
 use super::token::{token_invalid, token_valid};
-use super::{CONTENDED, Visit, contended};
 
 /// A refused token is tried again this often: it may come back to life when its person passes a check.
 const TOKEN_WAIT: Duration = Duration::from_hours(1);
@@ -160,29 +160,20 @@ impl Visit<'_> {
         else {
             return Ok(Outcome::retry(Reason::NoToken));
         };
-        let configured = self.worker.settings.fbe.configured();
-        let mut rounds = Rounds::new(CONTENDED);
-        loop {
-            let Some(plan) = token_invalid(&self.stored.install, &version, configured, self.now()) else {
-                let now = self.stored.install.token.as_ref().map(|token| &token.version);
-                if now != Some(&version) {
-                    return Ok(token_replaced());
-                }
-                self.token_refused = true;
-                return Ok(waiting());
-            };
-            if self.commit(plan).await? {
-                metrics::counter!(telemetry::CONFIGURATION_FAULTS).increment(1);
-                let token = self.stored.install.token.as_ref();
-                // One that was exchanged is exchanged anew first.
-                if token.is_some_and(|token| token.exchanged_at.is_none()) && self.owner_lost().await? {
-                    return Ok(token_replaced());
-                }
-                self.token_refused = true;
-                return Ok(waiting());
+        let plan = |install: &Install, configured, now| token_invalid(install, &version, configured, now);
+        let is_marked = self.decide(plan).await?;
+        let token = self.stored.install.token.as_ref();
+        if is_marked {
+            metrics::counter!(telemetry::CONFIGURATION_FAULTS).increment(1);
+            // One that was exchanged is exchanged anew first.
+            if token.is_some_and(|token| token.exchanged_at.is_none()) && self.owner_lost().await? {
+                return Ok(token_replaced());
             }
-            rounds.next().await.map_err(|error| contended(&error))?;
+        } else if token.is_none_or(|token| token.version != version) {
+            return Ok(token_replaced());
         }
+        self.token_refused = true;
+        Ok(waiting())
     }
 
     /// Graph accepted the token: if it was marked as refused, it no longer is. `false`: another writer was faster, and

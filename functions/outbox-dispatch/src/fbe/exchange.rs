@@ -4,16 +4,15 @@ use crate::settle::Outcome;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use shared::clients::graph::{ErrorKind, GraphError};
-use shared::fbe::install::Status;
+use shared::fbe::install::{Install, Status};
 use shared::fbe::plan::ExchangeToken;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::fbe::secrets::Expected;
 use shared::outbox::Reason;
-use shared::store::Rounds;
 
+use super::Visit;
 use super::access::{self, Access};
 use super::token::{Obtained, exchanged, owner_lost};
-use super::{CONTENDED, Visit, contended};
 
 /// A token, and when it ends.
 type NewToken = (SecretString, Option<Timestamp>);
@@ -115,21 +114,15 @@ impl Visit<'_> {
 
     /// A refused token that nothing replaces ends the owner's install, if another Business Manager claims the business.
     pub(super) async fn owner_lost(&mut self) -> Result<bool, Outcome> {
-        let mut rounds = Rounds::new(CONTENDED);
-        loop {
-            let install = &self.stored.install;
-            if install.status != Status::TokenInvalid {
-                return Ok(false);
-            }
-            let Some(plan) = owner_lost(install, self.worker.settings.fbe.configured(), self.now()) else {
-                return Ok(false);
-            };
-            if self.commit(plan).await? {
-                self.owner_changed();
-                return Ok(true);
-            }
-            rounds.next().await.map_err(|error| contended(&error))?;
+        let lost = |install: &Install, configured, now| {
+            let is_refused = install.status == Status::TokenInvalid;
+            is_refused.then(|| owner_lost(install, configured, now)).flatten()
+        };
+        let is_lost = self.decide(lost).await?;
+        if is_lost {
+            self.owner_changed();
         }
+        Ok(is_lost)
     }
 
     async fn ask_for_token(&self, access: &mut Access, manager: &str) -> Result<NewToken, GraphError> {
@@ -200,19 +193,10 @@ impl Visit<'_> {
             version: &content.version(),
             expires_at: content.system_user_expires_at,
         };
-        let mut rounds = Rounds::new(CONTENDED);
-        loop {
-            let (install, configured) = (&self.stored.install, self.worker.settings.fbe.configured());
-            let Some(plan) = exchanged(install, &obtained, configured, self.now()) else {
-                if self.stored.install.keeps_no_token() {
-                    self.delete_secret().await?;
-                }
-                return Ok(());
-            };
-            if self.commit(plan).await? {
-                return Ok(());
-            }
-            rounds.next().await.map_err(|error| contended(&error))?;
+        let plan = |install: &Install, configured, now| exchanged(install, &obtained, configured, now);
+        if !self.decide(plan).await? && self.stored.install.keeps_no_token() {
+            self.delete_secret().await?;
         }
+        Ok(())
     }
 }

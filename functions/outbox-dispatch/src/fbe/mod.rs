@@ -31,13 +31,14 @@ use shared::clients::graph::GraphSettings;
 use shared::clients::http;
 use shared::clock::Clock;
 use shared::config::Env;
+use shared::fbe::install::Install;
 use shared::fbe::plan::{Plan, business_of};
 use shared::fbe::secrets::BusinessSecrets;
-use shared::fbe::settings::{FbeSecretSettings, FbeSettings};
+use shared::fbe::settings::{Configured, FbeSecretSettings, FbeSettings};
 use shared::fbe::table::{Installs, Stored};
 use shared::outbox::{Entry, Kind, Outbox, Reason};
 use shared::secrets::{MetaSecret, Secret};
-use shared::store::{Claim, Lease, StoreError};
+use shared::store::{Claim, Lease, Rounds, StoreError};
 use shared::telemetry;
 use tokio::sync::Semaphore;
 
@@ -313,6 +314,22 @@ impl Visit<'_> {
             return Ok(true);
         }
         self.read_again().await?;
+        Ok(false)
+    }
+
+    /// Commits what `decide` plans for the install as it stands, however often it changes meanwhile. `false`: there was
+    /// nothing to plan.
+    async fn decide(
+        &mut self,
+        decide: impl Fn(&Install, Configured, Timestamp) -> Option<Plan>,
+    ) -> Result<bool, Outcome> {
+        let (mut rounds, configured) = (Rounds::new(CONTENDED), self.worker.settings.fbe.configured());
+        while let Some(plan) = decide(&self.stored.install, configured, self.now()) {
+            if self.commit(plan).await? {
+                return Ok(true);
+            }
+            rounds.next().await.map_err(|error| contended(&error))?;
+        }
         Ok(false)
     }
 
