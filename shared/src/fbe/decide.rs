@@ -6,7 +6,7 @@ use super::event::{InstallChange, InstallEvent, Stamp};
 use super::install::{Change, Install, Status};
 use super::manager::Removal;
 use super::manager::TokenState;
-use super::plan::{FollowUps, Outcome, Plan, SecretChange, exchange, tell};
+use super::plan::{FollowUps, Outcome, Plan, SecretChange, exchange};
 use super::secret::FbeSecret;
 use super::settings::Configured;
 use crate::digest::Digest;
@@ -72,24 +72,20 @@ pub fn decide(
             } else {
                 Change::Updated
             };
-            if let Some(exchange) = exchange(&next, new_token.as_deref()) {
-                follow_ups.exchange(&exchange);
-            }
+            follow_ups.exchange(exchange(&next, new_token.as_deref()));
             follow_ups.reconcile();
-            tell(&before, &mut next, change, times, &mut follow_ups);
+            follow_ups.tell(&before, &mut next, change, times);
         }
         Outcome::Uninstalled => {
             // By then, a writer that was at the secret meanwhile has ended.
             follow_ups.sweep(now + SWEEP_AFTER);
-            tell(&before, &mut next, Change::Uninstalled, times, &mut follow_ups);
+            follow_ups.tell(&before, &mut next, Change::Uninstalled, times);
         }
         // Does Graph still know the install under the owner?
         Outcome::Claimed => follow_ups.reconcile(),
         // A removal that came late took the token: the partner may ask for another.
         _ if before.token.is_some() && next.token.is_none() => {
-            if let Some(exchange) = exchange(&next, None) {
-                follow_ups.exchange(&exchange);
-            }
+            follow_ups.exchange(exchange(&next, None));
         }
         _ => {}
     }
@@ -141,13 +137,7 @@ fn new_token(before: &Install, next: &Install) -> Option<String> {
 
 fn outcome(before: &Install, next: &Install, event: &InstallEvent, is_new_token: bool) -> Outcome {
     let is_removal = matches!(event.change, InstallChange::Uninstalled);
-    let is_claim = |install: &Install| {
-        let claims = install.claims().iter();
-        event.business_manager_id.is_some()
-            && claims
-                .map(|claim| &claim.business_manager_id)
-                .any(|id| *id == event.business_manager_id)
-    };
+    let is_claim = |install: &Install| install.is_claimed_by(event.business_manager_id.as_deref());
     match (before.is_installed(), next.is_installed()) {
         (false, true) => Outcome::Installed,
         (true, false) => Outcome::Uninstalled,

@@ -45,6 +45,14 @@ impl Install {
         !self.claims().is_empty()
     }
 
+    /// Whether this Business Manager claims the business. One without a name never does.
+    #[must_use]
+    pub fn is_claimed_by(&self, business_manager_id: Option<&str>) -> bool {
+        self.claims()
+            .iter()
+            .any(|claim| claim.id() == business_manager_id)
+    }
+
     /// Whether the business's secret has no token to hold, neither the owner's nor a claim's.
     #[must_use]
     pub fn keeps_no_token(&self) -> bool {

@@ -7,7 +7,7 @@ use strum::IntoStaticStr;
 
 use super::event::{Stamp, integration_record_id};
 use super::features::{Disabled, INSTALLATION};
-use super::install::{Change, HistoryEntry, Install, changed_fields};
+use super::install::{Change, HistoryEntry, Install, Status, changed_fields};
 use super::secret::{FbeSecret, TokenType};
 use super::settings::Configured;
 use super::view::InstallView;
@@ -134,20 +134,34 @@ pub fn business_of(subject: &str) -> Option<&str> {
     subject.strip_prefix("business:")
 }
 
-/// One follow-up that no webhook asked for. `name` makes the key unique; items of one name and time are one.
-fn item(
-    business_id: &str,
-    (at, name, step): (Timestamp, &str, &str),
-    kind: Kind,
-    payload: serde_json::Value,
-) -> OutboxItem {
+/// One follow-up. `key` begins its event key.
+fn item(business_id: &str, key: &str, kind: Kind, payload: &impl Serialize) -> OutboxItem {
     OutboxItem {
         subject: subject(business_id),
-        event_key: format!("{:014}-{name}-{step}", at.as_millisecond().max(0)),
+        event_key: format!("{key}-{}", step(kind)),
         kind,
-        payload,
+        payload: json!(payload),
         not_before: None,
     }
+}
+
+/// The end of a follow-up's event key. The keys sort in the order in which the follow-ups are best done: the token
+/// first, the catalog last.
+fn step(kind: Kind) -> &'static str {
+    match kind {
+        Kind::FbeExchangeToken => "1-exchange",
+        Kind::FbeReconcile => "2-reconcile",
+        Kind::FbeNotify => "3-notify",
+        Kind::FbePartnerNotify => "3-partner",
+        Kind::FbeCatalogPush => "4-catalog",
+        // Of FBE's kinds that is the last.
+        _ => "0-manager",
+    }
+}
+
+/// The start of the event key of a follow-up that no webhook asked for. Items of one name and time are one.
+fn key(at: Timestamp, name: &str) -> String {
+    format!("{:014}-{name}", at.as_millisecond().max(0))
 }
 
 /// A comparison with Graph that no webhook asked for, not before `not_before`.
@@ -160,76 +174,50 @@ pub fn reconcile_item(
 ) -> OutboxItem {
     OutboxItem {
         not_before,
-        ..item(
-            business_id,
-            (at, name, "2-reconcile"),
-            Kind::FbeReconcile,
-            json!({}),
-        )
+        ..item(business_id, &key(at, name), Kind::FbeReconcile, &json!({}))
     }
 }
 
 /// A comparison of every install of a Business Manager, after an integration event of it.
 #[must_use]
 pub fn reconcile_manager_item(business_manager_id: &str, stamp: &Stamp) -> OutboxItem {
-    OutboxItem {
-        subject: subject(&integration_record_id(business_manager_id)),
-        event_key: format!("{}-0-manager", stamp.key()),
-        kind: Kind::FbeReconcileManager,
-        payload: json!({}),
-        not_before: None,
-    }
+    let record = integration_record_id(business_manager_id);
+    item(&record, &stamp.key(), Kind::FbeReconcileManager, &json!({}))
 }
 
 /// An exchange of the token that no webhook asked for.
 #[must_use]
-pub fn exchange_item(business_id: &str, name: &str, at: Timestamp, payload: &ExchangeToken) -> OutboxItem {
-    item(
-        business_id,
-        (at, name, "1-exchange"),
-        Kind::FbeExchangeToken,
-        json!(payload),
-    )
+pub fn exchange_item(stored: &Install, name: &str, at: Timestamp, payload: &ExchangeToken) -> OutboxItem {
+    let key = key(at, name);
+    item(&stored.business_id, &key, Kind::FbeExchangeToken, payload)
 }
 
 /// A push of the catalog on demand.
 #[must_use]
 pub fn push_item(business_id: &str, catalog_id: &str, at: Timestamp) -> OutboxItem {
-    let payload = CatalogPush {
-        catalog_id: catalog_id.to_owned(),
-        refresh: false,
-    };
-    item(
-        business_id,
-        (at, "demand", "4-catalog"),
-        Kind::FbeCatalogPush,
-        json!(payload),
-    )
+    catalog_item(business_id, &key(at, "demand"), catalog_id, false)
 }
 
 /// A push of the catalog, at this time, unless its feed is as it was.
 #[must_use]
 pub fn refresh_item(business_id: &str, catalog_id: &str, at: Timestamp) -> OutboxItem {
-    let payload = CatalogPush {
-        catalog_id: catalog_id.to_owned(),
-        refresh: true,
-    };
     OutboxItem {
         not_before: Some(at),
-        ..item(
-            business_id,
-            (at, "refresh", "4-catalog"),
-            Kind::FbeCatalogPush,
-            json!(payload),
-        )
+        ..catalog_item(business_id, &key(at, "refresh"), catalog_id, true)
     }
+}
+
+fn catalog_item(business_id: &str, key: &str, catalog_id: &str, refresh: bool) -> OutboxItem {
+    let catalog_id = catalog_id.to_owned();
+    let payload = CatalogPush { catalog_id, refresh };
+    item(business_id, key, Kind::FbeCatalogPush, &payload)
 }
 
 /// The exchange that an operator asks for; `None` if there is no Business Manager to ask for a token.
 #[must_use]
 pub fn exchange_on_demand(stored: &Install, now: Timestamp) -> Option<OutboxItem> {
     let payload = exchange_again(stored)?;
-    Some(exchange_item(&stored.business_id, "demand", now, &payload))
+    Some(exchange_item(stored, "demand", now, &payload))
 }
 
 /// Whether a token is to be asked for: a user's is exchanged, one of unknown type is tried, and where none
@@ -269,8 +257,7 @@ pub fn exchange_again(stored: &Install) -> Option<ExchangeToken> {
     })
 }
 
-/// Collects the follow-ups of one decision. The event keys sort in the order in which they are best done:
-/// the token first, the catalog last.
+/// Collects the follow-ups of one decision.
 #[derive(Debug)]
 pub struct FollowUps<'a> {
     business_id: &'a str,
@@ -292,24 +279,20 @@ impl<'a> FollowUps<'a> {
         }
     }
 
-    fn push(&mut self, step: &str, kind: Kind, payload: serde_json::Value) {
-        self.items.push(OutboxItem {
-            subject: subject(self.business_id),
-            event_key: format!("{}-{step}", self.key),
-            kind,
-            payload,
-            not_before: None,
-        });
+    fn push(&mut self, kind: Kind, payload: &impl Serialize) {
+        self.items.push(item(self.business_id, &self.key, kind, payload));
     }
 
-    /// Exchange the token.
-    pub fn exchange(&mut self, payload: &ExchangeToken) {
-        self.push("1-exchange", Kind::FbeExchangeToken, json!(payload));
+    /// Exchange the token, if it is to be.
+    pub fn exchange(&mut self, payload: Option<ExchangeToken>) {
+        if let Some(payload) = payload {
+            self.push(Kind::FbeExchangeToken, &payload);
+        }
     }
 
     /// Compare the install with Graph.
     pub fn reconcile(&mut self) {
-        self.push("2-reconcile", Kind::FbeReconcile, json!({}));
+        self.push(Kind::FbeReconcile, &json!({}));
     }
 
     /// Look at a removal once more at this time: a business that is not installed keeps no secret.
@@ -321,66 +304,77 @@ impl<'a> FollowUps<'a> {
     }
 
     /// Tell the business, and the partner's platform if one is configured.
-    pub fn notify(&mut self, notice: &Notice, install: &Install) {
-        self.push("3-notify", Kind::FbeNotify, json!(notice));
+    fn notify(&mut self, notice: &Notice, install: &Install) {
+        self.push(Kind::FbeNotify, notice);
         if self.configured.partner_webhook {
             let payload = PartnerNotice {
                 at: notice.at,
                 data: InstallView::of_notice(install, notice.change, &notice.enabled, &notice.disabled),
             };
-            self.push("3-partner", Kind::FbePartnerNotify, json!(payload));
+            self.push(Kind::FbePartnerNotify, &payload);
         }
     }
 
     /// Push the catalog if there is one, and a feed to fill it from.
     pub fn catalog(&mut self, install: &Install) {
-        if let Some(catalog_id) = install.assets.catalog_id.clone()
+        if let Some(catalog_id) = &install.assets.catalog_id
             && self.configured.catalog_feed
         {
-            let payload = CatalogPush {
-                catalog_id,
-                refresh: false,
-            };
-            self.push("4-catalog", Kind::FbeCatalogPush, json!(payload));
+            let item = catalog_item(self.business_id, &self.key, catalog_id, false);
+            self.items.push(item);
         }
     }
-}
 
-/// Follow-ups that every road to a changed grant shares: the history, the notice and the catalog. Nothing
-/// follows from an update in which nothing is different. `at` is when it happened, `now` when we learned.
-pub fn tell(
-    before: &Install,
-    next: &mut Install,
-    change: Change,
-    (at, now): (Timestamp, Timestamp),
-    follow_ups: &mut FollowUps<'_>,
-) {
-    let fields = changed_fields(before, next);
-    if fields.is_empty() && change == Change::Updated {
-        return;
+    /// What every road to a changed grant shares: the history, the notice and the catalog. Nothing follows from an
+    /// update in which nothing is different. `at` is when it happened, `now` when we learned.
+    pub fn tell(
+        &mut self,
+        before: &Install,
+        next: &mut Install,
+        change: Change,
+        (at, now): (Timestamp, Timestamp),
+    ) {
+        let fields = changed_fields(before, next);
+        if fields.is_empty() && change == Change::Updated {
+            return;
+        }
+        // What was on before a removal is what the removal switches off.
+        let gating = if next.is_installed() {
+            next.gating()
+        } else {
+            before.gating().all_off(INSTALLATION)
+        };
+        let notice = Notice {
+            change,
+            enabled: gating.enabled,
+            disabled: gating.disabled,
+            at,
+        };
+        self.notify(&notice, next);
+        if next.is_installed()
+            && (!before.is_installed() || before.assets.catalog_id != next.assets.catalog_id)
+        {
+            self.catalog(next);
+        }
+        next.remember(HistoryEntry {
+            at,
+            noted_at: now,
+            change,
+            fields,
+        });
     }
-    // What was on before a removal is what the removal switches off.
-    let gating = if next.is_installed() {
-        next.gating()
-    } else {
-        before.gating().all_off(INSTALLATION)
-    };
-    let notice = Notice {
-        change,
-        enabled: gating.enabled,
-        disabled: gating.disabled,
-        at,
-    };
-    follow_ups.notify(&notice, next);
-    if next.is_installed() && (!before.is_installed() || before.assets.catalog_id != next.assets.catalog_id) {
-        follow_ups.catalog(next);
+
+    /// The plan of an update: `next` is stored, and these follow. The secret stays as it is.
+    #[must_use]
+    pub fn plan(self, next: Install, wake: bool) -> Plan {
+        Plan {
+            install: Some(next),
+            secret: SecretChange::None,
+            outbox: self.items,
+            wake,
+            outcome: Outcome::Updated,
+        }
     }
-    next.remember(HistoryEntry {
-        at,
-        noted_at: now,
-        change,
-        fields,
-    });
 }
 
 /// The plan of an install whose owner is gone and whose first claim is in effect now. `key` begins the event keys of
@@ -396,20 +390,16 @@ pub fn owner_changed(
     next.version = before.version + 1;
     let mut follow_ups = FollowUps::new(&before.business_id, key, configured);
     let source = next.token.as_ref().map(|token| token.source.clone());
-    if let Some(exchange) = exchange(&next, source.as_deref()) {
-        follow_ups.exchange(&exchange);
-    }
+    follow_ups.exchange(exchange(&next, source.as_deref()));
     follow_ups.reconcile();
-    tell(before, &mut next, Change::Updated, (now, now), &mut follow_ups);
+    follow_ups.tell(before, &mut next, Change::Updated, (now, now));
     Plan {
-        wake: before.status == super::install::Status::TokenInvalid,
         secret: if next.keeps_no_token() {
             SecretChange::ScheduleDelete
         } else {
             SecretChange::None
         },
-        install: Some(next),
-        outbox: follow_ups.items,
         outcome: Outcome::OwnerChanged,
+        ..follow_ups.plan(next, before.status == Status::TokenInvalid)
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use shared::fbe::drift::{Cause, Drift};
 use shared::fbe::features::Feature;
 use shared::fbe::install::{Change, Install};
-use shared::fbe::plan::{FollowUps, Outcome, Plan, SecretChange, exchange, owner_changed, tell};
+use shared::fbe::plan::{FollowUps, Plan, SecretChange, exchange, owner_changed};
 use shared::fbe::read::Granted;
 use shared::fbe::settings::Configured;
 
@@ -92,13 +92,11 @@ pub fn compare(stored: &Install, graph: AtGraph<'_>, configured: Configured, now
         // Without a Business Manager there was none to exchange the token with.
         if stored.assets.business_manager_id.is_none() {
             let source = stored.token.as_ref().map(|token| token.source.as_str());
-            if let Some(exchange) = exchange(&next, source) {
-                follow_ups.exchange(&exchange);
-            }
+            follow_ups.exchange(exchange(&next, source));
         }
         next.drift_count += drift.len() as u64;
         // Details may still differ, such as a shop's status; they are worth a notice, not an alarm.
-        tell(stored, &mut next, Change::Updated, (now, now), &mut follow_ups);
+        follow_ups.tell(stored, &mut next, Change::Updated, (now, now));
         if drift.is_empty() {
             Verdict::Confirmed
         } else {
@@ -108,45 +106,25 @@ pub fn compare(stored: &Install, graph: AtGraph<'_>, configured: Configured, now
     } else if announced(stored) {
         next.remove();
         secret = SecretChange::ScheduleDelete;
-        tell(
-            stored,
-            &mut next,
-            Change::Uninstalled,
-            (now, now),
-            &mut follow_ups,
-        );
+        follow_ups.tell(stored, &mut next, Change::Uninstalled, (now, now));
         Verdict::Uninstalled
     } else {
         next.unknown_at_graph_since = stored.unknown_at_graph_since.or(Some(now));
         Verdict::UnknownAtGraph
     };
-    let outcome = if verdict == Verdict::Uninstalled {
-        Outcome::Uninstalled
-    } else {
-        Outcome::Updated
-    };
     Reconciled {
         verdict,
         drift,
         plan: Some(Plan {
-            install: Some(next),
             secret,
-            outbox: follow_ups.items,
-            wake: false,
-            outcome,
+            ..follow_ups.plan(next, false)
         }),
     }
 }
 
 /// Whether Graph does not know the install under its owner: not at all, or under one that claims the business.
 fn is_lost(stored: &Install, granted: Option<&Granted>) -> bool {
-    let Some(granted) = granted else { return true };
-    let manager = &granted.assets.business_manager_id;
-    manager.is_some()
-        && stored
-            .claims()
-            .iter()
-            .any(|claim| claim.business_manager_id == *manager)
+    granted.is_none_or(|granted| stored.is_claimed_by(granted.assets.business_manager_id.as_deref()))
 }
 
 /// Whether a removal was announced at or after the newest grant. One that named another Business Manager was

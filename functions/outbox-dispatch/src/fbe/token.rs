@@ -1,11 +1,10 @@
 //! What happens to a business's token after it was stored.
 
 use jiff::{SignedDuration, Timestamp};
-use shared::fbe::install::{Change, HistoryEntry, Install, Status};
+use shared::fbe::install::{Change, Install, Status};
 use shared::fbe::manager::TokenState;
 use shared::fbe::plan::{
-    ExchangeToken, FollowUps, Notice, Outcome, Plan, SecretChange, exchange, exchange_again, exchange_item,
-    owner_changed, tell,
+    ExchangeToken, FollowUps, Plan, exchange, exchange_again, exchange_item, owner_changed,
 };
 use shared::fbe::secret::TokenType;
 use shared::fbe::settings::Configured;
@@ -35,29 +34,10 @@ pub fn token_invalid(
     token.invalid_since = Some(now);
     next.version += 1;
     next.settle();
-    let gating = next.gating();
     let mut follow_ups = FollowUps::new(&stored.business_id, key(stored, now), configured);
-    let notice = Notice {
-        change: Change::TokenInvalid,
-        enabled: gating.enabled,
-        disabled: gating.disabled,
-        at: now,
-    };
-    follow_ups.notify(&notice, &next);
+    follow_ups.tell(stored, &mut next, Change::TokenInvalid, (now, now));
     follow_ups.items.extend(renewal(&next, now));
-    next.remember(HistoryEntry {
-        at: now,
-        noted_at: now,
-        change: Change::TokenInvalid,
-        fields: vec!["status".to_owned()],
-    });
-    Some(Plan {
-        install: Some(next),
-        secret: SecretChange::None,
-        outbox: follow_ups.items,
-        wake: false,
-        outcome: Outcome::Updated,
-    })
+    Some(follow_ups.plan(next, false))
 }
 
 /// Graph took a token that it had refused, for instance after its person passed a security check. `None` if
@@ -72,14 +52,8 @@ pub fn token_valid(stored: &Install, configured: Configured, now: Timestamp) -> 
     next.version += 1;
     next.settle();
     let mut follow_ups = FollowUps::new(&stored.business_id, key(stored, now), configured);
-    tell(stored, &mut next, Change::Updated, (now, now), &mut follow_ups);
-    Some(Plan {
-        install: Some(next),
-        secret: SecretChange::None,
-        outbox: follow_ups.items,
-        wake: true,
-        outcome: Outcome::Updated,
-    })
+    follow_ups.tell(stored, &mut next, Change::Updated, (now, now));
+    Some(follow_ups.plan(next, true))
 }
 
 /// The owner's token is refused for good. If another Business Manager claims the business, that claim takes effect.
@@ -140,15 +114,9 @@ pub fn exchanged(
     next.settle();
     let wake = stored.status == Status::TokenInvalid;
     if wake {
-        tell(stored, &mut next, Change::Updated, (now, now), &mut follow_ups);
+        follow_ups.tell(stored, &mut next, Change::Updated, (now, now));
     }
-    Some(Plan {
-        install: Some(next),
-        secret: SecretChange::None,
-        outbox: follow_ups.items,
-        wake,
-        outcome: Outcome::Updated,
-    })
+    Some(follow_ups.plan(next, wake))
 }
 
 /// The exchange that an install is due for: anew of a token that is refused or ends soon, once a day; or the first of
@@ -167,12 +135,7 @@ pub fn exchange_due(stored: &Install, has_partner: bool, now: Timestamp) -> Opti
         Some(_) => None,
     };
     match first {
-        Some(first) => Some(exchange_item(
-            &stored.business_id,
-            "weekly",
-            start_of(WEEK, now),
-            &first,
-        )),
+        Some(first) => Some(exchange_item(stored, "weekly", start_of(WEEK, now), &first)),
         None => renewal(stored, now),
     }
 }
@@ -185,12 +148,7 @@ fn renewal(stored: &Install, now: Timestamp) -> Option<OutboxItem> {
     let ends_soon = token.expires_at.is_some_and(|end| end <= now + ENDS_SOON);
     let is_due = is_exchanged && (token.invalid_since.is_some() || ends_soon);
     let payload: ExchangeToken = exchange_again(stored).filter(|_| is_due)?;
-    Some(exchange_item(
-        &stored.business_id,
-        "daily",
-        start_of(DAY, now),
-        &payload,
-    ))
+    Some(exchange_item(stored, "daily", start_of(DAY, now), &payload))
 }
 
 fn start_of(period: i64, now: Timestamp) -> Timestamp {
