@@ -35,12 +35,23 @@ pub struct Parsed {
     pub quarantined: Vec<Quarantined>,
 }
 
-/// What an item inherits from the envelope around it.
-#[derive(Clone, Default)]
+/// What an item inherits from the body and the envelope around it.
+#[derive(Default)]
 struct Around {
+    /// Stands in for a time that is missing or impossible.
+    received_at: Timestamp,
     at: Option<Timestamp>,
     id: Option<String>,
     uid: Option<Personal<String>>,
+}
+
+impl Around {
+    /// The time of an item that names `own` itself.
+    fn time(&self, own: Option<Timestamp>) -> Timestamp {
+        let at = self.at.or(own);
+        at.filter(|at| at.duration_since(self.received_at) <= MAX_AHEAD)
+            .unwrap_or(self.received_at)
+    }
 }
 
 /// Reads a body. `received_at` stands in for a time that is missing or impossible. Never fails: what cannot
@@ -48,13 +59,17 @@ struct Around {
 #[must_use]
 pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
     let mut parsed = Parsed::default();
+    let around = Around {
+        received_at,
+        ..Around::default()
+    };
     match json::read::<Value>(verified.body()) {
         Ok(Value::Array(items)) => {
             for item in &items {
-                parsed.document(item, received_at);
+                parsed.document(item, &around);
             }
         }
-        Ok(document) => parsed.document(&document, received_at),
+        Ok(document) => parsed.document(&document, &around),
         Err(_) => {
             parsed.quarantined.push(whole(verified, Reason::NotJson));
         }
@@ -86,20 +101,20 @@ impl Parsed {
             .push(kept(reason, redact::value(raw).to_string()));
     }
 
-    fn document(&mut self, document: &Value, received_at: Timestamp) {
+    fn document(&mut self, document: &Value, around: &Around) {
         let Some(members) = document.as_object() else {
             return self.quarantine(Reason::NotUnderstood, document);
         };
         if let Some(entries) = members.get("entry") {
             for entry in items(entries) {
-                self.entry(entry, received_at);
+                self.entry(entry, around.received_at);
             }
         } else if let Some(data) = members.get("data") {
             for value in items(data) {
-                self.install("fbe_install", Some(value), value, &Around::default(), received_at);
+                self.install("fbe_install", Some(value), value, around);
             }
         } else if members.contains_key("field") {
-            self.change(document, &Around::default(), received_at);
+            self.change(document, around);
         } else if [
             "business_id",
             "fbe_external_business_id",
@@ -109,13 +124,7 @@ impl Parsed {
         .iter()
         .any(|name| members.contains_key(*name))
         {
-            self.install(
-                "fbe_install",
-                Some(document),
-                document,
-                &Around::default(),
-                received_at,
-            );
+            self.install("fbe_install", Some(document), document, around);
         } else {
             self.quarantine(Reason::NotUnderstood, document);
         }
@@ -123,6 +132,7 @@ impl Parsed {
 
     fn entry(&mut self, entry: &Value, received_at: Timestamp) {
         let around = Around {
+            received_at,
             at: json::member(entry, "time").time(),
             id: entry.get("id").and_then(read::id),
             uid: entry
@@ -134,7 +144,7 @@ impl Parsed {
         match entry.get("changes") {
             Some(changes @ (Value::Array(_) | Value::Object(_))) => {
                 for change in items(changes) {
-                    self.change(change, &around, received_at);
+                    self.change(change, &around);
                 }
             }
             _ if entry.get("changed_fields").is_some() => self.quarantine(Reason::ValuesNotIncluded, entry),
@@ -142,12 +152,12 @@ impl Parsed {
         }
     }
 
-    fn change(&mut self, change: &Value, around: &Around, received_at: Timestamp) {
+    fn change(&mut self, change: &Value, around: &Around) {
         let field = change.get("field").and_then(Value::as_str).unwrap_or_default();
         let value = change.get("value");
         let integration = match field {
             "fbe_install" | "fbe_uninstall" => {
-                return self.install(field, value, change, around, received_at);
+                return self.install(field, value, change, around);
             }
             "business_integration_install" => IntegrationChange::Install,
             "business_integration_update" => IntegrationChange::Update,
@@ -158,7 +168,7 @@ impl Parsed {
         let Some(business_manager_id) = id("business_manager_id") else {
             return self.quarantine(Reason::NoBusinessManagerId, change);
         };
-        let at = plausible(around.at, received_at);
+        let at = around.time(None);
         self.integrations.push(BusinessIntegrationEvent {
             change: integration,
             stamp: Stamp {
@@ -173,31 +183,19 @@ impl Parsed {
     }
 
     /// Reads one value of `fbe_install`; `raw` is what is kept if it cannot be used.
-    fn install(
-        &mut self,
-        field: &str,
-        value: Option<&Value>,
-        raw: &Value,
-        around: &Around,
-        received_at: Timestamp,
-    ) {
+    fn install(&mut self, field: &str, value: Option<&Value>, raw: &Value, around: &Around) {
         let value = value.map(read::unwrapped);
         let Some(Value::Object(members)) = value.as_deref() else {
             return self.quarantine(Reason::NoValue, raw);
         };
-        match install(field, members, around, received_at) {
+        match install(field, members, around) {
             Ok(event) => self.changes.push(event),
             Err(reason) => self.quarantine(reason, raw),
         }
     }
 }
 
-fn install(
-    field: &str,
-    value: &Map<String, Value>,
-    around: &Around,
-    received_at: Timestamp,
-) -> Result<InstallEvent, Reason> {
+fn install(field: &str, value: &Map<String, Value>, around: &Around) -> Result<InstallEvent, Reason> {
     let business_id = ["business_id", "fbe_external_business_id", "external_business_id"]
         .iter()
         .find_map(|name| value.get(*name).and_then(business_id))
@@ -220,10 +218,7 @@ fn install(
     if serde_json::to_vec(&granted).map_or(usize::MAX, |json| json.len()) > MAX_GRANT_BYTES {
         return Err(Reason::TooLarge);
     }
-    let at = plausible(
-        around.at.or_else(|| Scalar::from(value.get("time")).time()),
-        received_at,
-    );
+    let at = around.time(Scalar::from(value.get("time")).time());
     let content = serde_json::to_string(value).unwrap_or_default();
     let event = text("fbe_event");
     let included = |name: &str| value.get(name).is_some_and(|listed| !listed.is_null());
@@ -274,11 +269,6 @@ fn items(value: &Value) -> &[Value] {
         Value::Null => &[],
         single => std::slice::from_ref(single),
     }
-}
-
-fn plausible(at: Option<Timestamp>, received_at: Timestamp) -> Timestamp {
-    at.filter(|at| at.duration_since(received_at) <= MAX_AHEAD)
-        .unwrap_or(received_at)
 }
 
 #[cfg(test)]
