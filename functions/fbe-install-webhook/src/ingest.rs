@@ -25,10 +25,12 @@ const CONTENDED: &str = "a business is written too often to keep up with";
 const CONCURRENCY: usize = 16;
 
 /// Why something is not durable.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    Secret(SecretError),
-    Store(StoreError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Whether all events were taken in.
@@ -37,30 +39,6 @@ pub(crate) enum Ingested {
     All,
     /// All but those of businesses whose record this version cannot read: a newer one has written it.
     AllButUnreadable,
-}
-
-/// What cannot be read is left alone, and its events with it.
-fn left_out(ended: Result<(), Failure>) -> Result<Ingested, Failure> {
-    match ended {
-        Ok(()) => Ok(Ingested::All),
-        Err(Failure::Store(error)) if error.is_unreadable() => {
-            error.count_unreadable("install");
-            Ok(Ingested::AllButUnreadable)
-        }
-        Err(failure) => Err(failure),
-    }
-}
-
-impl From<SecretError> for Failure {
-    fn from(error: SecretError) -> Self {
-        Self::Secret(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 #[derive(Debug)]
@@ -101,8 +79,13 @@ impl Ingest {
         let (businesses, managers) = futures_util::join!(businesses, managers);
         let mut ingested = Ingested::All;
         for ended in businesses.into_iter().chain(managers) {
-            if left_out(ended)? == Ingested::AllButUnreadable {
-                ingested = Ingested::AllButUnreadable;
+            match ended {
+                // What cannot be read is left alone, and its events with it.
+                Err(Failure::Store(error)) if error.is_unreadable() => {
+                    error.count_unreadable("install");
+                    ingested = Ingested::AllButUnreadable;
+                }
+                ended => ended?,
             }
         }
         Ok(ingested)
