@@ -104,18 +104,15 @@ impl Ingest {
                 if let Some(token) = displaced(stored.as_ref(), &plan) {
                     secrets.keep(&id, token).await?;
                 }
-                match &plan.secret {
-                    SecretChange::Put(content) if stored.is_none() => {
-                        secrets.write(&id, content, manager, Expected::Absent).await?;
-                    }
-                    SecretChange::Put(content) => {
-                        secrets.write(&id, content, manager, Expected::Present).await?;
-                    }
-                    SecretChange::RestoreAndPut(content) => {
-                        secrets.write(&id, content, manager, Expected::Deleted).await?;
-                    }
-                    SecretChange::PutClaim(content) => secrets.write_claim(&id, content, manager).await?,
-                    SecretChange::None | SecretChange::DropClaim | SecretChange::ScheduleDelete => {}
+                let written = match &plan.secret {
+                    SecretChange::Put(content) if stored.is_none() => Some((content, Expected::Absent)),
+                    SecretChange::Put(content) => Some((content, Expected::Present)),
+                    SecretChange::RestoreAndPut(content) => Some((content, Expected::Deleted)),
+                    SecretChange::PutClaim(content) => Some((content, Expected::Beside)),
+                    SecretChange::None | SecretChange::DropClaim | SecretChange::ScheduleDelete => None,
+                };
+                if let Some((content, expected)) = written {
+                    secrets.write(&id, content, manager, expected).await?;
                 }
                 if let Some(next) = plan.install {
                     if !self.installs.commit(&next, &plan.outbox, plan.wake).await? {
@@ -154,17 +151,12 @@ impl Ingest {
         let newest = events.iter().map(|event| &event.stamp).max();
         loop {
             let before = stored.unwrap_or_else(|| Install::unknown(&id));
-            let next = events.iter().fold(before.clone(), |install, event| {
-                install.with_integration(event).unwrap_or(install)
-            });
+            let mut next = before.clone();
+            events.iter().for_each(|event| next.take_integration(event));
             if next == before {
                 return Ok(());
             }
-            // Several events are one commit.
-            let next = Install {
-                version: before.version + 1,
-                ..next
-            };
+            next.version += 1;
             // What has changed for its businesses, Graph says.
             let mut seen: BTreeSet<&Stamp> = before.integrations.iter().map(|known| &known.stamp).collect();
             let follow_ups: Vec<OutboxItem> = events

@@ -213,20 +213,14 @@ impl Install {
         self.history.drain(..surplus);
     }
 
-    /// The same install with a Business Integration event recorded; `None` if it already is, or is older
-    /// than all that are kept.
-    #[must_use]
-    pub fn with_integration(&self, event: &BusinessIntegrationEvent) -> Option<Self> {
-        if self.integrations.iter().any(|known| known.stamp == event.stamp) {
-            return None;
+    /// Records a Business Integration event, unless it already is or is older than all that are kept.
+    pub fn take_integration(&mut self, event: &BusinessIntegrationEvent) {
+        if self.integrations.iter().all(|known| known.stamp != event.stamp) {
+            self.integrations.push(event.clone());
+            self.integrations.sort_by(|a, b| a.stamp.cmp(&b.stamp));
+            let surplus = self.integrations.len().saturating_sub(MAX_INTEGRATIONS);
+            self.integrations.drain(..surplus);
         }
-        let mut next = self.clone();
-        next.integrations.push(event.clone());
-        next.integrations.sort_by(|a, b| a.stamp.cmp(&b.stamp));
-        let surplus = next.integrations.len().saturating_sub(MAX_INTEGRATIONS);
-        next.integrations.drain(..surplus);
-        next.version += 1;
-        (next.integrations != self.integrations).then_some(next)
     }
 }
 

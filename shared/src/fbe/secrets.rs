@@ -5,6 +5,9 @@
 //! nothing that asks for the secret's value gets it. A webhook writes either without reading the secret, which it may
 //! not, and two that write at once do not overwrite each other's.
 
+use std::error::Error;
+use std::fmt::Debug;
+
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::types::Tag;
@@ -16,6 +19,7 @@ use crate::fbe::install::Install;
 use crate::fbe::manager::TokenState;
 use crate::fbe::secret::{self, FbeSecret};
 use crate::fbe::settings::FbeSecretSettings;
+use crate::sdk_error;
 use crate::secrets::SecretError;
 
 /// How long a deleted secret can be restored; the shortest that Secrets Manager knows.
@@ -39,7 +43,8 @@ pub struct BusinessSecrets {
     settings: FbeSecretSettings,
 }
 
-/// What is expected to be there before a write. Only the number of calls depends on it, never the result.
+/// What is expected to be there before a write: only the number of calls depends on that, never the result. And whether
+/// it stays the current version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     /// Nothing.
@@ -48,6 +53,8 @@ pub enum Expected {
     Present,
     /// A secret that may be scheduled for deletion.
     Deleted,
+    /// A secret in use, whose version stays the current one: the token is a claim's, and is not in use.
+    Beside,
 }
 
 /// What there is of a secret.
@@ -83,6 +90,8 @@ enum Refusal {
     Exists,
     Absent,
     Deleted,
+    /// A label was not moved, because another version has it.
+    Attached,
     Other(String),
 }
 
@@ -93,9 +102,9 @@ impl BusinessSecrets {
         Self { client, settings }
     }
 
-    /// Writes `content`, a token of `manager`, as the business's secret, in place of any other value. Its version is
-    /// [`FbeSecret::version`], and writing a version again changes nothing: if another was written in between, that one
-    /// stays Secrets Manager's current one. What is in force is the version that the install names, by which
+    /// Writes `content`, a token of `manager`, as the business's secret: in place of any other value, or beside it. Its
+    /// version is [`FbeSecret::version`], and writing a version again changes nothing: if another was written in between,
+    /// that one stays Secrets Manager's current one. What is in force is the version that the install names, by which
     /// [`Self::find`] reads it.
     ///
     /// # Errors
@@ -108,47 +117,22 @@ impl BusinessSecrets {
         manager: Option<&str>,
         expected: Expected,
     ) -> Result<(), SecretError> {
-        let labels = [CURRENT.to_owned(), label(manager)];
-        self.write_labelled(business_id, content, &labels, expected).await
-    }
-
-    /// Writes `content`, the token of a claim, beside the secret's current version.
-    ///
-    /// # Errors
-    ///
-    /// [`SecretError`] if Secrets Manager does not take it.
-    pub async fn write_claim(
-        &self,
-        business_id: &str,
-        content: &FbeSecret,
-        manager: Option<&str>,
-    ) -> Result<(), SecretError> {
-        let labels = [label(manager)];
-        self.write_labelled(business_id, content, &labels, Expected::Present)
-            .await
-    }
-
-    async fn write_labelled(
-        &self,
-        business_id: &str,
-        content: &FbeSecret,
-        labels: &[String],
-        expected: Expected,
-    ) -> Result<(), SecretError> {
         let name = self.name(business_id);
         let mut step = match expected {
             Expected::Absent => Step::Create,
-            Expected::Present => Step::Put,
+            Expected::Present | Expected::Beside => Step::Put,
             Expected::Deleted => Step::Restore,
         };
         // The first version of a secret is its current one, and a claim's must not be.
-        let is_claim = !labels.iter().any(|label| label == CURRENT);
+        let is_claim = expected == Expected::Beside;
+        let current = (!is_claim).then(|| CURRENT.to_owned());
+        let labels: Vec<String> = current.into_iter().chain([label(manager)]).collect();
         for _ in 0..MAX_STEPS {
             let result = match step {
                 Step::Create if is_claim => self.create(&name, EMPTY_VERSION.to_owned(), EMPTY.into()).await,
                 Step::Create => self.create(&name, content.version(), content.to_json()).await,
                 Step::Put => {
-                    self.put(&name, content.version(), content.to_json(), labels)
+                    self.put(&name, content.version(), content.to_json(), labels.clone())
                         .await
                 }
                 Step::Restore => self.bring_back(&name).await,
@@ -181,13 +165,7 @@ impl BusinessSecrets {
             .move_to_version_id(&token.version)
             .send()
             .await;
-        match answer {
-            Err(error) if is_attached_elsewhere(&error) => Ok(()),
-            answer => match answer.map_err(|error| refusal(&error)) {
-                Ok(_) | Err(Refusal::Absent | Refusal::Deleted) => Ok(()),
-                Err(refusal) => Err(unavailable(&name, refusal)),
-            },
-        }
+        done_or_gone(&name, answer.map_err(|error| refusal(&error)))
     }
 
     /// Drops the token of a claim that was removed at `at`: its label moves to an empty version, and Secrets Manager
@@ -204,10 +182,7 @@ impl BusinessSecrets {
     ) -> Result<(), SecretError> {
         let (name, label) = (self.name(business_id), label(manager));
         let version = Digest::of_parts(["dropped", &label, &at.to_string()]).to_string();
-        match self.put(&name, version, EMPTY.into(), &[label]).await {
-            Ok(()) | Err(Refusal::Absent | Refusal::Deleted) => Ok(()),
-            Err(refusal) => Err(unavailable(&name, refusal)),
-        }
+        done_or_gone(&name, self.put(&name, version, EMPTY.into(), vec![label]).await)
     }
 
     /// Makes the version that the install names the current one, in place of `current`.
@@ -302,10 +277,7 @@ impl BusinessSecrets {
             .recovery_window_in_days(RECOVERY_DAYS)
             .send()
             .await;
-        match answer.map_err(|error| refusal(&error)) {
-            Ok(_) | Err(Refusal::Absent | Refusal::Deleted) => Ok(()),
-            Err(refusal) => Err(unavailable(&name, refusal)),
-        }
+        done_or_gone(&name, answer.map_err(|error| refusal(&error)))
     }
 
     fn name(&self, business_id: &str) -> String {
@@ -334,14 +306,14 @@ impl BusinessSecrets {
         name: &str,
         version: String,
         value: SecretString,
-        labels: &[String],
+        labels: Vec<String>,
     ) -> Result<(), Refusal> {
         self.client
             .put_secret_value()
             .secret_id(name)
             .client_request_token(version)
             .secret_string(value.expose_secret())
-            .set_version_stages(Some(labels.to_vec()))
+            .set_version_stages(Some(labels))
             .send()
             .await
             .map(drop)
@@ -393,12 +365,21 @@ fn label(manager: Option<&str>) -> String {
     format!("manager-{}", name.unwrap_or("unnamed"))
 }
 
+/// Where there is no secret, or a newer token has the label, nothing is to be done.
+fn done_or_gone<T>(name: &str, answer: Result<T, Refusal>) -> Result<(), SecretError> {
+    match answer {
+        Ok(_) | Err(Refusal::Absent | Refusal::Deleted | Refusal::Attached) => Ok(()),
+        Err(refusal) => Err(unavailable(name, refusal)),
+    }
+}
+
 fn unavailable(name: &str, refusal: Refusal) -> SecretError {
-    let refused = !matches!(refusal, Refusal::Other(_));
+    let refused = !matches!(refusal, Refusal::Attached | Refusal::Other(_));
     let reason = match refusal {
         Refusal::Exists => "it exists already".to_owned(),
         Refusal::Absent => "it does not exist".to_owned(),
         Refusal::Deleted => "it is scheduled for deletion".to_owned(),
+        Refusal::Attached => "another version has its label".to_owned(),
         Refusal::Other(reason) => reason,
     };
     SecretError::Unavailable {
@@ -408,30 +389,23 @@ fn unavailable(name: &str, refusal: Refusal) -> SecretError {
     }
 }
 
-/// Whether a label was not moved because another version has it. There is no code of its own for that: the code of any
-/// wrong parameter comes with a message that names the parameter that is missing.
-fn is_attached_elsewhere<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
-    error.as_service_error().is_some_and(|error| {
-        let message = error.message().unwrap_or_default();
-        error.code() == Some("InvalidParameterException") && message.contains("RemoveFromVersionId")
-    })
-}
-
 /// Only the code is kept: what a request held must not come back in an error.
-fn refusal<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Refusal {
-    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+fn refusal<E, R>(error: &SdkError<E, R>) -> Refusal
+where
+    E: ProvideErrorMetadata + Error + 'static,
+    R: Debug,
+{
+    let answered = error.as_service_error();
+    let message = answered
+        .and_then(ProvideErrorMetadata::message)
+        .unwrap_or_default();
+    match answered.and_then(ProvideErrorMetadata::code) {
         Some("ResourceExistsException") => Refusal::Exists,
         Some("ResourceNotFoundException") => Refusal::Absent,
         // What is asked for here is refused as "invalid" for no other reason.
         Some("InvalidRequestException") => Refusal::Deleted,
-        Some(code) => Refusal::Other(code.to_owned()),
-        None => Refusal::Other(
-            match error {
-                SdkError::TimeoutError(_) => "timed out",
-                SdkError::DispatchFailure(_) => "could not be reached",
-                _ => "gave no readable answer",
-            }
-            .to_owned(),
-        ),
+        // The code of any wrong parameter: the message names the one that is missing.
+        Some("InvalidParameterException") if message.contains("RemoveFromVersionId") => Refusal::Attached,
+        _ => Refusal::Other(sdk_error::reason(error)),
     }
 }

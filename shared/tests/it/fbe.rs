@@ -307,12 +307,15 @@ fn integration_events_are_recorded_once() {
     let integration = parsed(payload("business_integration_install"))
         .integrations
         .remove(0);
-    let next = shop.install().with_integration(&integration).unwrap();
+    let mut next = shop.install().clone();
+    next.take_integration(&integration);
     assert_eq!(
         next.integrations[0].configuration_id.as_deref(),
         Some("1234567890")
     );
-    assert_eq!(next.with_integration(&integration), None);
+    let recorded = next.clone();
+    next.take_integration(&integration);
+    assert_eq!(next, recorded);
 }
 
 #[test]
