@@ -1,30 +1,23 @@
 //! The things at Meta that a business can grant.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 /// Kind of asset that a feature can need. Named as in Meta's `connected_assets`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asset {
     /// A Facebook Page.
-    #[serde(rename = "page_id")]
     Page,
     /// An Instagram business profile.
-    #[serde(rename = "ig_profile_id")]
     InstagramProfile,
     /// An ad account.
-    #[serde(rename = "ad_account_id")]
     AdAccount,
     /// A product catalog.
-    #[serde(rename = "catalog_id")]
     Catalog,
     /// A pixel.
-    #[serde(rename = "pixel_id")]
     Pixel,
     /// A commerce account's settings.
-    #[serde(rename = "commerce_merchant_settings_id")]
     CommerceMerchantSettings,
 }
 
@@ -40,12 +33,6 @@ impl Asset {
             Self::Pixel => "pixel_id",
             Self::CommerceMerchantSettings => "commerce_merchant_settings_id",
         }
-    }
-}
-
-impl fmt::Display for Asset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

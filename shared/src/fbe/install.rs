@@ -14,7 +14,7 @@ use strum::IntoStaticStr;
 use super::asset::Assets;
 use super::drift::Drift;
 use super::event::{BusinessIntegrationEvent, Stamp};
-use super::features::{Feature, Gating, gate};
+use super::features::{ACCESS_TOKEN, Feature, Gating, INSTALLATION, gate};
 use super::manager::{ManagerGrant, Removal, TokenState};
 use super::read::Granted;
 use crate::personal::Personal;
@@ -183,8 +183,8 @@ impl Install {
         let gating = gate(&self.assets, &self.features, &self.switched_off);
         match self.status {
             Status::Active => gating,
-            Status::TokenInvalid => gating.all_off("access_token"),
-            Status::Uninstalled => gating.all_off("installation"),
+            Status::TokenInvalid => gating.all_off(ACCESS_TOKEN),
+            Status::Uninstalled => gating.all_off(INSTALLATION),
         }
     }
 

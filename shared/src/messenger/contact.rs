@@ -10,6 +10,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::key::ContactKey;
 pub use super::stamped::Stamped;
@@ -18,8 +19,9 @@ use super::window::{self, Quiet};
 use crate::personal::Personal;
 
 /// Where the proof came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum LinkedVia {
     /// An m.me link or ad into a thread that existed (`messaging_referrals`).
     Ref,
@@ -39,14 +41,7 @@ impl LinkedVia {
     /// The name as stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ref => "ref",
-            Self::Postback => "postback",
-            Self::Message => "message",
-            Self::Optin => "optin",
-            Self::AccountLinking => "account_linking",
-            Self::UserRef => "user_ref",
-        }
+        self.into()
     }
 }
 
