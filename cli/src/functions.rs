@@ -100,7 +100,7 @@ fn make_from(
         "outbox-dispatch" => {
             let settings = env().finish(outbox_dispatch::Settings::read)?;
             let queue = settings.has_queue().then(|| aws_sdk_sqs::Client::new(wiring.aws));
-            let app = Arc::new(outbox_dispatch::App::with_queue(
+            let app = Arc::new(outbox_dispatch::App::new(
                 settings,
                 &secrets,
                 &dynamodb,

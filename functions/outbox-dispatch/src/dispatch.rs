@@ -32,21 +32,24 @@ const CONCURRENCY: usize = 32;
 
 /// The workers of a lane.
 pub(crate) enum Workers {
-    Sync {
-        messenger: Box<ContactWorker>,
-        sends: Box<SendWorker>,
-        fbe: Box<FbeWorker>,
-        partner: Box<PartnerWorker>,
-        health: Box<HealthWorker>,
-        erase: Box<EraseWorker>,
-    },
+    Sync(Box<SyncWorkers>),
     Relay(Box<RelayWorker>),
+}
+
+/// The workers of all jobs but the relay.
+pub(crate) struct SyncWorkers {
+    pub(crate) messenger: ContactWorker,
+    pub(crate) sends: SendWorker,
+    pub(crate) fbe: FbeWorker,
+    pub(crate) partner: PartnerWorker,
+    pub(crate) health: HealthWorker,
+    pub(crate) erase: EraseWorker,
 }
 
 impl Workers {
     pub(crate) fn lane(&self) -> Lane {
         match self {
-            Self::Sync { .. } => Lane::Sync,
+            Self::Sync(_) => Lane::Sync,
             Self::Relay(_) => Lane::Relay,
         }
     }
@@ -108,21 +111,14 @@ impl Dispatcher {
         report.add(self.settle(work.unreadable).await);
         match &self.workers {
             // Each is settled at once: a slow worker must not hold back what another has finished.
-            Workers::Sync {
-                messenger,
-                sends,
-                fbe,
-                partner,
-                health,
-                erase,
-            } => {
+            Workers::Sync(all) => {
                 let (messenger, sends, fbe, partner, health, erase) = futures_util::join!(
-                    self.settled(Box::pin(messenger.work(Group::all_of(work.messenger), until))),
-                    self.settled(Box::pin(sends.work(Group::all_of(work.sends), until))),
-                    self.settled(Box::pin(fbe.work(Group::all_of(work.fbe), until))),
-                    self.settled(Box::pin(partner.work(Group::all_of(work.partner), until))),
-                    self.settled(Box::pin(health.work(work.health, until))),
-                    self.settled(Box::pin(erase.work(work.erase, until))),
+                    self.settled(Box::pin(all.messenger.work(Group::all_of(work.messenger), until))),
+                    self.settled(Box::pin(all.sends.work(Group::all_of(work.sends), until))),
+                    self.settled(Box::pin(all.fbe.work(Group::all_of(work.fbe), until))),
+                    self.settled(Box::pin(all.partner.work(Group::all_of(work.partner), until))),
+                    self.settled(Box::pin(all.health.work(work.health, until))),
+                    self.settled(Box::pin(all.erase.work(work.erase, until))),
                 );
                 for settled in [messenger, sends, fbe, partner, health, erase] {
                     report.add(settled);

@@ -40,12 +40,13 @@ use shared::whatsapp::table::Conversations;
 
 use self::backoff::Backoff;
 use self::braze::Braze;
-use self::dispatch::{Dispatcher, Workers};
+use self::dispatch::{Dispatcher, SyncWorkers, Workers};
 use self::erase::EraseWorker;
 use self::erase::find::{Finder, Records};
+use self::fbe::partner::PartnerWorker;
 use self::fbe::{FbeWorker, FollowUpSettings};
 use self::health::HealthWorker;
-use self::messenger::send::SendWorker;
+use self::messenger::send::{Pages, SendWorker};
 use self::messenger::sync::ContactWorker;
 use self::settle::Settler;
 use self::whatsapp::wake::{Queue, WakeUp, wake_ups};
@@ -64,6 +65,7 @@ const NOT_A_BATCH: &str = "the event has Records and is no batch of a DynamoDB s
 #[derive(Debug)]
 pub struct Settings {
     outbox_table: String,
+    conversations_table: String,
     backoff: Backoff,
     braze_rest_endpoint: String,
     braze_secret_id: String,
@@ -75,7 +77,6 @@ pub struct Settings {
 enum LaneSettings {
     Sync {
         contacts_table: String,
-        conversations_table: String,
         erase_in_braze: EraseInBraze,
         messenger: MessengerSettings,
         fbe: FollowUpSettings,
@@ -83,7 +84,6 @@ enum LaneSettings {
     },
     Relay {
         relay_secret_id: String,
-        conversations_table: String,
         relay: RelaySettings,
     },
 }
@@ -97,6 +97,7 @@ impl Settings {
         }
         Self {
             outbox_table: env.required("OUTBOX_TABLE"),
+            conversations_table: env.required("CONVERSATIONS_TABLE"),
             backoff: Backoff::read(env),
             braze_rest_endpoint: env.url("BRAZE_REST_ENDPOINT", None),
             braze_secret_id: env.required("BRAZE_SECRET_ID"),
@@ -104,13 +105,11 @@ impl Settings {
             lane: if lane == "relay" {
                 LaneSettings::Relay {
                     relay_secret_id: env.required("RELAY_SECRET_ID"),
-                    conversations_table: env.required("CONVERSATIONS_TABLE"),
                     relay: RelaySettings::read(env),
                 }
             } else {
                 LaneSettings::Sync {
                     contacts_table: env.required("CONTACTS_TABLE"),
-                    conversations_table: env.required("CONVERSATIONS_TABLE"),
                     erase_in_braze: EraseInBraze::read(env),
                     messenger: MessengerSettings::read(env),
                     fbe: FollowUpSettings::read(env),
@@ -119,9 +118,7 @@ impl Settings {
             },
         }
     }
-}
 
-impl Settings {
     /// Whether wake-ups are sent: then the function needs a client of SQS.
     #[must_use]
     pub fn has_queue(&self) -> bool {
@@ -138,20 +135,9 @@ pub struct App {
 }
 
 impl App {
-    /// A function that has no queue: what the relay has to do is left to the schedule.
+    /// A function. Nothing is fetched yet. Without a queue, what the relay has to do is left to the schedule.
     #[must_use]
     pub fn new(
-        settings: Settings,
-        secrets: &aws_sdk_secretsmanager::Client,
-        dynamodb: &aws_sdk_dynamodb::Client,
-        clock: Clock,
-    ) -> Self {
-        Self::with_queue(settings, secrets, dynamodb, None, clock)
-    }
-
-    /// A function. Nothing is fetched yet.
-    #[must_use]
-    pub fn with_queue(
         settings: Settings,
         secrets: &aws_sdk_secretsmanager::Client,
         dynamodb: &aws_sdk_dynamodb::Client,
@@ -162,13 +148,13 @@ impl App {
             .zip(settings.queue_url)
             .map(|(client, url)| Queue::new(client, url));
         let outbox = Outbox::new(dynamodb.clone(), settings.outbox_table, clock.clone());
+        let conversations = Conversations::new(settings.conversations_table, outbox.clone());
         let secret = Secret::new(secrets.clone(), &settings.braze_secret_id, clock.clone());
         let braze = Braze::new(settings.braze_rest_endpoint, secret, clock.clone());
         let settler = Settler::new(outbox.clone(), settings.backoff, clock.clone());
         let workers = match settings.lane {
             LaneSettings::Sync {
                 contacts_table,
-                conversations_table,
                 erase_in_braze,
                 messenger,
                 fbe,
@@ -178,18 +164,19 @@ impl App {
                 // One client and one cached secret for all that speak to Graph.
                 let graph = GraphClient::new(http::client(GRAPH_TIMEOUT), &fbe.graph);
                 let meta = Secret::new(secrets.clone(), &fbe.meta_secret_id, clock.clone());
-                let sends = SendWorker::new(
-                    contacts.clone(),
-                    outbox.clone(),
-                    graph.clone(),
-                    meta.clone(),
-                    messenger.clone(),
-                    clock.clone(),
-                );
+                let sends = SendWorker {
+                    contacts: contacts.clone(),
+                    outbox: outbox.clone(),
+                    graph: graph.clone(),
+                    meta: meta.clone(),
+                    settings: messenger.clone(),
+                    pages: Pages::default(),
+                    clock: clock.clone(),
+                };
                 let (installs, business_secrets) = fbe.businesses(secrets, outbox.clone());
                 let records = Records {
                     contacts: contacts.clone(),
-                    conversations: Conversations::new(conversations_table, outbox.clone()),
+                    conversations,
                     installs,
                     outbox: outbox.clone(),
                 };
@@ -202,8 +189,6 @@ impl App {
                     in_braze: erase_in_braze,
                     clock: clock.clone(),
                 };
-                let messenger = ContactWorker::new(contacts, outbox.clone(), braze.clone(), messenger);
-                let partner = fbe.partner(secrets, outbox.clone(), clock.clone());
                 let health = HealthWorker {
                     outbox: outbox.clone(),
                     meta: meta.clone(),
@@ -211,32 +196,35 @@ impl App {
                     settings: health,
                     clock: clock.clone(),
                 };
-                let fbe = FbeWorker::new(
-                    fbe,
-                    (graph, meta),
-                    secrets,
-                    (outbox.clone(), settler.clone()),
-                    braze,
-                    clock.clone(),
-                );
-                Workers::Sync {
-                    messenger: Box::new(messenger),
-                    sends: Box::new(sends),
-                    fbe: Box::new(fbe),
-                    partner: Box::new(partner),
-                    health: Box::new(health),
-                    erase: Box::new(erase),
-                }
+                Workers::Sync(Box::new(SyncWorkers {
+                    messenger: ContactWorker {
+                        contacts,
+                        outbox: outbox.clone(),
+                        braze: braze.clone(),
+                        settings: messenger,
+                    },
+                    sends,
+                    partner: PartnerWorker::new(&fbe, secrets, outbox.clone(), clock.clone()),
+                    health,
+                    erase,
+                    fbe: FbeWorker::new(
+                        fbe,
+                        (graph, meta),
+                        secrets,
+                        (outbox.clone(), settler.clone()),
+                        braze,
+                        clock.clone(),
+                    ),
+                }))
             }
             LaneSettings::Relay {
                 relay_secret_id,
-                conversations_table,
                 relay,
             } => {
                 let secret = Secret::new(secrets.clone(), &relay_secret_id, clock.clone());
                 let timeout = relay.external_system_timeout;
                 Workers::Relay(Box::new(RelayWorker {
-                    conversations: Conversations::new(conversations_table, outbox.clone()),
+                    conversations,
                     outbox: outbox.clone(),
                     settler: settler.clone(),
                     braze,
@@ -282,12 +270,12 @@ impl App {
             return Box::pin(self.stream(event, until)).await;
         }
         let task = event.get("task").and_then(Value::as_str);
-        if let (Some("reconcile"), Workers::Sync { fbe, .. }) = (task, &self.dispatcher.workers) {
-            let planned = Box::pin(fbe.plan_comparisons(until)).await?;
+        if let (Some("reconcile"), Workers::Sync(all)) = (task, &self.dispatcher.workers) {
+            let planned = Box::pin(all.fbe.plan_comparisons(until)).await?;
             return Ok(json!({"planned": planned}));
         }
-        if let (Some("health"), Workers::Sync { health, .. }) = (task, &self.dispatcher.workers) {
-            let planned = Box::pin(health.plan(self.clock.now())).await?;
+        if let (Some("health"), Workers::Sync(all)) = (task, &self.dispatcher.workers) {
+            let planned = Box::pin(all.health.plan(self.clock.now())).await?;
             return Ok(json!({"planned": usize::from(planned)}));
         }
         let report = self.dispatcher.tick(until).await?;

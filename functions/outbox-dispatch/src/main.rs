@@ -16,7 +16,7 @@ async fn main() -> Result<(), Error> {
         aws_sdk_dynamodb::Client::new(&config),
     );
     let queue = settings.has_queue().then(|| aws_sdk_sqs::Client::new(&config));
-    let app = &App::with_queue(settings, &secrets, &dynamodb, queue, Clock::system());
+    let app = &App::new(settings, &secrets, &dynamodb, queue, Clock::system());
     run(service_fn(async |event: LambdaEvent<Value>| {
         // Boxed: the workers' futures nest deeper than the compiler lays out at once.
         telemetry::measured(Box::pin(app.handle(event))).await

@@ -44,7 +44,6 @@ use tokio::sync::Semaphore;
 
 use self::effect::FbeEffect;
 use self::line::Line;
-use self::partner::PartnerWorker;
 
 /// The function is stopped after two minutes; a minute later another one may go on.
 const LEASE: Duration = Duration::from_mins(3);
@@ -111,18 +110,6 @@ impl FollowUpSettings {
         let installs = Installs::new(self.installs_table.clone(), outbox);
         let secrets = BusinessSecrets::new(secrets.clone(), self.secrets.clone());
         (installs, secrets)
-    }
-
-    /// The worker that notifies the partner's platform.
-    pub(crate) fn partner(
-        &self,
-        secrets: &aws_sdk_secretsmanager::Client,
-        outbox: Outbox,
-        clock: Clock,
-    ) -> PartnerWorker {
-        let url = self.effects.fbe.partner_webhook_url.clone();
-        let secret = Secret::new(secrets.clone(), &self.partner_secret_id, clock.clone());
-        PartnerWorker::new(url, secret, outbox, clock)
     }
 }
 

@@ -19,6 +19,7 @@ use shared::outbox::{Entry, Kind, Outbox, Reason};
 use shared::secrets::{PartnerSecret, Secret};
 use shared::webhook::standard;
 
+use super::FollowUpSettings;
 use super::line::Line;
 use crate::braze::rate_limit::wait;
 use crate::effect::{Group, Task};
@@ -37,6 +38,7 @@ const MAX_FAILURES: usize = CONCURRENCY;
 
 /// Sends notices to the partner's platform.
 pub(crate) struct PartnerWorker {
+    /// Where the platform listens; `None`: there is none, and what was planned for it is dropped.
     url: Option<String>,
     secret: Secret<PartnerSecret>,
     client: reqwest::Client,
@@ -53,16 +55,15 @@ struct Body<'a> {
 }
 
 impl PartnerWorker {
-    /// `url` is where the platform listens; `None`: there is none, and what was planned for it is dropped.
     pub(crate) fn new(
-        url: Option<String>,
-        secret: Secret<PartnerSecret>,
+        settings: &FollowUpSettings,
+        secrets: &aws_sdk_secretsmanager::Client,
         outbox: Outbox,
         clock: Clock,
     ) -> Self {
         Self {
-            url,
-            secret,
+            url: settings.effects.fbe.partner_webhook_url.clone(),
+            secret: Secret::new(secrets.clone(), &settings.partner_secret_id, clock.clone()),
             client: http::client(TIMEOUT),
             outbox,
             clock,

@@ -75,7 +75,7 @@ pub(super) enum PageTurn {
 
 /// Pages and Instagram accounts by their ids, as far as this process knows them.
 #[derive(Debug, Default)]
-pub(super) struct Pages(Mutex<HashMap<String, Page>>);
+pub(crate) struct Pages(Mutex<HashMap<String, Page>>);
 
 #[derive(Debug)]
 struct Page {

@@ -21,7 +21,8 @@ use shared::secrets::{MetaSecret, Secret};
 use shared::store::{Rounds, StoreError};
 use shared::telemetry;
 
-use super::pace::{PageTurn, Pages, Run, Turns};
+pub(crate) use super::pace::Pages;
+use super::pace::{PageTurn, Run, Turns};
 use crate::effect::{Group, Task};
 use crate::settle::{Outcome, claim};
 
@@ -40,13 +41,13 @@ const CONTENDED: &str = "a contact is written too often to keep up with";
 
 /// Sends messages.
 pub(crate) struct SendWorker {
-    contacts: Contacts,
-    outbox: Outbox,
-    graph: GraphClient,
-    meta: Secret<MetaSecret>,
-    settings: MessengerSettings,
-    pages: Pages,
-    clock: Clock,
+    pub(crate) contacts: Contacts,
+    pub(crate) outbox: Outbox,
+    pub(crate) graph: GraphClient,
+    pub(crate) meta: Secret<MetaSecret>,
+    pub(crate) settings: MessengerSettings,
+    pub(crate) pages: Pages,
+    pub(crate) clock: Clock,
 }
 
 /// A person's messages.
@@ -56,25 +57,6 @@ struct Thread {
 }
 
 impl SendWorker {
-    pub(crate) fn new(
-        contacts: Contacts,
-        outbox: Outbox,
-        graph: GraphClient,
-        meta: Secret<MetaSecret>,
-        settings: MessengerSettings,
-        clock: Clock,
-    ) -> Self {
-        Self {
-            contacts,
-            outbox,
-            graph,
-            meta,
-            settings,
-            pages: Pages::default(),
-            clock,
-        }
-    }
-
     /// Sends messages; gives each item's outcome.
     pub(crate) async fn work(&self, groups: Vec<Group<Message>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
         let run = Run::new(self.clock.now(), until - MARGIN);

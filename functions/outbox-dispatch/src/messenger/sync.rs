@@ -39,10 +39,10 @@ const CONCURRENCY: usize = 32;
 /// Settles the items of contacts.
 #[derive(Debug)]
 pub(crate) struct ContactWorker {
-    contacts: Contacts,
-    outbox: Outbox,
-    braze: Braze,
-    settings: MessengerSettings,
+    pub(crate) contacts: Contacts,
+    pub(crate) outbox: Outbox,
+    pub(crate) braze: Braze,
+    pub(crate) settings: MessengerSettings,
 }
 
 /// One contact and its items.
@@ -70,15 +70,6 @@ struct User {
 }
 
 impl ContactWorker {
-    pub(crate) fn new(contacts: Contacts, outbox: Outbox, braze: Braze, settings: MessengerSettings) -> Self {
-        Self {
-            contacts,
-            outbox,
-            braze,
-            settings,
-        }
-    }
-
     /// Claims a contact and plans its requests to Braze; or gives the outcome of items that need none.
     async fn prepare(&self, group: Group<MessengerEffect>) -> (Option<Job>, Vec<(Entry, Outcome)>) {
         let (stored, lease) = match self.contacts.claim(&group.subject, LEASE).await {

@@ -44,7 +44,7 @@ impl Health {
         });
         let settings = Env::new(house.lookup("DispatchSyncFunction")).finish(outbox_dispatch::Settings::read);
         let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
-        let dispatch = App::new(settings.unwrap(), &secrets, &dynamodb, house.clock.clone());
+        let dispatch = App::new(settings.unwrap(), &secrets, &dynamodb, None, house.clock.clone());
         Self { house, dispatch }
     }
 

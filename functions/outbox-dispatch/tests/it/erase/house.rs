@@ -69,7 +69,7 @@ impl House {
             Env::new(parts.lookup("FbeInstallWebhookFunction")).finish(fbe_install_webhook::Settings::read);
         let lane = |function: &str| {
             let settings = Env::new(parts.lookup(function)).finish(outbox_dispatch::Settings::read);
-            Dispatch::new(settings.unwrap(), &secrets, &dynamodb, clock())
+            Dispatch::new(settings.unwrap(), &secrets, &dynamodb, None, clock())
         };
         Self {
             messenger: Messenger::new(events.unwrap(), &secrets, &dynamodb, clock()),

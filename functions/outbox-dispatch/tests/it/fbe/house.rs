@@ -59,7 +59,7 @@ impl House {
         let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
         let clock = house.clock;
         let webhook = Webhook::new(webhook.unwrap(), &secrets, &dynamodb, clock.clone());
-        let dispatch = Dispatch::new(dispatch.unwrap(), &secrets, &dynamodb, clock.clone());
+        let dispatch = Dispatch::new(dispatch.unwrap(), &secrets, &dynamodb, None, clock.clone());
         let outbox = Outbox::new(dynamodb.clone(), outbox_table.clone(), clock.clone());
         let own = FbeSecretSettings {
             prefix: "local/fbe/".to_owned(),

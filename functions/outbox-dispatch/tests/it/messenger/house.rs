@@ -41,7 +41,7 @@ impl House {
         let dispatch = Env::new(house.lookup("DispatchSyncFunction")).finish(outbox_dispatch::Settings::read);
         let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
         let messenger = Messenger::new(settings.unwrap(), &secrets, &dynamodb, house.clock.clone());
-        let dispatch = Dispatch::new(dispatch.unwrap(), &secrets, &dynamodb, house.clock.clone());
+        let dispatch = Dispatch::new(dispatch.unwrap(), &secrets, &dynamodb, None, house.clock.clone());
         Self {
             aws: house.aws,
             braze: house.braze,

@@ -140,7 +140,7 @@ impl Stack {
 pub(super) fn dispatcher(house: &House) -> Dispatch {
     let settings = Env::new(house.lookup("DispatchSyncFunction")).finish(outbox_dispatch::Settings::read);
     let (secrets, dynamodb) = (house.aws.secrets_manager(), house.aws.dynamodb());
-    Dispatch::new(settings.unwrap(), &secrets, &dynamodb, house.clock.clone())
+    Dispatch::new(settings.unwrap(), &secrets, &dynamodb, None, house.clock.clone())
 }
 
 /// A batch that has these messages settled.

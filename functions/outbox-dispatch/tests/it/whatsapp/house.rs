@@ -246,7 +246,7 @@ fn dispatcher(parts: &Parts, queue_url: &str, function: &str) -> Arc<Dispatch> {
     let settings = Env::new(lookup).finish(outbox_dispatch::Settings::read).unwrap();
     let (secrets, dynamodb) = (parts.aws.secrets_manager(), parts.aws.dynamodb());
     let (queue, clock) = (Some(parts.aws.sqs()), parts.clock.clone());
-    Arc::new(Dispatch::with_queue(settings, &secrets, &dynamodb, queue, clock))
+    Arc::new(Dispatch::new(settings, &secrets, &dynamodb, queue, clock))
 }
 
 /// A dispatcher as Lambda invokes it.
