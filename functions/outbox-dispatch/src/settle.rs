@@ -77,6 +77,13 @@ impl Outcome {
         }
     }
 
+    /// A failure that may pass, and is tried again after this time.
+    #[must_use]
+    pub fn retry_after(reason: impl Into<String>, wait: Duration) -> Self {
+        let (reason, wait) = (reason.into(), Some(wait));
+        Self::Retry { reason, wait }
+    }
+
     /// A setting or a secret has to be corrected, with our own backoff.
     #[must_use]
     pub fn misconfigured(reason: impl Into<String>) -> Self {
@@ -84,6 +91,20 @@ impl Outcome {
             reason: reason.into(),
             wait: None,
         }
+    }
+
+    /// A setting or a secret has to be corrected, not before this time.
+    #[must_use]
+    pub fn misconfigured_after(reason: impl Into<String>, wait: Duration) -> Self {
+        let (reason, wait) = (reason.into(), Some(wait));
+        Self::Misconfigured { reason, wait }
+    }
+
+    /// Something has to arrive from outside; it is looked for again after this time.
+    #[must_use]
+    pub fn waiting(reason: impl Into<String>, wait: Duration) -> Self {
+        let reason = reason.into();
+        Self::Waiting { reason, wait }
     }
 
     /// A failure that will not pass.

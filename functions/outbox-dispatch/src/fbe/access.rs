@@ -192,17 +192,11 @@ impl Visit<'_> {
 
 /// Another token has arrived while we worked.
 fn token_replaced() -> Outcome {
-    Outcome::Retry {
-        reason: Reason::TokenReplaced.into(),
-        wait: Some(Duration::from_secs(1)),
-    }
+    Outcome::retry_after(Reason::TokenReplaced, Duration::from_secs(1))
 }
 
 fn waiting() -> Outcome {
-    Outcome::Waiting {
-        reason: Reason::TokenInvalid.into(),
-        wait: TOKEN_WAIT,
-    }
+    Outcome::waiting(Reason::TokenInvalid, TOKEN_WAIT)
 }
 
 /// What a failed call means where the token is not the question.
@@ -211,10 +205,9 @@ pub(super) fn outcome(error: &GraphError) -> Outcome {
     match error.kind {
         ErrorKind::Retryable { wait } => Outcome::Retry { reason, wait },
         ErrorKind::ReduceData | ErrorKind::SentAnyway => Outcome::retry(reason),
-        ErrorKind::TokenInvalid { .. } | ErrorKind::Permission => Outcome::Misconfigured {
-            reason,
-            wait: Some(TOKEN_WAIT),
-        },
+        ErrorKind::TokenInvalid { .. } | ErrorKind::Permission => {
+            Outcome::misconfigured_after(reason, TOKEN_WAIT)
+        }
         // After a reset at Meta the new secret is about to be written: with our own, growing waits.
         ErrorKind::App => Outcome::misconfigured(reason),
         ErrorKind::Permanent { .. } => Outcome::Dead { reason },

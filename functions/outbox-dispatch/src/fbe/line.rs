@@ -55,11 +55,8 @@ impl Line {
         if entry.due_at.is_some_and(|due| now < due) {
             return Err(Outcome::Busy);
         }
-        let wait = due.duration_since(now).max(SHORTEST_WAIT);
-        Err(Outcome::Waiting {
-            reason: Reason::OlderNotice.into(),
-            wait: wait.try_into().unwrap_or_default(),
-        })
+        let wait = due.duration_since(now).max(SHORTEST_WAIT).try_into();
+        Err(Outcome::waiting(Reason::OlderNotice, wait.unwrap_or_default()))
     }
 
     /// It has left.

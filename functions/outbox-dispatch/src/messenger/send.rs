@@ -255,18 +255,12 @@ impl SendWorker {
             Verdict::Configuration => Ok(Outcome::Misconfigured { reason, wait }),
             Verdict::PageRestricted => {
                 let wait = self.pages.restricted(&key.account_id, self.clock.now());
-                Ok(Outcome::Misconfigured {
-                    reason: Reason::PageRestricted.into(),
-                    wait: Some(wait),
-                })
+                Ok(Outcome::misconfigured_after(Reason::PageRestricted, wait))
             }
             Verdict::RateLimited => {
                 let wait = wait.unwrap_or(RATE_LIMITED);
                 self.pages.pause(&key.account_id, self.clock.now(), wait);
-                Ok(Outcome::Retry {
-                    reason,
-                    wait: Some(wait),
-                })
+                Ok(Outcome::retry_after(reason, wait))
             }
             Verdict::Attachment if entry.attempts == 0 => Ok(Outcome::Retry { reason, wait }),
             Verdict::Attachment | Verdict::Malformed => self.give_up(key, message, reason, None).await,

@@ -249,10 +249,7 @@ impl Drain<'_> {
         let outcome = if given_up {
             Outcome::Dead { reason }
         } else {
-            Outcome::Retry {
-                reason,
-                wait: Some(wait),
-            }
+            Outcome::retry_after(reason, wait)
         };
         self.store_failure(attempts + 1, given_up, told).await?;
         self.note_messages(messages, &outcome, wait).await?;
@@ -298,10 +295,7 @@ impl Drain<'_> {
     /// Nothing can be handed over before a setting or a secret is mended.
     async fn wait_for_settings(&mut self, reason: String, messages: &[Turn]) -> Result<(), Stop> {
         let wait = self.tools.settler.pause(self.attempts(messages));
-        let outcome = Outcome::Misconfigured {
-            reason,
-            wait: Some(wait),
-        };
+        let outcome = Outcome::misconfigured_after(reason, wait);
         let waiting = self.waiting_messages();
         let untried = waiting.iter().filter(|message| !message.tried);
         let messages: Vec<Turn> = untried.map(|message| message.turn.clone()).collect();

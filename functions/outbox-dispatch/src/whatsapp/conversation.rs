@@ -35,10 +35,7 @@ pub(super) async fn drain(tools: &RelayWorker, group: Group<()>, until: Timestam
         // Another version's, which reads it: it is left alone, and holds up no other.
         Err(error) if error.is_unreadable() => {
             error.count_unreadable("conversation");
-            let outcome = Outcome::Waiting {
-                reason: Reason::ConversationUnreadable.into(),
-                wait: UNREADABLE,
-            };
+            let outcome = Outcome::waiting(Reason::ConversationUnreadable, UNREADABLE);
             return group.outcome(&outcome);
         }
         Err(error) => return group.outcome(&error.into()),

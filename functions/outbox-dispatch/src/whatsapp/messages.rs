@@ -249,10 +249,7 @@ impl Drain<'_> {
                 Some(Some(TurnStatus::HandedOver)) => Outcome::Done,
                 Some(_) => continue,
                 None if self.later.contains(id) => continue,
-                None if self.unreadable.contains(id) => Outcome::Waiting {
-                    reason: Reason::TurnUnreadable.into(),
-                    wait: UNREADABLE,
-                },
+                None if self.unreadable.contains(id) => Outcome::waiting(Reason::TurnUnreadable, UNREADABLE),
                 None => Outcome::dead(Reason::TurnExpired),
             };
             self.became(&key, outcome);

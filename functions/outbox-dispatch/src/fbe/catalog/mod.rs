@@ -90,9 +90,7 @@ impl Visit<'_> {
             return Ok(());
         }
         let Some(url) = feed_url(&url, self.id(), &catalog_id) else {
-            return Err(Outcome::Dead {
-                reason: Reason::CatalogFeedNoUrl.into(),
-            });
+            return Err(Outcome::dead(Reason::CatalogFeedNoUrl));
         };
         let begun = Push {
             event_key: entry.event_key.clone(),
@@ -195,15 +193,9 @@ impl Visit<'_> {
 }
 
 fn processing() -> Outcome {
-    Outcome::Retry {
-        reason: Reason::CatalogPushProcessing.into(),
-        wait: Some(POLL_AGAIN),
-    }
+    Outcome::retry_after(Reason::CatalogPushProcessing, POLL_AGAIN)
 }
 
 fn continues() -> Outcome {
-    Outcome::Retry {
-        reason: Reason::CatalogPushContinues.into(),
-        wait: Some(Duration::from_secs(1)),
-    }
+    Outcome::retry_after(Reason::CatalogPushContinues, Duration::from_secs(1))
 }

@@ -191,9 +191,7 @@ impl Visit<'_> {
         }
         self.keep_push(run.push.clone()).await?;
         Ok(if is_too_slow {
-            Outcome::Dead {
-                reason: Reason::CatalogFeedTooSlow.into(),
-            }
+            Outcome::dead(Reason::CatalogFeedTooSlow)
         } else {
             continues()
         })
@@ -241,10 +239,7 @@ fn refuse(status: StatusCode) -> Result<(), Outcome> {
     match status.as_u16() {
         200..=299 => Ok(()),
         408 | 425 | 429 | 500..=599 => Err(Outcome::retry(reason())),
-        _ => Err(Outcome::Misconfigured {
-            reason: reason(),
-            wait: Some(Duration::from_mins(10)),
-        }),
+        _ => Err(Outcome::misconfigured_after(reason(), Duration::from_mins(10))),
     }
 }
 

@@ -35,9 +35,7 @@ impl Visit<'_> {
                     let first = answer.errors.first();
                     let message = first.map_or("not taken", |error| error.message.as_str());
                     run.alone(batch, message, &mut open)
-                        .ok_or_else(|| Outcome::Dead {
-                            reason: Reason::CatalogRefused.into(),
-                        })?;
+                        .ok_or_else(|| Outcome::dead(Reason::CatalogRefused))?;
                 }
                 Ok(answer) => {
                     self.token_was_taken().await?;
