@@ -143,6 +143,13 @@ pub(crate) async fn claim(
     }
 }
 
+/// A lease that cannot be given back runs out by itself. `whose` says what it is on.
+pub(crate) fn given_back<T>(released: Result<T, StoreError>, whose: &str) {
+    if let Err(error) = released {
+        tracing::warn!(%error, whose, "a lease runs out by itself");
+    }
+}
+
 /// Writes outcomes down.
 #[derive(Clone, Debug)]
 pub struct Settler {

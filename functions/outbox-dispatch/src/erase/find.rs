@@ -77,16 +77,16 @@ impl Finder {
     pub fn named(target: &Target) -> Found {
         let mut named = Found::default();
         match target {
-            Target::User(user) => named.users.push(user.as_str().to_owned()),
+            Target::User(user) => {
+                named.users.push(user.as_str().to_owned());
+                named.conversations.push(format!("user:{}", user.as_str()));
+            }
             Target::Contact(key) => named.contacts.push(key.as_str().to_owned()),
             Target::Scoped { id, accounts } => {
                 named.contacts.extend(keys(id, accounts));
             }
             Target::Conversation(id) => named.conversations.push(id.as_str().to_owned()),
             Target::Business(business) => named.businesses.push(business.clone()),
-        }
-        if let Target::User(user) = target {
-            named.conversations.push(format!("user:{}", user.as_str()));
         }
         named
     }
@@ -215,24 +215,22 @@ impl Finder {
             ..Counts::default()
         };
         let subjects = found.contacts.iter().chain(found.conversations.iter());
-        let of_businesses: Vec<String> = found
-            .businesses
-            .iter()
-            .map(|business| subject(business))
-            .collect();
-        for subject in subjects.chain(&of_businesses) {
-            counts.outbox += self.records.outbox.count(subject, None).await?;
+        let of_businesses = found.businesses.iter().map(|business| subject(business));
+        for subject in subjects.cloned().chain(of_businesses) {
+            counts.outbox += self.records.outbox.count(&subject, None).await?;
         }
-        for id in found
-            .conversations
-            .iter()
-            .filter_map(|id| ConversationId::parse(id))
-        {
+        for id in conversations(found) {
             counts.add(self.records.conversations.count(&id).await?);
         }
         counts.installs = found.businesses.len();
         Ok(counts)
     }
+}
+
+/// The conversations that were found.
+pub(super) fn conversations(found: &Found) -> impl Iterator<Item = ConversationId> {
+    let ids = found.conversations.iter();
+    ids.filter_map(|id| ConversationId::parse(id))
 }
 
 fn is_about_the_app(error: &GraphError) -> bool {

@@ -1,6 +1,6 @@
 //! One order at work: what it holds, and what it deletes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use shared::erase::{Counts, EraseInBraze};
@@ -8,14 +8,15 @@ use shared::fbe::plan::subject;
 use shared::messenger::key::ContactKey;
 use shared::messenger::sync::{Others, Profile};
 use shared::messenger::table::Whole;
-use shared::outbox::Reason;
 use shared::store::{Claim, Lease, StoreError};
 use shared::whatsapp::ConversationId;
 use shared::whatsapp::table::Stored as Conversation;
 
 use super::braze::Told;
+use super::find::conversations;
 use super::{EraseWorker, Held, LEASE};
-use crate::settle::Outcome;
+use crate::messenger::add_others;
+use crate::settle::{Outcome, given_back};
 
 /// An order with everything that it is about under our lease, and what Braze is to be told.
 pub(super) struct Job {
@@ -78,9 +79,7 @@ impl EraseWorker {
             Err(outcome) => {
                 self.release(&job).await;
                 // Not ours to wait for: the schedule comes back to it in a minute.
-                if let Err(error) = self.records().outbox.release(&job.held.lease).await {
-                    tracing::warn!(%error, "an erasure's lease runs out by itself");
-                }
+                given_back(self.records().outbox.release(&job.held.lease).await, "erasure");
                 Err(outcome)
             }
         }
@@ -97,11 +96,7 @@ impl EraseWorker {
             let leased = leased(records.contacts.claim_whole(key, LEASE).await)?;
             job.contacts.push(HeldContact { key: parsed, leased });
         }
-        for id in found
-            .conversations
-            .iter()
-            .filter_map(|id| ConversationId::parse(id))
-        {
+        for id in conversations(&found) {
             let leased = leased(records.conversations.claim_whole(&id, LEASE).await)?;
             job.conversations.push(HeldConversation { id, leased });
         }
@@ -127,26 +122,19 @@ impl EraseWorker {
                 users.insert(user.as_str().to_owned());
             }
         }
-        let mut on_profiles: BTreeMap<String, Vec<ContactKey>> = BTreeMap::new();
+        let mut on_profiles: Vec<(String, Vec<ContactKey>)> = Vec::new();
         for user in users {
             let leased = leased(contacts.claim_known_user(&user, LEASE).await)?;
             let lease = leased.map(|(mut keys, lease)| {
                 keys.retain(|key| !erased.contains(key));
-                on_profiles.insert(user.clone(), keys);
+                on_profiles.push((user.clone(), keys));
                 lease
             });
             job.users.push((user, lease));
         }
         let mut others = Others::default();
-        for (user, keys) in on_profiles.into_iter().filter(|(_, keys)| !keys.is_empty()) {
-            let mut known = contacts.read(&keys, &[], &[]).await?;
-            if !known.unreadable_contacts.is_empty() {
-                return Err(Outcome::retry(Reason::UnreadableContact));
-            }
-            for key in keys {
-                let stored = known.contacts.remove(&key);
-                others.add(&user, key, stored);
-            }
+        for (user, keys) in on_profiles {
+            add_others(&mut others, contacts, &user, keys).await?;
         }
         Ok(others)
     }
@@ -242,14 +230,10 @@ impl EraseWorker {
         let contacts = job.contacts.iter().filter_map(|contact| contact.leased.as_ref());
         let users = job.users.iter().filter_map(|(_, lease)| lease.as_ref());
         for lease in contacts.map(|(_, lease)| lease).chain(users) {
-            if let Err(error) = records.contacts.release(lease, None).await {
-                tracing::warn!(%error, "a lease of an erasure runs out by itself");
-            }
+            given_back(records.contacts.release(lease, None).await, "contact");
         }
         for (_, lease) in job.conversations.iter().filter_map(|one| one.leased.as_ref()) {
-            if let Err(error) = records.conversations.give_back(lease).await {
-                tracing::warn!(%error, "a lease of an erasure runs out by itself");
-            }
+            given_back(records.conversations.give_back(lease).await, "conversation");
         }
     }
 }

@@ -25,10 +25,9 @@ use shared::messenger::settings::MessengerSettings;
 use shared::outbox::{Entry, Reason};
 use shared::store::{Lease, StoreError};
 use shared::telemetry;
-use shared::whatsapp::ConversationId;
 use tokio::time::Instant;
 
-use self::find::Finder;
+use self::find::{Finder, conversations};
 use self::job::Job;
 use crate::braze::{Braze, BrazeError, Objects, TIMEOUT, bulk, delete};
 use crate::effect::Task;
@@ -203,11 +202,7 @@ impl EraseWorker {
     async fn bury(&self, found: &Found, at: Timestamp) -> Result<(), StoreError> {
         self.records().contacts.bury(&found.contact_names(), at).await?;
         self.records().installs.bury(&found.businesses, at).await?;
-        for id in found
-            .conversations
-            .iter()
-            .filter_map(|id| ConversationId::parse(id))
-        {
+        for id in conversations(found) {
             self.records().conversations.bury(&id, at).await?;
         }
         Ok(())
@@ -224,9 +219,8 @@ impl EraseWorker {
             .flat_map(|job| job.told.deletions.iter().cloned())
             .collect();
         let fates = bulk::track(&self.braze, &objects, last_start).await;
-        let mut deleted = delete::profiles(&self.braze, &deletions, last_start)
-            .await
-            .into_iter();
+        let deleted = delete::profiles(&self.braze, &deletions, last_start).await;
+        let mut deleted = deleted.into_iter();
         let told = jobs.iter().zip(fates).map(|(job, fate)| {
             let of_job = deleted.by_ref().take(job.told.deletions.len());
             of_job.fold(fate.attributes, Result::and)
@@ -294,12 +288,8 @@ impl EraseWorker {
         };
         let failed = matches!(outcome, Outcome::Failing { .. } | Outcome::Misconfigured { .. });
         let asked: Option<Order> = entry.payload().ok();
-        let is_late = |order: &Order| {
-            self.clock
-                .now()
-                .duration_since(order.requested_at.max(entry.created_at))
-                > LATE
-        };
+        let now = self.clock.now();
+        let is_late = |order: &Order| now.duration_since(order.requested_at.max(entry.created_at)) > LATE;
         if failed && asked.as_ref().is_some_and(is_late) {
             metrics::counter!(telemetry::ERASURES_LATE).increment(1);
             tracing::error!(

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::braze::Braze;
 use crate::effect::{Group, Task};
-use crate::settle::{Outcome, Settler};
+use crate::settle::{Outcome, Settler, given_back};
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use shared::clients::graph::GraphClient;
@@ -229,9 +229,7 @@ impl FbeWorker {
                 *outcome = Outcome::Settled(settled);
             }
         }
-        if let Err(error) = self.installs.release(&visit.lease, woken).await {
-            tracing::warn!(%error, "a business's lease runs out by itself");
-        }
+        given_back(self.installs.release(&visit.lease, woken).await, "business");
         outcomes
     }
 

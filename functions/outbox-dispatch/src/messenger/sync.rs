@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use super::MessengerEffect;
+use super::{MessengerEffect, add_others};
 use crate::braze::{Braze, BrazeError, Fate, Objects, TIMEOUT, bulk};
 use crate::effect::{Group, Task};
-use crate::settle::{Outcome, claim};
+use crate::settle::{Outcome, claim, given_back};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -83,9 +83,11 @@ impl ContactWorker {
         } else {
             stored.synced.clone()
         };
-        let (users, plan) = match self.plan(&stored.contact, &lease, &synced).await {
-            Ok(planned) => planned,
+        let mut users = Vec::new();
+        let plan = match self.plan(&stored.contact, &lease, &synced, &mut users).await {
+            Ok(plan) => plan,
             Err(outcome) => {
+                self.release_users(&users).await;
                 self.release(&lease, &stored.synced, &synced).await;
                 return (None, group.outcome(&outcome));
             }
@@ -132,37 +134,11 @@ impl ContactWorker {
         contact: &Contact,
         lease: &Lease,
         synced: &Synced,
-    ) -> Result<(Vec<User>, SyncPlan), Outcome> {
-        let mut users = Vec::new();
-        let planned = self.plan_with(contact, lease, synced, &mut users).await;
-        match planned {
-            Ok(plan) => Ok((users, plan)),
-            Err(outcome) => {
-                self.release_users(&users).await;
-                Err(outcome)
-            }
-        }
-    }
-
-    async fn plan_with(
-        &self,
-        contact: &Contact,
-        lease: &Lease,
-        synced: &Synced,
         users: &mut Vec<User>,
     ) -> Result<SyncPlan, Outcome> {
         let key = &contact.key;
         for (user_id, enters) in sync::users_at_stake(contact, synced) {
-            let entering = enters.then_some(key);
-            let claimed = self.contacts.claim_user(&user_id, entering, LEASE).await;
-            let Claim::Leased(contacts, lease) = claimed? else {
-                return Err(Outcome::Busy);
-            };
-            users.push(User {
-                id: user_id,
-                lease,
-                contacts,
-            });
+            self.claim_user(user_id, enters.then_some(key), users).await?;
         }
         let others = self.others(key, users).await?;
         let mut plan = sync::plan(contact, synced, &others, &self.settings);
@@ -186,16 +162,21 @@ impl ContactWorker {
         if beside.iter().all(|other| *other == contact.key) {
             return Ok(false);
         }
-        let claimed = self.contacts.claim_user(user_id, None, LEASE).await;
-        let Claim::Leased(contacts, lease) = claimed? else {
+        self.claim_user(user_id.to_owned(), None, users).await?;
+        Ok(self.others(&contact.key, users).await?.stand_on(user_id))
+    }
+
+    async fn claim_user(
+        &self,
+        id: String,
+        entering: Option<&ContactKey>,
+        users: &mut Vec<User>,
+    ) -> Result<(), Outcome> {
+        let Claim::Leased(contacts, lease) = self.contacts.claim_user(&id, entering, LEASE).await? else {
             return Err(Outcome::Busy);
         };
-        users.push(User {
-            id: user_id.to_owned(),
-            lease,
-            contacts,
-        });
-        Ok(self.others(&contact.key, users).await?.stand_on(user_id))
+        users.push(User { id, lease, contacts });
+        Ok(())
     }
 
     /// The other contacts that were ever moved to these users.
@@ -204,17 +185,7 @@ impl ContactWorker {
         for user in users {
             let mut keys = user.contacts.clone();
             keys.retain(|other| other != key);
-            if keys.is_empty() {
-                continue;
-            }
-            let mut known = self.contacts.read(&keys, &[], &[]).await?;
-            if !known.unreadable_contacts.is_empty() {
-                return Err(Outcome::retry(Reason::UnreadableContact));
-            }
-            for other in keys {
-                let stored = known.contacts.remove(&other);
-                others.add(&user.id, other, stored);
-            }
+            add_others(&mut others, &self.contacts, &user.id, keys).await?;
         }
         Ok(others)
     }
@@ -222,25 +193,20 @@ impl ContactWorker {
     /// Releases a partly synced contact.
     async fn release(&self, lease: &Lease, stored: &Synced, synced: &Synced) {
         let changed = (synced != stored).then_some(synced);
-        if let Err(error) = self.contacts.release(lease, changed).await {
-            tracing::warn!(%error, "a contact's lease runs out by itself");
-        }
+        given_back(self.contacts.release(lease, changed).await, "contact");
     }
 
     async fn release_users(&self, users: &[User]) {
         for user in users {
-            if let Err(error) = self.contacts.release(&user.lease, None).await {
-                tracing::warn!(%error, "a user's lease runs out by itself");
-            }
+            given_back(self.contacts.release(&user.lease, None).await, "user");
         }
     }
 
     /// Makes alias-only profiles known users; the result has one entry a job.
     async fn identify(&self, jobs: &[Job], last_start: Instant) -> Vec<Result<(), BrazeError>> {
         let aliases: Vec<Identify> = jobs.iter().filter_map(|job| job.plan.identify.clone()).collect();
-        let mut answers = bulk::identify(&self.braze, &aliases, last_start)
-            .await
-            .into_iter();
+        let answers = bulk::identify(&self.braze, &aliases, last_start).await;
+        let mut answers = answers.into_iter();
         let answer = |job: &Job| job.plan.identify.as_ref().and_then(|_| answers.next());
         jobs.iter()
             .map(answer)
@@ -284,10 +250,8 @@ impl ContactWorker {
         // An event that Braze has taken is done, whatever became of the rest.
         for ((entry, lease), fate) in job.events.into_iter().zip(fate.events) {
             let outcome = fate.map_or_else(|error| Outcome::from(&error), |()| Outcome::Done);
-            if outcome == Outcome::Busy
-                && let Err(error) = self.outbox.release(&lease).await
-            {
-                tracing::warn!(%error, "an event's claim runs out by itself");
+            if outcome == Outcome::Busy {
+                given_back(self.outbox.release(&lease).await, "event");
             }
             outcomes.push((entry, outcome));
         }
