@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{DeleteRequest, KeysAndAttributes, PutRequest, WriteRequest};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -37,27 +38,26 @@ impl Table {
 
     /// Puts items with different keys, whatever was there.
     pub(crate) async fn put_all(&self, items: Vec<Item>) -> Result<(), StoreError> {
-        let writes = items.into_iter().map(|item| {
-            let put = PutRequest::builder().set_item(Some(item)).build();
-            put.map(|put| WriteRequest::builder().put_request(put).build())
-        });
-        let writes: Result<_, _> = writes.collect();
-        self.write_all(writes.map_err(|error| StoreError::new("BatchWriteItem", error))?)
+        let put = |item| PutRequest::builder().set_item(Some(item)).build();
+        let write = |put| WriteRequest::builder().put_request(put).build();
+        self.write_all(items.into_iter().map(|item| put(item).map(write)))
             .await
     }
 
     /// Deletes the items with these different keys. It is fine if they are not there.
     pub(crate) async fn delete_all(&self, keys: Vec<Item>) -> Result<(), StoreError> {
-        let writes = keys.into_iter().map(|key| {
-            let delete = DeleteRequest::builder().set_key(Some(key)).build();
-            delete.map(|delete| WriteRequest::builder().delete_request(delete).build())
-        });
-        let writes: Result<_, _> = writes.collect();
-        self.write_all(writes.map_err(|error| StoreError::new("BatchWriteItem", error))?)
+        let delete = |key| DeleteRequest::builder().set_key(Some(key)).build();
+        let write = |delete| WriteRequest::builder().delete_request(delete).build();
+        self.write_all(keys.into_iter().map(|key| delete(key).map(write)))
             .await
     }
 
-    async fn write_all(&self, writes: Vec<WriteRequest>) -> Result<(), StoreError> {
+    async fn write_all(
+        &self,
+        writes: impl Iterator<Item = Result<WriteRequest, BuildError>>,
+    ) -> Result<(), StoreError> {
+        let writes: Result<Vec<_>, _> = writes.collect();
+        let writes = writes.map_err(|error| StoreError::new("BatchWriteItem", error))?;
         stream::iter(writes.chunks(MAX_BATCH_WRITE).map(<[WriteRequest]>::to_vec))
             .map(|writes| self.batch_write(writes))
             .buffer_unordered(CONCURRENCY)
@@ -77,12 +77,10 @@ impl Table {
             let answer = self.client.batch_get_item().request_items(&self.name, request);
             let answer = answer.send().await;
             let answer = answer.map_err(|error| StoreError::sdk("BatchGetItem", &error))?;
-            let of_table = |mut tables: std::collections::HashMap<_, Vec<Item>>| tables.remove(&self.name);
-            found.extend(answer.responses.and_then(of_table).into_iter().flatten());
-            let left = answer
-                .unprocessed_keys
-                .and_then(|mut left| left.remove(&self.name));
-            keys = left.map(|left| left.keys).unwrap_or_default();
+            let mut responses = answer.responses.unwrap_or_default();
+            found.extend(responses.remove(&self.name).unwrap_or_default());
+            let mut left = answer.unprocessed_keys.unwrap_or_default();
+            keys = left.remove(&self.name).map(|left| left.keys).unwrap_or_default();
             if keys.is_empty() {
                 return Ok(found);
             }
@@ -96,10 +94,8 @@ impl Table {
             let answer = self.client.batch_write_item().request_items(&self.name, writes);
             let answer = answer.send().await;
             let answer = answer.map_err(|error| StoreError::sdk("BatchWriteItem", &error))?;
-            let left = answer
-                .unprocessed_items
-                .and_then(|mut left| left.remove(&self.name));
-            writes = left.unwrap_or_default();
+            let mut left = answer.unprocessed_items.unwrap_or_default();
+            writes = left.remove(&self.name).unwrap_or_default();
             if writes.is_empty() {
                 return Ok(());
             }

@@ -73,10 +73,7 @@ impl StoreError {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: fmt::Debug,
     {
-        Self {
-            operation,
-            reason: sdk_error::reason(error),
-        }
+        Self::new(operation, sdk_error::reason(error))
     }
 }
 

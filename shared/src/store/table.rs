@@ -102,17 +102,12 @@ impl Table {
             .set_expression_attribute_names(names(condition))
             .send()
             .await;
+        let is_refused = DeleteItemError::is_conditional_check_failed_exception;
         match answer {
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(DeleteItemError::is_conditional_check_failed_exception) =>
-            {
-                Ok(())
+            Err(error) if !error.as_service_error().is_some_and(is_refused) => {
+                Err(StoreError::sdk("DeleteItem", &error))
             }
-            answer => answer
-                .map(drop)
-                .map_err(|error| StoreError::sdk("DeleteItem", &error)),
+            _ => Ok(()),
         }
     }
 
