@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::{AsciiSet, PercentEncode, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -10,6 +11,9 @@ use crate::personal::Personal;
 
 /// The longest id that is taken for one. Meta's are 15 to 19 digits; Braze takes alias names of 236 bytes.
 const LONGEST_ID: usize = 128;
+
+/// What separates the parts of a key.
+const SEPARATORS: &AsciiSet = &AsciiSet::EMPTY.add(b'%').add(b'#').add(b':');
 
 /// The longest `user_ref` that is part of a key as it is; longer ones are hashed.
 const LONGEST_USER_REF: usize = 256;
@@ -116,8 +120,8 @@ impl FromStr for ContactKey {
         };
         let key = Self {
             channel,
-            account_id: unescaped(account).ok_or(KeyError)?,
-            scoped_id: unescaped(person).ok_or(KeyError)?.into(),
+            account_id: unescaped(account),
+            scoped_id: unescaped(person).into(),
         };
         // One contact, one spelling: a key that escapes what needs no escape would be a second name.
         if is_id(&key.account_id) && is_id(&key.scoped_id) && key.to_string() == text {
@@ -188,33 +192,10 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
 }
 
-fn escaped(id: &str) -> String {
-    let mut text = String::with_capacity(id.len());
-    for character in id.chars() {
-        match character {
-            '%' => text.push_str("%25"),
-            '#' => text.push_str("%23"),
-            ':' => text.push_str("%3A"),
-            other => text.push(other),
-        }
-    }
-    text
+fn escaped(id: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(id, SEPARATORS)
 }
 
-fn unescaped(text: &str) -> Option<String> {
-    let mut id = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((plain, escape)) = rest.split_once('%') {
-        id.push_str(plain);
-        let (code, remainder) = escape.split_at_checked(2)?;
-        id.push(match code {
-            "25" => '%',
-            "23" => '#',
-            "3A" => ':',
-            _ => return None,
-        });
-        rest = remainder;
-    }
-    id.push_str(rest);
-    Some(id)
+fn unescaped(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
