@@ -152,7 +152,9 @@ impl Ingest {
         loop {
             let before = stored.unwrap_or_else(|| Install::unknown(&id));
             let mut next = before.clone();
-            events.iter().for_each(|event| next.take_integration(event));
+            for event in &events {
+                next.take_integration(event);
+            }
             if next == before {
                 return Ok(());
             }
