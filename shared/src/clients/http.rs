@@ -6,12 +6,12 @@ use std::time::Duration;
 use rustls::{ClientConfig, RootCertStore};
 
 /// How long a connection may take to stand. Meta gives a webhook 5 s in all, so a dead host must show soon.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sockets die while a function is frozen; one that idled longer than this is not used again.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
+pub(super) static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
     // The roots are compiled in: reading the system's 150 certificates took 6 of a cold start's 10 ms.
     let roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -21,13 +21,11 @@ static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
         clippy::expect_used,
         reason = "the provider and the versions are constants; every test would fail"
     )]
-    let mut config = ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
+        .with_no_client_auth()
 });
 
 /// A client that trusts the compiled-in roots, follows no redirect (a redirected POST would become a GET, and
@@ -38,6 +36,8 @@ static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
 /// Never: the configuration is constant, and a test makes a client.
 #[must_use]
 pub fn client(timeout: Duration) -> reqwest::Client {
+    let mut tls = TLS.clone();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     #[expect(clippy::disallowed_methods, reason = "the one place where a client is made")]
     let builder = reqwest::Client::builder();
     #[expect(
@@ -45,7 +45,7 @@ pub fn client(timeout: Duration) -> reqwest::Client {
         reason = "fails only if the TLS configuration is of another type"
     )]
     builder
-        .tls_backend_preconfigured(TLS.clone())
+        .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
