@@ -29,6 +29,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -328,7 +329,12 @@ async fn beside_the_peers(stack: &Stack) {
     let mut latencies = vec![Vec::new(); functions.len()];
     let mut processor = vec![Vec::new(); functions.len()];
     for round in 0..ROUNDS {
-        for (function, (api, child)) in warm.iter_mut().enumerate() {
+        let mut turns: Vec<_> = warm.iter_mut().enumerate().collect();
+        // Nobody always comes after the same.
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (function, (api, child)) in turns {
             let before = processor_time(child);
             for message in 0..MESSAGES {
                 let event = post_event(&["88".to_owned()], 100 + round * MESSAGES + message);
@@ -474,6 +480,15 @@ async fn thousand_conversations() {
     );
 }
 
+/// The time, and at least a millisecond later than before: a person does not write twice in one.
+fn later() -> i64 {
+    static LATEST: AtomicI64 = AtomicI64::new(0);
+    let now = Clock::system().now().as_millisecond();
+    let later = |latest: i64| Some(now.max(latest + 1));
+    let before = LATEST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+    now.max(before.unwrap_or_default() + 1)
+}
+
 /// An API Gateway event with one signed POST in which each of `people` writes one message.
 fn post_event(people: &[String], round: u64) -> Value {
     post_event_to(PAGE, people, round)
@@ -481,7 +496,7 @@ fn post_event(people: &[String], round: u64) -> Value {
 
 /// The same to a page.
 fn post_event_to(page: &str, people: &[String], round: u64) -> Value {
-    let now = Clock::system().now().as_millisecond();
+    let now = later();
     let items: Vec<Value> = people
         .iter()
         .map(|psid| {

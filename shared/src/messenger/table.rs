@@ -223,8 +223,7 @@ impl Contacts {
     pub async fn acted(&self, contact: &ContactKey, at: Timestamp) -> Result<Acted, StoreError> {
         let update = Update::new(key(contact.to_string()))
             .set("latest", number(at.as_millisecond()))
-            .when("attribute_exists(#facts)")
-            .when(":latest >= #quiet_from AND :latest <= #quiet_until")
+            .when(":latest BETWEEN #quiet_from AND #quiet_until")
             .when("attribute_not_exists(#latest) OR #latest < :latest")
             .build(&self.table.name)?;
         Ok(
