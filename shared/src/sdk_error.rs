@@ -29,7 +29,11 @@ where
 /// Whether the service has refused the call for good: it is neither down nor busy.
 #[must_use]
 pub fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    // An answer that broke off says nothing.
+    let Some(answered) = error.as_service_error() else {
+        return false;
+    };
+    let code = answered.code();
     let is_busy = code.is_some_and(|code| code.contains("Throttl") || code.contains("TooManyRequests"));
     let status = error.raw_response().map(HttpResponse::status);
     status.is_some_and(|status| status.is_client_error() && status.as_u16() != 429) && !is_busy
@@ -44,6 +48,16 @@ mod tests {
 
     fn answered(error: GetSecretValueError) -> String {
         reason(&SdkError::service_error(error, "{\"SecretString\":\"hush\""))
+    }
+
+    #[test]
+    fn an_answer_that_broke_off_refuses_nothing() {
+        let answer = || HttpResponse::new(400.try_into().unwrap(), "".into());
+        let denied = ErrorMetadata::builder().code("AccessDenied").build();
+        let refused = SdkError::service_error(GetSecretValueError::generic(denied), answer());
+        assert!(is_refusal(&refused));
+        let broken_off = SdkError::<GetSecretValueError, _>::response_error("broke off", answer());
+        assert!(!is_refusal(&broken_off));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How a function that answers HTTP requests starts, and lives.
 
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 use lambda_http::{Error, Request, run, service_fn};
 
 use crate::clients::aws::{self, Patience};
@@ -32,13 +33,24 @@ pub async fn app<S, A: 'static>(
 /// # Errors
 ///
 /// Lambda's runtime is out of reach.
-pub async fn serve<A, F>(app: &'static A, handle: impl Fn(&'static A, Request) -> F) -> Result<(), Error>
+pub async fn serve<A, F>(
+    app: &'static A,
+    handle: impl Fn(&'static A, Request) -> F + Send + Sync + 'static,
+) -> Result<(), Error>
 where
-    F: Future<Output = Answer> + Send,
+    A: Sync,
+    F: Future<Output = Answer> + Send + 'static,
 {
-    run(service_fn(|request| {
-        let answer = telemetry::measured(handle(app, request));
+    serve_boxed(Box::new(move |request| Box::pin(handle(app, request)))).await
+}
+
+type Handle = dyn Fn(Request) -> BoxFuture<'static, Answer> + Send + Sync;
+
+/// Neither generic nor `async`, so that the runtime is compiled here, where it is optimised for speed, and not once more
+/// in each function.
+fn serve_boxed(handle: Box<Handle>) -> LocalBoxFuture<'static, Result<(), Error>> {
+    Box::pin(run(service_fn(move |request| {
+        let answer = telemetry::measured(handle(request));
         async { Ok::<_, Error>(answer.await) }
-    }))
-    .await
+    })))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 
-/// How long a connection may take to stand. Meta gives a webhook 5 s in all, so a dead host must show soon.
+/// How long a connection may take to stand (to AWS: without TLS). Meta gives a webhook 5 s in all, so a dead host must show soon.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sockets die while a function is frozen; one that idled longer than this is not used again.

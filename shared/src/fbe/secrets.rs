@@ -389,7 +389,7 @@ fn unavailable(name: &str, refusal: Refusal) -> SecretError {
     }
 }
 
-/// Only the code is kept: what a request held must not come back in an error.
+/// Of an answer only the code is kept: what a request held must not come back in an error.
 fn refusal<E, R>(error: &SdkError<E, R>) -> Refusal
 where
     E: ProvideErrorMetadata + Error + 'static,

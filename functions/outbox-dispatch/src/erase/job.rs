@@ -227,10 +227,11 @@ impl EraseWorker {
     /// Gives back what was claimed; what is deleted has no lease any more.
     pub(super) async fn release(&self, job: &Job) {
         let records = self.records();
-        let contacts = job.contacts.iter().filter_map(|contact| contact.leased.as_ref());
-        let users = job.users.iter().filter_map(|(_, lease)| lease.as_ref());
-        for lease in contacts.map(|(_, lease)| lease).chain(users) {
+        for (_, lease) in job.contacts.iter().filter_map(|contact| contact.leased.as_ref()) {
             given_back(records.contacts.release(lease, None).await, "contact");
+        }
+        for lease in job.users.iter().filter_map(|(_, lease)| lease.as_ref()) {
+            given_back(records.contacts.release(lease, None).await, "user");
         }
         for (_, lease) in job.conversations.iter().filter_map(|one| one.leased.as_ref()) {
             given_back(records.conversations.give_back(lease).await, "conversation");
