@@ -218,10 +218,10 @@ mod tests {
     async fn aws_is_reached_through_a_proxy_and_this_machine_directly() {
         let (address, proxied) = server(1, "HTTP/1.1 403 Forbidden\r\n\r\n").await;
         let (local, direct) = server(1, OK).await;
-        let proxies = Matcher::builder()
+        let matcher = Matcher::builder()
             .all(format!("http://name:word@{address}"))
             .build();
-        let transport = transport(proxies, http::IDLE_TIMEOUT);
+        let transport = transport(matcher, http::IDLE_TIMEOUT);
         assert_eq!(
             called(&transport, &format!("http://{local}/")).await.unwrap(),
             200
