@@ -72,8 +72,9 @@ pub async fn config(patience: Patience) -> SdkConfig {
 #[derive(Clone, Debug)]
 struct Transport<C>(Client<HttpsConnector<C>, SdkBody>);
 
-/// A transport that reaches AWS through the proxy that `proxies` name, if any. What is not encrypted is on this machine, and
-/// reached directly.
+/// A transport that reaches AWS through the proxy that `proxies` name, if any. What is not encrypted is an emulator or Lambda's
+/// own, and reached directly. There is no timer for the pool: a connection that idled too long is found out, and closed,
+/// when the next one is asked for.
 fn transport(proxies: Matcher, idle_timeout: Duration) -> impl HttpClient + HttpConnector + 'static {
     let mut tcp = TcpConnector::new();
     tcp.enforce_http(false);

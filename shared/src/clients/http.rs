@@ -1,4 +1,4 @@
-//! One way to make an HTTPS client.
+//! One TLS configuration, the limits of connections, and the one way to make a client for everything but [AWS](super::aws).
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;

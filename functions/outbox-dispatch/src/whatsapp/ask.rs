@@ -38,14 +38,14 @@ impl Drain<'_> {
             return Ok(false);
         }
         let route = self.stored.conversation.route.clone();
-        let Some(system) = external_system(route.as_deref(), &self.tools.settings) else {
+        let Some(system) = external_system(route.as_deref(), &self.worker.settings) else {
             self.wait_for_settings(Reason::NoExternalSystem.into(), &messages)
                 .await?;
             return Ok(true);
         };
         let (mode, asked_at) = (self.stored.conversation.mode, self.now());
         let asked = if is_asked(&self.stored.conversation, system) {
-            let limit = self.tools.settings.external_system_timeout;
+            let limit = self.worker.settings.external_system_timeout;
             if !self.has_time_for(limit) {
                 return Err(Stop::OutOfTime);
             }
@@ -76,7 +76,7 @@ impl Drain<'_> {
 
     /// The answer without attributes that are not for an external system to write.
     fn without_reserved(&self, mut answer: Answer) -> Answer {
-        for attribute in answer.take_reserved(&self.tools.settings.rules.reserved) {
+        for attribute in answer.take_reserved(&self.worker.settings.rules.reserved) {
             metrics::counter!(telemetry::ATTRIBUTES_REFUSED).increment(1);
             tracing::warn!(
                 attribute,
@@ -94,7 +94,7 @@ impl Drain<'_> {
             .filter(|message| message.attempts == 0)
             .map(|message| message.turn.clone())
             .collect();
-        wait_for_burst(&new, self.tools.settings.rules.burst_window, self.now())
+        wait_for_burst(&new, self.worker.settings.rules.burst_window, self.now())
     }
 
     fn next_messages(&self) -> Vec<Turn> {
@@ -114,12 +114,12 @@ impl Drain<'_> {
         messages: &[Turn],
     ) -> Result<Result<Answered, ExternalSystemError>, Stop> {
         let history = self.history(messages);
-        let limit = self.tools.settings.external_system_timeout;
-        let (settings, client) = (&self.tools.settings, &self.tools.external_system);
+        let limit = self.worker.settings.external_system_timeout;
+        let (settings, client) = (&self.worker.settings, &self.worker.external_system);
         match system.kind {
             ExternalSystemKind::Webhook => {
                 // If the answer comes to `/whatsapp/reply` meanwhile, it has to be known what it answers.
-                let conversations = &self.tools.conversations;
+                let conversations = &self.worker.conversations;
                 let claim = conversations.ask(&self.lease, messages, limit + BEYOND).await?;
                 self.renewed(claim)?;
                 let conversation = &self.stored.conversation;
@@ -185,8 +185,8 @@ impl Drain<'_> {
         kind: ExternalSystemKind,
     ) -> Result<bool, Stop> {
         // Only the settings are borrowed while the conversation changes.
-        let tools = self.tools;
-        let rules = &tools.settings.rules;
+        let worker = self.worker;
+        let rules = &worker.settings.rules;
         self.commit(|drain| {
             let conversation = &drain.stored.conversation;
             let answer = in_time(answer, asked_in, kind, conversation);
@@ -245,7 +245,7 @@ impl Drain<'_> {
             ExternalSystemError::Malformed(_) => messages.len() == 1 && attempts + 1 >= FAILURES_TOGETHER,
             ExternalSystemError::Rejected { .. } => true,
         };
-        let wait = told.unwrap_or_else(|| self.tools.settler.pause(attempts));
+        let wait = told.unwrap_or_else(|| self.worker.settler.pause(attempts));
         let outcome = if given_up {
             Outcome::Dead { reason }
         } else {
@@ -281,7 +281,7 @@ impl Drain<'_> {
         given_up: bool,
         told: Option<Duration>,
     ) -> Result<(), Stop> {
-        let settings = &self.tools.settings;
+        let settings = &self.worker.settings;
         let failure = Failure {
             failures,
             given_up,
@@ -294,7 +294,7 @@ impl Drain<'_> {
 
     /// Nothing can be handed over before a setting or a secret is mended.
     async fn wait_for_settings(&mut self, reason: String, messages: &[Turn]) -> Result<(), Stop> {
-        let wait = self.tools.settler.pause(self.attempts(messages));
+        let wait = self.worker.settler.pause(self.attempts(messages));
         let outcome = Outcome::misconfigured_after(reason, wait);
         let waiting = self.waiting_messages();
         let untried = waiting.iter().filter(|message| !message.tried);
@@ -311,7 +311,7 @@ impl Drain<'_> {
             let Some(plan) = decide(self) else {
                 return Ok(false);
             };
-            let conversations = &self.tools.conversations;
+            let conversations = &self.worker.conversations;
             match persist(|| conversations.commit(&plan, By::Worker)).await? {
                 Committed::Yes => {
                     self.stored.conversation = plan.conversation;

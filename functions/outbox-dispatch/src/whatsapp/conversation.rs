@@ -19,16 +19,16 @@ use crate::settle::Outcome;
 const ROUNDS: u32 = 50;
 
 /// Drains a conversation, and says what became of the items that woke us.
-pub(super) async fn drain(tools: &RelayWorker, group: Group<()>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+pub(super) async fn drain(worker: &RelayWorker, group: Group<()>, until: Timestamp) -> Vec<(Entry, Outcome)> {
     let unknown = Outcome::dead(Reason::UnknownConversation);
     let Some(id) = ConversationId::parse(&group.subject) else {
         return group.outcome(&unknown);
     };
-    if tools.clock.now() >= until {
+    if worker.clock.now() >= until {
         return group.outcome(&Outcome::Busy);
     }
-    let lease = tools.settings.external_system_timeout.max(BRAZE_TIMEOUT) + BEYOND;
-    let claimed = match tools.conversations.claim(&id, lease).await {
+    let lease = worker.settings.external_system_timeout.max(BRAZE_TIMEOUT) + BEYOND;
+    let claimed = match worker.conversations.claim(&id, lease).await {
         Ok(Claim::Leased(stored, lease)) => (stored, lease),
         Ok(Claim::Busy) => return group.outcome(&Outcome::Busy),
         Ok(Claim::Missing) => return group.outcome(&unknown),
@@ -40,7 +40,7 @@ pub(super) async fn drain(tools: &RelayWorker, group: Group<()>, until: Timestam
         }
         Err(error) => return group.outcome(&error.into()),
     };
-    let mut drain = Drain::new(tools, group, claimed, until);
+    let mut drain = Drain::new(worker, group, claimed, until);
     let rest = match drain.run().await {
         Ok(()) => {
             drain.wake_after_burst().await;
@@ -84,7 +84,7 @@ impl Drain<'_> {
                 Released::Refused => {}
             }
             // Something came in meanwhile, and the worker that it woke was turned away.
-            self.renew(self.tools.settings.external_system_timeout.max(BRAZE_TIMEOUT))
+            self.renew(self.worker.settings.external_system_timeout.max(BRAZE_TIMEOUT))
                 .await?;
             self.outdated = true;
         }
@@ -120,12 +120,12 @@ impl Drain<'_> {
             return Ok(Vec::new());
         }
         let from = settled.unwrap_or(SENDS.0);
-        self.tools.outbox.pending(self.subject(), from, SENDS.1).await
+        self.worker.outbox.pending(self.subject(), from, SENDS.1).await
     }
 
     /// A wake-up for the end of the burst. Only now, since one that came before the release would be turned away.
     async fn wake_after_burst(&self) {
-        let (Some(ends), Some(queue)) = (self.burst_ends, &self.tools.queue) else {
+        let (Some(ends), Some(queue)) = (self.burst_ends, &self.worker.queue) else {
             return;
         };
         let keys = self.waiting_messages().into_iter();

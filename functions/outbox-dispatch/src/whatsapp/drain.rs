@@ -93,7 +93,7 @@ impl From<&Entry> for Waiting {
 
 /// A conversation that is being drained.
 pub(super) struct Drain<'a> {
-    pub(super) tools: &'a RelayWorker,
+    pub(super) worker: &'a RelayWorker,
     pub(super) until: Timestamp,
     /// The items that we were given, by event key.
     pub(super) given: BTreeMap<String, Given>,
@@ -129,7 +129,7 @@ pub(super) struct Drain<'a> {
 
 impl<'a> Drain<'a> {
     pub(super) fn new(
-        tools: &'a RelayWorker,
+        worker: &'a RelayWorker,
         given: Group<()>,
         (stored, lease): (Stored, Lease),
         until: Timestamp,
@@ -139,7 +139,7 @@ impl<'a> Drain<'a> {
             (key, Given { entry, outcome: None })
         });
         Self {
-            tools,
+            worker,
             until,
             given: given.collect(),
             settled_sends: stored.settled_sends.clone(),
@@ -165,7 +165,7 @@ impl<'a> Drain<'a> {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.tools.clock.now()
+        self.worker.clock.now()
     }
 
     /// The items that we were given and that nothing has become of yet.
@@ -195,7 +195,7 @@ impl<'a> Drain<'a> {
     }
 
     pub(super) async fn renew(&mut self, limit: Duration) -> Result<(), Stop> {
-        let conversations = &self.tools.conversations;
+        let conversations = &self.worker.conversations;
         let claim = conversations.renew(&self.lease, limit + BEYOND).await?;
         self.renewed(claim)
     }
@@ -214,7 +214,7 @@ impl<'a> Drain<'a> {
     }
 
     pub(super) async fn release(&self, settled_sends: Option<&str>) -> Result<Released, StoreError> {
-        let conversations = &self.tools.conversations;
+        let conversations = &self.worker.conversations;
         conversations
             .release(&self.lease, &self.stored, settled_sends, self.asked)
             .await
@@ -245,14 +245,14 @@ impl<'a> Drain<'a> {
                 };
                 let others = given.filter(is_done).map(|given| given.entry.clone());
                 let done: Vec<Entry> = std::iter::once(entry.clone()).chain(others).collect();
-                let outbox = &self.tools.outbox;
+                let outbox = &self.worker.outbox;
                 persist(|| outbox.done(&done)).await?;
                 for other in done.iter().skip(1) {
                     self.became(&other.event_key, Outcome::Settled(Settled::Done));
                 }
                 Settled::Done
             }
-            outcome => self.tools.settler.settle(entry, outcome).await?,
+            outcome => self.worker.settler.settle(entry, outcome).await?,
         };
         self.noted(&entry.event_key, moved);
         Ok(moved)

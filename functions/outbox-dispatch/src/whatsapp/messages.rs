@@ -27,7 +27,7 @@ impl Drain<'_> {
         let id = &self.stored.conversation.id;
         let open: Vec<String> = self.open().map(|(key, _)| key.clone()).collect();
         let wanted: Vec<&str> = open.iter().filter_map(|key| key.strip_prefix(MESSAGE)).collect();
-        let said = self.tools.conversations.turns(id, &wanted).await?;
+        let said = self.worker.conversations.turns(id, &wanted).await?;
         (self.turns, self.later, self.unreadable) = (said.turns, said.later, said.unreadable);
         self.stored.conversation.catch_up(&self.turns);
         let pending = self
@@ -37,7 +37,7 @@ impl Drain<'_> {
         let mut keys: Vec<String> = pending.map(Self::message_key).collect();
         keys.retain(|key| !self.given.contains_key(key));
         keys.extend(open.iter().cloned());
-        let stands = self.tools.outbox.get_all(self.subject(), &keys).await?;
+        let stands = self.worker.outbox.get_all(self.subject(), &keys).await?;
         self.found.clear();
         let mut settled = open;
         for entry in stands {
@@ -143,7 +143,7 @@ impl Drain<'_> {
 
     /// Later messages go without these.
     async fn give_up(&mut self, messages: &[Turn]) -> Result<(), Stop> {
-        let (conversations, id) = (&self.tools.conversations, &self.stored.conversation.id);
+        let (conversations, id) = (&self.worker.conversations, &self.stored.conversation.id);
         for messages in messages.chunks(MAX_HANDED_OVER) {
             persist(move || conversations.give_up(id, messages)).await?;
         }
@@ -187,14 +187,14 @@ impl Drain<'_> {
         }
         let mut put_off = Vec::new();
         for (turn, entry, until) in postponed {
-            if let Some(turn) = turn.filter(|_| self.tools.settler.gives_up(&entry)) {
+            if let Some(turn) = turn.filter(|_| self.worker.settler.gives_up(&entry)) {
                 let outcome = Outcome::dead(Reason::ExternalSystemDownForTooLong);
                 self.note_messages(&[turn], &outcome, Duration::ZERO).await?;
             } else {
                 put_off.push((entry.event_key, until));
             }
         }
-        let (outbox, subject) = (&self.tools.outbox, self.subject());
+        let (outbox, subject) = (&self.worker.outbox, self.subject());
         let moves: Vec<_> = put_off
             .iter()
             .map(|(key, until)| outbox.postpone(subject, key, *until))
@@ -220,7 +220,7 @@ impl Drain<'_> {
             .iter()
             .map(Self::message_key)
             .partition(|key| self.given.contains_key(key));
-        let (outbox, subject) = (&self.tools.outbox, self.subject());
+        let (outbox, subject) = (&self.worker.outbox, self.subject());
         let settled = found.iter().map(|key| outbox.done_key(subject, key));
         for settled in futures_util::future::join_all(settled).await {
             if let Err(error) = settled {

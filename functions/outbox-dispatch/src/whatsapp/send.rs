@@ -34,7 +34,12 @@ impl Drain<'_> {
                 self.send(&entry).await?;
                 continue;
             }
-            match self.tools.outbox.claim(self.subject(), &event_key, CLAIM).await? {
+            match self
+                .worker
+                .outbox
+                .claim(self.subject(), &event_key, CLAIM)
+                .await?
+            {
                 Claim::Leased(entry, _) => self.send(&entry).await?,
                 // The worker that had it died over it. It may have been sent; its claim has to run out first.
                 Claim::Busy => self.block(self.now() + CLAIM),
@@ -53,13 +58,13 @@ impl Drain<'_> {
             Err(unreadable) => return self.end(entry, unreadable.into()).await,
         };
         let conversation = &self.stored.conversation;
-        let settings = &self.tools.settings;
+        let settings = &self.worker.settings;
         let sent = match decide_send(&entry.event_key, &reply, conversation, settings, self.now()) {
-            Send::Trigger(body) => self.tools.braze.trigger_send(&body).await,
-            Send::Canvas(body) => self.tools.braze.canvas_send(&body).await,
+            Send::Trigger(body) => self.worker.braze.trigger_send(&body).await,
+            Send::Canvas(body) => self.worker.braze.canvas_send(&body).await,
             Send::Track(object) => {
                 let objects = Objects::of_attributes(vec![object.0]);
-                self.tools.braze.track(&objects).await
+                self.worker.braze.track(&objects).await
             }
             Send::Dead(reason) => return self.give_up_reply(entry, &reply, reason.as_str()).await,
             Send::Misconfigured(reason) => {
@@ -83,7 +88,7 @@ impl Drain<'_> {
         };
         match outcome {
             Outcome::Dead { reason } => self.give_up_reply(entry, &reply, &reason).await,
-            Outcome::Retry { reason, .. } if self.tools.settler.gives_up(entry) => {
+            Outcome::Retry { reason, .. } if self.worker.settler.gives_up(entry) => {
                 self.give_up_reply(entry, &reply, &reason).await
             }
             Outcome::Retry { .. } | Outcome::Misconfigured { .. } => self.try_again(entry, outcome).await,
@@ -101,7 +106,7 @@ impl Drain<'_> {
     /// It waits, and those behind it with it.
     async fn try_again(&mut self, entry: &Entry, outcome: Outcome) -> Result<(), Stop> {
         self.note(entry, outcome).await?;
-        let stored = self.tools.outbox.get(self.subject(), &entry.event_key).await?;
+        let stored = self.worker.outbox.get(self.subject(), &entry.event_key).await?;
         let due = stored.and_then(|entry| entry.due_at);
         self.block(due.unwrap_or(Timestamp::MAX));
         Ok(())
@@ -113,7 +118,7 @@ impl Drain<'_> {
         else {
             return self.end(entry, Outcome::dead(reason)).await;
         };
-        let (outbox, item) = (&self.tools.outbox, &attributes);
+        let (outbox, item) = (&self.worker.outbox, &attributes);
         // If it was not pending any more, then because an earlier try was carried out and its answer lost.
         persist(|| outbox.give_up_but(entry, reason, &rest, item)).await?;
         let subject = telemetry::pseudonym(self.subject());
@@ -125,7 +130,7 @@ impl Drain<'_> {
     }
 
     async fn replace(&mut self, entry: &Entry, pieces: Vec<OutboxItem>) -> Result<(), Stop> {
-        if !self.tools.outbox.replace(entry, &pieces).await? {
+        if !self.worker.outbox.replace(entry, &pieces).await? {
             return Err(Stop::Lost);
         }
         self.became(&entry.event_key, Outcome::Settled(Settled::Done));
@@ -153,7 +158,7 @@ impl Drain<'_> {
         let Some(until) = first.and_then(|first| first.backs_off_until) else {
             return Ok(());
         };
-        let (outbox, subject) = (&self.tools.outbox, self.stored.conversation.id.as_str());
+        let (outbox, subject) = (&self.worker.outbox, self.stored.conversation.id.as_str());
         let behind = self.replies.iter_mut().skip(1);
         let early: Vec<&mut Waiting> = behind
             .filter(|reply| reply.due.is_none_or(|due| due < until))
