@@ -50,7 +50,7 @@ use output::UsageError;
                   Exit codes: 0 = fine, 1 = failed, 2 = used wrongly."
 )]
 struct Cli {
-    /// Say more on standard error; twice for everything
+    /// Say more on standard error; twice (in builds for development) also what libraries say
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 
