@@ -310,16 +310,19 @@ async fn beside_the_peers(stack: &Stack) {
     const ROUNDS: u64 = 20;
     const MESSAGES: u64 = 100;
     let functions: Vec<&str> = ["messenger-events"].into_iter().chain(PEERS).collect();
-    let mut first_answers = vec![Vec::new(); functions.len()];
+    let mut first_answers = vec![[Vec::new(), Vec::new()]; functions.len()];
     for start in 0..STARTS {
-        for (function, took) in functions.iter().zip(&mut first_answers) {
-            let mut api = RuntimeApi::start().await;
-            let began = Instant::now();
-            let mut child = stack.spawn(function, api.address);
-            let (answer, _) = api.invoke(post_event(&[format!("77{start:04}")], 50)).await;
-            took.push(began.elapsed());
-            assert_eq!(answer["statusCode"], 200, "{answer}");
-            child.kill().await.unwrap();
+        // Somebody new, and again.
+        for (time, is_known) in [(50, false), (51, true)] {
+            for (function, took) in functions.iter().zip(&mut first_answers) {
+                let mut api = RuntimeApi::start().await;
+                let began = Instant::now();
+                let mut child = stack.spawn(function, api.address);
+                let (answer, _) = api.invoke(post_event(&[format!("77{start:04}")], time)).await;
+                took[usize::from(is_known)].push(began.elapsed());
+                assert_eq!(answer["statusCode"], 200, "{answer}");
+                child.kill().await.unwrap();
+            }
         }
     }
     let mut warm = Vec::new();
@@ -328,6 +331,7 @@ async fn beside_the_peers(stack: &Stack) {
     }
     let mut latencies = vec![Vec::new(); functions.len()];
     let mut processor = vec![Vec::new(); functions.len()];
+    let mut in_dynamodb = vec![Vec::new(); functions.len()];
     for round in 0..ROUNDS {
         let mut turns: Vec<_> = warm.iter_mut().enumerate().collect();
         // Nobody always comes after the same.
@@ -335,28 +339,38 @@ async fn beside_the_peers(stack: &Stack) {
             turns.reverse();
         }
         for (function, (api, child)) in turns {
-            let before = processor_time(child);
+            let before = (processor_time(child), stack.aws.dynamodb_time());
             for message in 0..MESSAGES {
                 let event = post_event(&["88".to_owned()], 100 + round * MESSAGES + message);
                 let (answer, took) = api.invoke(event).await;
                 assert_eq!(answer["statusCode"], 200, "{answer}");
-                latencies[function].push(took);
+                // The first round warms all up.
+                if round > 0 {
+                    latencies[function].push(took);
+                }
             }
-            // The first round warms all up.
             if round > 0 {
-                let used = processor_time(child).checked_sub(before).unwrap();
-                processor[function].push(used / u32::try_from(MESSAGES).unwrap());
+                let each = |time: Duration, before| {
+                    time.checked_sub(before).unwrap() / u32::try_from(MESSAGES).unwrap()
+                };
+                processor[function].push(each(processor_time(child), before.0));
+                in_dynamodb[function].push(each(stack.aws.dynamodb_time(), before.1));
             }
         }
     }
-    println!("| a single message | start to answer | latency | processor | memory |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| a message of a known person | start | of a new one | latency | of it DynamoDB | processor | memory |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for (number, function) in functions.iter().enumerate() {
         let milliseconds = |durations: &[Duration]| median(durations.to_vec()).as_secs_f64() * 1e3;
+        let [new, known] = &first_answers[number];
         println!(
-            "| {function} | {:.1} ms | {:.2} ms | {:.3} ms | {:.0} MB |",
-            milliseconds(&first_answers[number]),
+            "| {function} | {:.2} ms | {:.2} ms | {:.3} ms | {:.3} ms | {:.3} ms | {:.0} MB |",
+            milliseconds(known),
+            milliseconds(new),
             milliseconds(&latencies[number]),
+            milliseconds(&in_dynamodb[number]),
             milliseconds(&processor[number]),
             peak_megabytes(&warm[number].1),
         );

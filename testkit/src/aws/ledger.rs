@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -71,6 +72,7 @@ pub(super) struct Ledger {
 struct State {
     calls: HashMap<Service, Calls>,
     units: Units,
+    dynamodb_time: Duration,
     faults: HashMap<String, VecDeque<Fault>>,
     hooks: HashMap<String, VecDeque<Hook>>,
     powers: HashMap<String, BTreeSet<Power>>,
@@ -107,6 +109,15 @@ impl Ledger {
 
     pub(super) fn units(&self) -> Units {
         self.state().units
+    }
+
+    /// Notes how long a request to DynamoDB took.
+    pub(super) fn note_dynamodb_time(&self, took: Duration) {
+        self.state().dynamodb_time += took;
+    }
+
+    pub(super) fn dynamodb_time(&self) -> Duration {
+        self.state().dynamodb_time
     }
 
     pub(super) fn calls(&self, service: Service) -> Calls {

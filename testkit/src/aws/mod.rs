@@ -235,6 +235,12 @@ impl EmbeddedAws {
         self.ledger.units()
     }
 
+    /// How long all requests to DynamoDB took since the start, as seen from here.
+    #[must_use]
+    pub fn dynamodb_time(&self) -> Duration {
+        self.ledger.dynamodb_time()
+    }
+
     /// The requests to Secrets Manager, counted likewise.
     #[must_use]
     pub fn secrets_manager_calls(&self) -> Calls {

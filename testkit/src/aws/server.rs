@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -66,6 +67,7 @@ pub(super) async fn serve(
 }
 
 async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
+    let began = Instant::now();
     let (head, body) = request.into_parts();
     let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
         return refusal(
@@ -99,7 +101,7 @@ async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Resp
     if let Some(hook) = hook {
         hook(request).await;
     }
-    match fault {
+    let response = match fault {
         None => endpoint.perform(service, &operation, head.headers, body).await,
         Some(Fault::ServiceUnavailable) => refusal(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -115,7 +117,11 @@ async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Resp
             let cut = stream::iter([Err::<Bytes, _>(std::io::Error::other("injected fault"))]);
             (response.status(), Body::from_stream(cut)).into_response()
         }
+    };
+    if service == Service::DynamoDb {
+        endpoint.ledger.note_dynamodb_time(began.elapsed());
     }
+    response
 }
 
 /// Of `AWS4-HMAC-SHA256 Credential=<id>/<date>/…`. What signs nothing has none.
