@@ -13,8 +13,9 @@ use crate::faults::Trouble;
 use crate::traffic::{Traffic, question};
 use crate::world::{PAGE, World};
 
-/// The longest lease is that of a business, three minutes; what was killed under one is taken up after it.
-const PATIENCE: Duration = Duration::from_mins(8);
+/// The longest lease is that of a business, three minutes; what was killed under one is taken up after it. The rest is for
+/// a machine that also has other things to do.
+const PATIENCE: Duration = Duration::from_mins(15);
 
 /// What was counted, in the order in which it is shown; the last column names what is wrong.
 #[derive(Debug, Default)]
