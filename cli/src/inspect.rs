@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aws_sdk_dynamodb::types::{AttributeValue, Select};
+use jiff::Timestamp;
 use serde_json::Value;
+use shared::outbox::{Lane, Outbox, SHARDS};
 
 pub(crate) use crate::item::plain_item;
 pub use crate::item::{CONTACTS, CONVERSATIONS, INSTALLS, OUTBOX, contact};
@@ -122,6 +124,22 @@ pub async fn drained(stack: &LocalStack, limit: Duration) -> anyhow::Result<bool
         let pause = SHORTEST_PAUSE.max(asked.elapsed() * 2);
         tokio::time::sleep(pause).await;
     }
+}
+
+/// When the first of the pending outbox items falls due, or has fallen due; `None` if nothing is pending.
+///
+/// # Errors
+///
+/// When the outbox cannot be read.
+pub async fn soonest_due(stack: &LocalStack) -> anyhow::Result<Option<Timestamp>> {
+    let table = stack.template().table(OUTBOX);
+    let table = table.context("the template has no outbox")?.name.clone();
+    let outbox = Outbox::new(stack.dynamodb().clone(), table, stack.clock().clone());
+    let first_of_shards = usize::from(SHARDS);
+    let sync = outbox.waiting(Lane::Sync, first_of_shards).await?;
+    let relay = outbox.waiting(Lane::Relay, first_of_shards).await?;
+    let due = sync.iter().chain(&relay).filter_map(|entry| entry.due_at);
+    Ok(due.min())
 }
 
 /// Whether one of the first items of the index is due. While many are, that is found out without reading a long table.

@@ -17,8 +17,9 @@ use crate::fbe::partner::PartnerWorker;
 use crate::health::HealthWorker;
 use crate::messenger::send::SendWorker;
 use crate::messenger::sync::ContactWorker;
-use crate::settle::{Outcome, Settled, Settler};
+use crate::settle::{Outcome, Outcomes, Settled, Settler};
 use crate::whatsapp::RelayWorker;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Due items taken at once: a multiple of 75, so that requests to Braze are full.
 const ROUND: usize = 3000;
@@ -108,28 +109,33 @@ impl Dispatcher {
                 work.add(entry);
             }
         }
-        report.add(self.settle(work.unreadable).await);
+        let (outcomes, told) = Outcomes::channel();
+        let (settled, ()) = futures_util::join!(self.settle_all(told), self.work(work, until, outcomes));
+        report.add(settled);
+        report
+    }
+
+    /// Has the workers do `work`.
+    async fn work(&self, work: Work, until: Timestamp, outcomes: Outcomes) {
+        outcomes.tell_all(work.unreadable);
         match &self.workers {
-            // Each is settled at once: a slow worker must not hold back what another has finished.
             Workers::Sync(all) => {
-                let (messenger, sends, fbe, partner, health, erase) = futures_util::join!(
-                    self.settled(Box::pin(all.messenger.work(Group::all_of(work.messenger), until))),
-                    self.settled(Box::pin(all.sends.work(Group::all_of(work.sends), until))),
-                    self.settled(Box::pin(all.fbe.work(Group::all_of(work.fbe), until))),
-                    self.settled(Box::pin(all.partner.work(Group::all_of(work.partner), until))),
-                    self.settled(Box::pin(all.health.work(work.health, until))),
-                    self.settled(Box::pin(all.erase.work(work.erase, until))),
+                futures_util::join!(
+                    Box::pin(
+                        all.messenger
+                            .work(Group::all_of(work.messenger), until, &outcomes)
+                    ),
+                    Box::pin(all.sends.work(Group::all_of(work.sends), until, &outcomes)),
+                    Box::pin(all.fbe.work(Group::all_of(work.fbe), until, &outcomes)),
+                    Box::pin(all.partner.work(Group::all_of(work.partner), until, &outcomes)),
+                    Box::pin(all.health.work(work.health, until, &outcomes)),
+                    Box::pin(all.erase.work(work.erase, until, &outcomes)),
                 );
-                for settled in [messenger, sends, fbe, partner, health, erase] {
-                    report.add(settled);
-                }
             }
             Workers::Relay(relay) => {
-                let relay = Box::pin(relay.work(Group::all_of(work.whatsapp), until));
-                report.add(self.settled(relay).await);
+                Box::pin(relay.work(Group::all_of(work.whatsapp), until, &outcomes)).await;
             }
         }
-        report
     }
 
     /// Works on what is due, in rounds, until nothing is or `until` is near.
@@ -165,8 +171,14 @@ impl Dispatcher {
         then.map_or(0.0, |then| self.clock.now().duration_since(then).as_secs_f64())
     }
 
-    async fn settled(&self, outcomes: impl Future<Output = Vec<(Entry, Outcome)>>) -> Report {
-        self.settle(outcomes.await).await
+    /// Writes down what is told, as it is told: a slow item must not hold back what is written of the others.
+    async fn settle_all(&self, mut told: UnboundedReceiver<(Entry, Outcome)>) -> Report {
+        let mut report = Report::default();
+        let mut outcomes = Vec::new();
+        while told.recv_many(&mut outcomes, ROUND).await > 0 {
+            report.add(self.settle(std::mem::take(&mut outcomes)).await);
+        }
+        report
     }
 
     async fn settle(&self, outcomes: Vec<(Entry, Outcome)>) -> Report {

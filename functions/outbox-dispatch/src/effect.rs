@@ -100,6 +100,14 @@ impl<Effect> Group<Effect> {
         groups
     }
 
+    /// Leaves the first `most` tasks, and gives the others as a group of their own.
+    pub(crate) fn split_off(&mut self, most: usize) -> Option<Self> {
+        (self.tasks.len() > most).then(|| Self {
+            subject: self.subject.clone(),
+            tasks: self.tasks.split_off(most),
+        })
+    }
+
     /// The same outcome for every task.
     pub(crate) fn outcome(self, outcome: &Outcome) -> Vec<(Entry, Outcome)> {
         let tasks = self.tasks.into_iter();

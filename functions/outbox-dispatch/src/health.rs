@@ -11,13 +11,13 @@ use shared::clock::Clock;
 use shared::health::{
     HealthSettings, SUBJECT, Seen, Status, look_at_pages, subscribe_page, subscription, token,
 };
-use shared::outbox::{Entry, Kind, Outbox, OutboxItem, Reason};
+use shared::outbox::{Kind, Outbox, OutboxItem, Reason};
 use shared::secrets::{MetaSecret, Secret};
 use shared::store::StoreError;
 use shared::telemetry;
 
 use crate::effect::Task;
-use crate::settle::Outcome;
+use crate::settle::{Outcome, Outcomes};
 
 /// A check is planned once in so many seconds.
 const PERIOD: i64 = 6 * 3600;
@@ -49,17 +49,16 @@ impl HealthWorker {
     }
 
     /// One check serves all that are due. One that is not over at `until` begins anew with the next run.
-    pub(crate) async fn work(&self, tasks: Vec<Task<()>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+    pub(crate) async fn work(&self, tasks: Vec<Task<()>>, until: Timestamp, outcomes: &Outcomes) {
         if tasks.is_empty() {
-            return Vec::new();
+            return;
         }
         let left = Duration::try_from(until.duration_since(self.clock.now())).unwrap_or_default();
         let checked = tokio::time::timeout(left, Box::pin(self.check())).await;
         let outcome = checked.unwrap_or(Outcome::Busy);
-        tasks
-            .into_iter()
-            .map(|task| (task.entry, outcome.clone()))
-            .collect()
+        for task in tasks {
+            outcomes.tell(task.entry, outcome.clone());
+        }
     }
 
     async fn check(&self) -> Outcome {

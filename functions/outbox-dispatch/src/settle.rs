@@ -7,6 +7,7 @@ use shared::outbox::{Entry, Outbox, Reason};
 use shared::secrets::SecretError;
 use shared::store::{Claim, Lease, StoreError};
 use shared::telemetry;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::backoff::Backoff;
 
@@ -127,6 +128,30 @@ impl From<SecretError> for Outcome {
     fn from(error: SecretError) -> Self {
         tracing::error!(%error, "an outbox item waits for Secrets Manager");
         Self::retry(Reason::SecretsUnavailable)
+    }
+}
+
+/// Where workers tell what became of their items, each as soon as they know: what is not written down when a process
+/// dies, or when a claim runs out, is done again.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcomes(UnboundedSender<(Entry, Outcome)>);
+
+impl Outcomes {
+    /// The place for telling, and where what is told comes out.
+    pub(crate) fn channel() -> (Self, UnboundedReceiver<(Entry, Outcome)>) {
+        let (sender, receiver) = unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    pub(crate) fn tell(&self, entry: Entry, outcome: Outcome) {
+        // Nobody listens only where the run is over, and then nobody tells.
+        let _ = self.0.send((entry, outcome));
+    }
+
+    pub(crate) fn tell_all(&self, outcomes: impl IntoIterator<Item = (Entry, Outcome)>) {
+        for (entry, outcome) in outcomes {
+            self.tell(entry, outcome);
+        }
     }
 }
 

@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Handler, invoke};
 
+/// Invocations of a schedule at once.
+const AT_ONCE: usize = 2;
+
 /// A function that is invoked again and again.
 #[derive(Clone)]
 pub struct ScheduledInvocation {
@@ -32,8 +35,8 @@ pub struct ScheduleDriver {
 }
 
 impl ScheduleDriver {
-    /// Runs `schedules` until `stop` is cancelled; `clock` dates their events. A schedule does not overtake itself: while an invocation
-    /// runs, its ticks are left out.
+    /// Runs `schedules` until `stop` is cancelled; `clock` dates their events. As with AWS, a schedule does not wait for
+    /// its last invocation; but while two run, as many as fit into two minutes, its ticks are left out.
     #[must_use]
     pub fn start(schedules: Vec<ScheduledInvocation>, clock: &Clock, stop: &CancellationToken) -> Self {
         let mut tasks = JoinSet::new();
@@ -53,15 +56,23 @@ async fn run(schedule: ScheduledInvocation, clock: Clock, stop: CancellationToke
     let mut ticks = tokio::time::interval(schedule.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
+    let mut running = JoinSet::new();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let event = schedule
-            .input
-            .clone()
-            .unwrap_or_else(|| schedule_event(&schedule.name, clock.now()));
-        if let Err(error) = invoke(&schedule.handler, event, schedule.timeout).await {
-            tracing::error!(schedule = %schedule.name, %error, "a scheduled function failed");
+        while running.try_join_next().is_some() {}
+        if running.len() < AT_ONCE {
+            let event = schedule
+                .input
+                .clone()
+                .unwrap_or_else(|| schedule_event(&schedule.name, clock.now()));
+            let schedule = schedule.clone();
+            running.spawn(async move {
+                if let Err(error) = invoke(&schedule.handler, event, schedule.timeout).await {
+                    tracing::error!(schedule = %schedule.name, %error, "a scheduled function failed");
+                }
+            });
         }
     }
+    running.join_all().await;
 }
 
 /// The event that EventBridge makes of a rule's schedule.

@@ -50,6 +50,14 @@ pub struct Fate {
 }
 
 impl Fate {
+    /// The error, if other requests would meet the same.
+    pub(crate) fn outage(&self) -> Option<&BrazeError> {
+        let errors = std::iter::once(&self.attributes).chain(&self.events);
+        errors
+            .filter_map(|result| result.as_ref().err())
+            .find(|error| error.is_outage())
+    }
+
     /// The same of all objects.
     #[must_use]
     pub fn of_all(objects: &Objects, outcome: &Result<(), BrazeError>) -> Self {

@@ -31,7 +31,7 @@ use self::find::{Finder, conversations};
 use self::job::Job;
 use crate::braze::{Braze, BrazeError, Objects, TIMEOUT, bulk, delete};
 use crate::effect::Task;
-use crate::settle::{Outcome, Settled, claim};
+use crate::settle::{Outcome, Outcomes, Settled, claim};
 
 /// How long an order, and what it is about, is ours. No request to Braze begins so late that it could outlive this, with
 /// half a minute left for the tables.
@@ -81,25 +81,22 @@ struct Held {
 }
 
 impl EraseWorker {
-    /// Carries out orders; gives each item's outcome.
-    pub(crate) async fn work(&self, tasks: Vec<Task<Order>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
-        let mut outcomes = Vec::with_capacity(tasks.len());
+    /// Carries out orders, and tells of each item what became of it.
+    pub(crate) async fn work(&self, tasks: Vec<Task<Order>>, until: Timestamp, outcomes: &Outcomes) {
         let mut tasks = tasks.into_iter().peekable();
         while tasks.peek().is_some() {
             let together: Vec<Task<Order>> = tasks.by_ref().take(TOGETHER).collect();
             let left = Duration::try_from(until.duration_since(self.clock.now())).unwrap_or_default();
             let Some(spare) = left.checked_sub(TIMEOUT + SETTLING) else {
-                outcomes.extend(together.into_iter().map(|task| (task.entry, Outcome::Busy)));
+                outcomes.tell_all(together.into_iter().map(|task| (task.entry, Outcome::Busy)));
                 continue;
             };
             let last_start = Instant::now() + LAST_START.min(spare);
-            outcomes.extend(Box::pin(self.carry_out(together, last_start)).await);
+            Box::pin(self.carry_out(together, last_start, outcomes)).await;
         }
-        outcomes
     }
 
-    async fn carry_out(&self, tasks: Vec<Task<Order>>, last_start: Instant) -> Vec<(Entry, Outcome)> {
-        let mut outcomes = Vec::with_capacity(tasks.len());
+    async fn carry_out(&self, tasks: Vec<Task<Order>>, last_start: Instant, outcomes: &Outcomes) {
         let mut begun = stream::iter(tasks)
             .map(|task| async move {
                 let entry = task.entry.clone();
@@ -114,7 +111,10 @@ impl EraseWorker {
         while let Some(job) = begun.next().await {
             match job {
                 Ok(job) => jobs.push(job),
-                Err((entry, outcome)) => outcomes.push((entry.clone(), self.patient(&entry, outcome))),
+                Err((entry, outcome)) => {
+                    let outcome = self.patient(&entry, outcome);
+                    outcomes.tell(entry, outcome);
+                }
             }
         }
         let told = self.tell(&jobs, last_start).await;
@@ -127,9 +127,8 @@ impl EraseWorker {
             .buffer_unordered(CONCURRENCY);
         while let Some((entry, outcome)) = finished.next().await {
             let outcome = self.patient(&entry, outcome);
-            outcomes.push((entry, outcome));
+            outcomes.tell(entry, outcome);
         }
-        outcomes
     }
 
     /// Claims an order, and stores what it is about and by which names late events are recognized.

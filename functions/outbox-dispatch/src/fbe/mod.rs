@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::braze::Braze;
 use crate::effect::{Group, Task};
-use crate::settle::{Outcome, Settler, given_back};
+use crate::settle::{Outcome, Outcomes, Settler, given_back};
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use shared::clients::graph::GraphClient;
@@ -167,15 +167,12 @@ impl FbeWorker {
     }
 
     /// Works for all businesses, and says of each item what became of it.
-    pub(crate) async fn work(
-        &self,
-        groups: Vec<Group<FbeEffect>>,
-        until: Timestamp,
-    ) -> Vec<(Entry, Outcome)> {
-        let businesses = stream::iter(groups)
+    pub(crate) async fn work(&self, groups: Vec<Group<FbeEffect>>, until: Timestamp, outcomes: &Outcomes) {
+        stream::iter(groups)
             .map(|group| self.business(group, until))
-            .buffer_unordered(CONCURRENCY);
-        businesses.collect::<Vec<_>>().await.concat()
+            .buffer_unordered(CONCURRENCY)
+            .for_each(async |settled| outcomes.tell_all(settled))
+            .await;
     }
 
     /// All items of one business.

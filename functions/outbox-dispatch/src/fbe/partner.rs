@@ -23,7 +23,7 @@ use super::FollowUpSettings;
 use super::line::Line;
 use crate::braze::rate_limit::wait;
 use crate::effect::{Group, Task};
-use crate::settle::{Outcome, claim};
+use crate::settle::{Outcome, Outcomes, claim};
 
 /// How long the platform has for its answer.
 const TIMEOUT: Duration = Duration::from_secs(25);
@@ -70,17 +70,19 @@ impl PartnerWorker {
         }
     }
 
-    /// Sends notices, and says of each what became of it.
+    /// Sends notices, and tells of each what became of it.
     pub(crate) async fn work(
         &self,
         groups: Vec<Group<PartnerNotice>>,
         until: Timestamp,
-    ) -> Vec<(Entry, Outcome)> {
+        outcomes: &Outcomes,
+    ) {
         let failures = &AtomicUsize::new(0);
-        let businesses = stream::iter(groups)
-            .map(|group| self.business(group, failures, until))
-            .buffer_unordered(CONCURRENCY);
-        businesses.collect::<Vec<_>>().await.concat()
+        stream::iter(groups)
+            .for_each_concurrent(CONCURRENCY, |group| {
+                self.business(group, failures, until, outcomes)
+            })
+            .await;
     }
 
     /// The notices of one business, oldest first. One that does not arrive holds up those after it.
@@ -89,9 +91,10 @@ impl PartnerWorker {
         mut group: Group<PartnerNotice>,
         failures: &AtomicUsize,
         until: Timestamp,
-    ) -> Vec<(Entry, Outcome)> {
+        outcomes: &Outcomes,
+    ) {
         let Some(url) = &self.url else {
-            return group.outcome(&Outcome::Done);
+            return outcomes.tell_all(group.outcome(&Outcome::Done));
         };
         let read = |entry: &Entry| entry.payload().ok();
         let line = Line::join(
@@ -103,9 +106,8 @@ impl PartnerWorker {
         );
         let mut line = match line.await {
             Ok(line) => line,
-            Err(error) => return group.outcome(&error.into()),
+            Err(error) => return outcomes.tell_all(group.outcome(&error.into())),
         };
-        let mut outcomes = Vec::with_capacity(group.tasks.len());
         for Task { entry, effect } in group.tasks {
             let is_late = self.clock.now() + MARGIN > until;
             let outcome = if is_late || failures.load(Ordering::Relaxed) >= MAX_FAILURES {
@@ -124,9 +126,8 @@ impl PartnerWorker {
                 }
                 result.map_or_else(|outcome| outcome, |()| Outcome::Done)
             };
-            outcomes.push((entry, outcome));
+            outcomes.tell(entry, outcome);
         }
-        outcomes
     }
 
     async fn notice(

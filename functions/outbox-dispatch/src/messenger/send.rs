@@ -24,10 +24,10 @@ use shared::telemetry;
 pub(crate) use super::pace::Pages;
 use super::pace::{PageTurn, Run, Turns};
 use crate::effect::{Group, Task};
-use crate::settle::{Outcome, claim};
+use crate::settle::{Outcome, Outcomes, claim, given_back};
 
-/// A claim outlasts the call.
-const LEASE: Duration = Duration::from_mins(1);
+/// A claim outlasts the run: until what came of the message is written down, no other run may have it.
+const LEASE: Duration = Duration::from_mins(2);
 /// No call is begun with less than this left.
 const MARGIN: SignedDuration = SignedDuration::from_secs(18);
 /// Messages of a page under way at once.
@@ -57,14 +57,13 @@ struct Thread {
 }
 
 impl SendWorker {
-    /// Sends messages; gives each item's outcome.
-    pub(crate) async fn work(&self, groups: Vec<Group<Message>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
+    /// Sends messages, and tells of each item what became of it.
+    pub(crate) async fn work(&self, groups: Vec<Group<Message>>, until: Timestamp, outcomes: &Outcomes) {
         let run = Run::new(self.clock.now(), until - MARGIN);
-        let mut outcomes = Vec::new();
         let mut pages: BTreeMap<String, Vec<Thread>> = BTreeMap::new();
         for group in groups {
             let Ok(contact) = group.subject.parse::<ContactKey>() else {
-                outcomes.extend(group.outcome(&Outcome::dead(Reason::PayloadUnreadable)));
+                outcomes.tell_all(group.outcome(&Outcome::dead(Reason::PayloadUnreadable)));
                 continue;
             };
             let threads = pages.entry(contact.account_id.clone()).or_default();
@@ -75,32 +74,26 @@ impl SendWorker {
         }
         let pages = pages
             .iter_mut()
-            .map(|(account_id, threads)| self.page(account_id, std::mem::take(threads), run));
-        outcomes.extend(futures_util::future::join_all(pages).await.concat());
-        outcomes
+            .map(|(account_id, threads)| self.page(account_id, std::mem::take(threads), run, outcomes));
+        futures_util::future::join_all(pages).await;
     }
 
-    async fn page(&self, account_id: &str, threads: Vec<Thread>, run: Run) -> Vec<(Entry, Outcome)> {
+    async fn page(&self, account_id: &str, threads: Vec<Thread>, run: Run, outcomes: &Outcomes) {
         let messages = threads.iter().map(|thread| thread.tasks.len()).sum();
         let turns = Turns::new(&self.contacts, &self.pages, account_id, messages, run);
-        let threads = stream::iter(threads).map(|thread| self.thread(thread, &turns, run));
-        threads
-            .buffer_unordered(CONCURRENCY)
-            .collect::<Vec<_>>()
-            .await
-            .concat()
+        stream::iter(threads)
+            .for_each_concurrent(CONCURRENCY, |thread| self.thread(thread, &turns, run, outcomes))
+            .await;
     }
 
-    async fn thread(&self, thread: Thread, turns: &Turns<'_>, run: Run) -> Vec<(Entry, Outcome)> {
-        let mut outcomes = Vec::with_capacity(thread.tasks.len());
+    async fn thread(&self, thread: Thread, turns: &Turns<'_>, run: Run, outcomes: &Outcomes) {
         for (place, Task { entry, effect }) in thread.tasks.into_iter().enumerate() {
             if place > 0 && !run.is_over() {
                 tokio::time::sleep(PER_PERSON.unsigned_abs()).await;
             }
             let sent = Box::pin(self.message(&thread.contact, &entry, &effect, turns, run)).await;
-            outcomes.push((entry, sent.unwrap_or_else(|outcome| outcome)));
+            outcomes.tell(entry, sent.unwrap_or_else(|outcome| outcome));
         }
-        outcomes
     }
 
     /// One message. Errors are outcomes as well.
@@ -112,11 +105,28 @@ impl SendWorker {
         turns: &Turns<'_>,
         run: Run,
     ) -> Result<Outcome, Outcome> {
+        // A page's many messages would wait for a turn each, long after the time was up.
+        if run.is_over() {
+            return Err(Outcome::Busy);
+        }
+        // Before the turn: what another run has sent meanwhile must not use one up.
+        let (_, lease) = claim(&self.outbox, entry, LEASE).await?;
+        let sent = self.claimed(key, entry, message, turns, run).await;
+        if sent == Err(Outcome::Busy) {
+            given_back(self.outbox.release(&lease).await, "message");
+        }
+        sent
+    }
+
+    async fn claimed(
+        &self,
+        key: &ContactKey,
+        entry: &Entry,
+        message: &Message,
+        turns: &Turns<'_>,
+        run: Run,
+    ) -> Result<Outcome, Outcome> {
         let stored = loop {
-            // Before the turn as well: a page's many messages would wait for one each, long after the time was up.
-            if run.is_over() {
-                return Err(Outcome::Busy);
-            }
             match turns.next().await? {
                 PageTurn::Taken => {}
                 PageTurn::TooLate => return Err(Outcome::Busy),
@@ -142,7 +152,6 @@ impl SendWorker {
         if run.is_over() {
             return Err(Outcome::Busy);
         }
-        claim(&self.outbox, entry, LEASE).await?;
         if let Some(refusal) = send::refusal(&stored.contact, message.way, self.clock.now()) {
             let reason = match refusal {
                 Refusal::OptedOut => Reason::OptedOut,

@@ -3,12 +3,13 @@
 //! All of a contact's items are settled together from its current state and under a lease, so that two syncs of
 //! one person never race at Braze, which keeps no order between requests.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{MessengerEffect, add_others};
 use crate::braze::{Braze, BrazeError, Fate, Objects, TIMEOUT, bulk};
 use crate::effect::{Group, Task};
-use crate::settle::{Outcome, claim, given_back};
+use crate::settle::{Outcome, Outcomes, claim, given_back};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -32,6 +33,13 @@ const LAST_START: Duration = LEASE
 
 /// What it takes to write down what became of the last request.
 const SETTLING: Duration = Duration::from_secs(5);
+
+/// Contacts that are claimed at once: as many as fill the requests to Braze that are under way at once, 75 in one. Were
+/// they more, a process that dies would leave them all claimed.
+const TOGETHER: usize = 600;
+
+/// Items of one contact that are settled at once. With the contact's attributes they fit into one request.
+const ITEMS_TOGETHER: usize = 70;
 
 /// Calls to DynamoDB under way at once.
 const CONCURRENCY: usize = 32;
@@ -258,18 +266,53 @@ impl ContactWorker {
         outcomes
     }
 
-    /// Syncs all contacts; gives each item's outcome.
+    /// Syncs all contacts, and tells of each item what became of it.
     pub(crate) async fn work(
         &self,
         groups: Vec<Group<MessengerEffect>>,
         until: Timestamp,
-    ) -> Vec<(Entry, Outcome)> {
-        let left = Duration::try_from(until.duration_since(self.contacts.now())).unwrap_or_default();
-        let Some(spare) = left.checked_sub(TIMEOUT + SETTLING) else {
-            let groups = groups.into_iter();
-            return groups.flat_map(|group| group.outcome(&Outcome::Busy)).collect();
-        };
-        let last_start = Instant::now() + LAST_START.min(spare);
+        outcomes: &Outcomes,
+    ) {
+        let mut waiting = VecDeque::from(groups);
+        while !waiting.is_empty() {
+            let left = Duration::try_from(until.duration_since(self.contacts.now())).unwrap_or_default();
+            let Some(spare) = left.checked_sub(TIMEOUT + SETTLING) else {
+                break;
+            };
+            let last_start = Instant::now() + LAST_START.min(spare);
+            let mut together: Vec<_> = waiting.drain(..TOGETHER.min(waiting.len())).collect();
+            let rests = together
+                .iter_mut()
+                .filter_map(|group| group.split_off(ITEMS_TOGETHER));
+            let mut rests: Vec<_> = rests.collect();
+            let (settled, outage) = self.together(together, last_start).await;
+            for (entry, outcome) in settled {
+                // What comes after it would overtake it.
+                if !matches!(outcome, Outcome::Done | Outcome::Dead { .. }) {
+                    let behind = rests.extract_if(.., |rest| rest.subject == entry.subject);
+                    outcomes.tell_all(behind.flat_map(|rest| rest.outcome(&outcome)));
+                }
+                outcomes.tell(entry, outcome);
+            }
+            waiting.extend(rests);
+            if let Some(outage) = outage {
+                let outcome = Outcome::from(&outage);
+                outcomes.tell_all(waiting.drain(..).flat_map(|group| group.outcome(&outcome)));
+            }
+        }
+        outcomes.tell_all(
+            waiting
+                .into_iter()
+                .flat_map(|group| group.outcome(&Outcome::Busy)),
+        );
+    }
+
+    /// Syncs some contacts; gives each item's outcome, and the error if other requests would meet the same.
+    async fn together(
+        &self,
+        groups: Vec<Group<MessengerEffect>>,
+        last_start: Instant,
+    ) -> (Vec<(Entry, Outcome)>, Option<BrazeError>) {
         let mut prepared = stream::iter(groups)
             .map(|group| self.prepare(group))
             .buffer_unordered(CONCURRENCY);
@@ -293,6 +336,7 @@ impl ContactWorker {
             })
             .collect();
         let tracked = bulk::track(&self.braze, &users, last_start).await;
+        let outage = tracked.iter().find_map(Fate::outage).cloned();
 
         let mut finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
             .map(|(job, (identified, tracked))| {
@@ -304,7 +348,7 @@ impl ContactWorker {
         while let Some(settled) = finished.next().await {
             outcomes.extend(settled);
         }
-        outcomes
+        (outcomes, outage)
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) mod wake;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use shared::clock::Clock;
-use shared::outbox::{Entry, Outbox};
+use shared::outbox::Outbox;
 use shared::whatsapp::settings::RelaySettings;
 use shared::whatsapp::table::Conversations;
 
@@ -33,7 +33,7 @@ pub(crate) use self::outgoing::profile_update;
 use self::wake::Queue;
 use crate::braze::Braze;
 use crate::effect::Group;
-use crate::settle::{Outcome, Settler};
+use crate::settle::{Outcomes, Settler};
 
 /// Conversations drained at once. Each has one request under way; a function has 1,024 file descriptors.
 const CONVERSATIONS_AT_ONCE: usize = 200;
@@ -58,11 +58,12 @@ pub(crate) struct RelayWorker {
 }
 
 impl RelayWorker {
-    /// Drains all conversations, and says of each item what became of it.
-    pub(crate) async fn work(&self, groups: Vec<Group<()>>, until: Timestamp) -> Vec<(Entry, Outcome)> {
-        let drained = stream::iter(groups)
+    /// Drains all conversations, and tells of each item what became of it.
+    pub(crate) async fn work(&self, groups: Vec<Group<()>>, until: Timestamp, outcomes: &Outcomes) {
+        stream::iter(groups)
             .map(|group| Box::pin(conversation::drain(self, group, until)))
-            .buffer_unordered(CONVERSATIONS_AT_ONCE);
-        drained.concat().await
+            .buffer_unordered(CONVERSATIONS_AT_ONCE)
+            .for_each(async |settled| outcomes.tell_all(settled))
+            .await;
     }
 }

@@ -1,4 +1,9 @@
+use std::time::Duration;
+
 use futures_util::future::join_all;
+use jiff::SignedDuration;
+use serde_json::json;
+use testkit::fault::Fault;
 
 use super::house::House;
 
@@ -12,6 +17,47 @@ async fn a_thousand_new_people_in_one_post_take_at_most_a_hundred_calls() {
     let calls = house.aws.dynamodb_calls();
     assert!(calls.total() <= 100, "{calls:?}");
     assert_eq!(house.pending().await, 1001);
+}
+
+/// Works on what is due, and dies when Braze has got so many requests.
+async fn dies_after(house: &House, requests: usize) {
+    house.braze.begin_outage(Fault::Late(Duration::from_millis(30)));
+    house.later(SignedDuration::from_secs(31));
+    let until = house.clock.now() + SignedDuration::from_mins(2);
+    let died = async {
+        while house.braze.track_requests().len() < requests {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::select! {
+        run = house.dispatch.handle_until(json!({}), until) => panic!("{run:?}"),
+        () = died => {}
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_dies_over_many_syncs_has_settled_what_it_had_done() {
+    let house = House::start().await;
+    let items: Vec<_> = (0..1000).map(|n| house.message(&format!("9{n:04}"))).collect();
+    assert_eq!(house.receive(&items).await, 200);
+    // Of the second lot: at 600 a lot and 75 a request there are eight in the first.
+    dies_after(&house, 9).await;
+    assert_eq!(house.pending().await, 400);
+}
+
+#[tokio::test]
+async fn a_process_that_dies_over_one_persons_many_events_has_settled_what_it_had_done() {
+    let house = House::with(&[("MESSENGER_EVENTS", "message")]).await;
+    let items: Vec<_> = (0..200).map(|_| house.message("9001")).collect();
+    assert_eq!(house.receive(&items).await, 200);
+    let all = house.pending().await;
+    dies_after(&house, 2).await;
+    assert_eq!(house.pending().await, all - 70);
+    // The dead one's claims run out.
+    house.later(SignedDuration::from_mins(3));
+    house.tick().await;
+    assert_eq!(house.pending().await, 0);
+    assert_eq!(house.braze.events().len(), 200 + 70);
 }
 
 // `cargo bench` does the same with ten thousand.

@@ -52,6 +52,33 @@ async fn two_processes_share_a_pages_thirty_a_second() {
     assert!(took >= Duration::from_millis(1_960), "{took:?}");
 }
 
+// The schedule begins a run every minute, and one of many messages takes two.
+#[tokio::test]
+async fn two_runs_over_the_same_messages_use_up_no_turn_for_nothing() {
+    const MESSAGES: usize = 80;
+    let stack = Stack::start().await;
+    for n in 0..MESSAGES {
+        stack.writes(&format!("7{n:03}")).await;
+        assert_eq!(stack.sends(&format!("7{n:03}"), json!({})).await.0, 202);
+    }
+    let other = dispatcher(&stack.house);
+    stack.house.later(SignedDuration::from_secs(31));
+    let began = stack.house.clock.now();
+    let (one, two) = join(
+        stack.dispatch.handle_until(json!({}), until(&stack)),
+        other.handle_until(json!({}), until(&stack)),
+    )
+    .await;
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(taken(&stack).values().copied().collect::<Vec<_>>(), [1; MESSAGES]);
+    // 45 ms each, and what each run has taken of its last second in vain.
+    let turns = stack.house.items("ContactsTable").await.unwrap().into_iter();
+    let mut turns = turns.filter_map(|item| item.get("free_at")?.as_n().ok()?.parse::<i64>().ok());
+    let took = turns.next().unwrap() - began.as_millisecond();
+    assert!((3_600..5_700).contains(&took), "{took} ms");
+}
+
 #[tokio::test]
 async fn a_person_gets_one_message_a_second_whoever_sends_it() {
     let stack = Stack::start().await;
@@ -172,6 +199,41 @@ async fn killed_anywhere_no_message_is_lost_and_none_leaves_twice_but_in_doubt()
         }
         polls += 1 + polls / 20;
     }
+}
+
+#[tokio::test]
+async fn what_has_left_is_written_down_while_others_wait_for_their_turn() {
+    const MESSAGES: usize = 40;
+    /// Under way at once.
+    const MOST_IN_DOUBT: usize = 8;
+    let stack = Stack::start().await;
+    for n in 0..MESSAGES {
+        stack.writes(&format!("7{n:03}")).await;
+        assert_eq!(stack.sends(&format!("7{n:03}"), json!({})).await.0, 202);
+    }
+    stack.house.later(SignedDuration::from_secs(31));
+    let half_has_left = async {
+        while taken(&stack).len() < MESSAGES / 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        run = stack.dispatch.handle_until(json!({}), until(&stack)) => panic!("{run:?}"),
+        () = half_has_left => {}
+    }
+    let states = stack.states().await;
+    let done = states.iter().filter(|(status, _)| status == "done").count();
+    assert!(done + MOST_IN_DOUBT >= MESSAGES / 2, "{done} of {MESSAGES}");
+    // Until the dead process's claims have run out.
+    stack.house.later(SignedDuration::from_mins(2));
+    stack.tick().await;
+    let taken = taken(&stack);
+    let twice = taken.values().filter(|times| **times > 1).count();
+    assert!(
+        taken.len() == MESSAGES && twice <= MOST_IN_DOUBT,
+        "{} left, {twice} twice",
+        taken.len()
+    );
 }
 
 #[tokio::test]
