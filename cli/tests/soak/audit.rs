@@ -125,6 +125,7 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
     let sends: Vec<String> = expected.sends.iter().map(|(_, text)| text.clone()).collect();
     report.count("messages sent to them by campaigns", sends.len());
     report.none("of them lost", missing(&sends, &sent));
+    report.count("of them twice", doubled(&sent));
     let events: Vec<String> = world
         .braze
         .events()
@@ -133,13 +134,13 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         .filter(|event| event.contains("messenger_"))
         .collect();
     report.count("custom events of what they did", events.len());
-    let doubled_sends = doubled(&sent) + doubled(&events);
+    report.count("of them twice", doubled(&events));
 
     report.count(
         "messages on WhatsApp",
         expected.written.values().map(Vec::len).sum(),
     );
-    let (mut lost, mut doubles, mut passed_by, mut disordered) = (Vec::new(), 0, 0, Vec::new());
+    let (mut lost, mut repeated, mut passed_by, mut disordered) = (Vec::new(), 0, 0, Vec::new());
     for (user, numbers) in &expected.written {
         let answered = answered(world, user);
         lost.extend(
@@ -151,7 +152,7 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         let mut first = answered.clone();
         let mut seen = BTreeSet::new();
         first.retain(|number| seen.insert(*number));
-        doubles += answered.len() - first.len();
+        repeated += answered.len() - first.len();
         for (at, number) in first.iter().enumerate() {
             let tries = tries_before_passed_by(world, user, *number, &first[..at]);
             if tries.iter().any(|tries| *tries < TRIES) {
@@ -162,6 +163,7 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         }
     }
     report.none("of them not answered", lost);
+    report.count("of them answered twice", repeated);
     report.count("of them passed by, as they had failed again and again", passed_by);
     report.none("of them out of order without such a cause", disordered);
 
@@ -171,9 +173,10 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         businesses(&snapshot, world, &expected.businesses),
     );
 
-    report.count("doubled after a lost answer or a kill", doubled_sends + doubles);
+    let doubles = doubled(&sent) + doubled(&events) + repeated;
+    report.count("doubled after a lost answer or a kill", doubles);
     let in_doubt = trouble.ambiguous + trouble.kills;
-    let unexplained = (doubled_sends + doubles).saturating_sub(IN_FLIGHT * in_doubt);
+    let unexplained = doubles.saturating_sub(IN_FLIGHT * in_doubt);
     report.none("doubled without such a cause", vec![String::new(); unexplained]);
     report.none(
         "personal data or secrets in the log",
