@@ -140,32 +140,14 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         "messages on WhatsApp",
         expected.written.values().map(Vec::len).sum(),
     );
-    let (mut lost, mut repeated, mut passed_by, mut disordered) = (Vec::new(), 0, 0, Vec::new());
-    for (user, numbers) in &expected.written {
-        let answered = answered(world, user);
-        lost.extend(
-            numbers
-                .iter()
-                .filter(|number| !answered.contains(number))
-                .map(|number| format!("{user} {number}")),
-        );
-        let mut first = answered.clone();
-        let mut seen = BTreeSet::new();
-        first.retain(|number| seen.insert(*number));
-        repeated += answered.len() - first.len();
-        for (at, number) in first.iter().enumerate() {
-            let tries = tries_before_passed_by(world, user, *number, &first[..at]);
-            if tries.iter().any(|tries| *tries < TRIES) {
-                disordered.push(format!("{user} {number} after {tries:?} tries: {first:?}"));
-            } else if !tries.is_empty() {
-                passed_by += 1;
-            }
-        }
-    }
-    report.none("of them not answered", lost);
-    report.count("of them answered twice", repeated);
-    report.count("of them passed by, as they had failed again and again", passed_by);
-    report.none("of them out of order without such a cause", disordered);
+    let replies = Replies::to(&expected.written, world);
+    report.none("of them not answered", replies.lost);
+    report.count("of them answered twice", replies.repeated);
+    report.count(
+        "of them passed by, as they had failed again and again",
+        replies.passed_by,
+    );
+    report.none("of them out of order without such a cause", replies.disordered);
 
     report.count("businesses", expected.businesses.len());
     report.none(
@@ -173,7 +155,7 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         businesses(&snapshot, world, &expected.businesses),
     );
 
-    let doubles = doubled(&sent) + doubled(&events) + repeated;
+    let doubles = doubled(&sent) + doubled(&events) + replies.repeated;
     report.count("doubled after a lost answer or a kill", doubles);
     let in_doubt = trouble.ambiguous + trouble.kills;
     let unexplained = doubles.saturating_sub(IN_FLIGHT * in_doubt);
@@ -191,6 +173,40 @@ const IN_FLIGHT: usize = 4;
 
 /// A WhatsApp message that has failed three times goes alone; if it fails once more, those behind it pass it by.
 const TRIES: usize = 4;
+
+/// What came of the messages on WhatsApp.
+#[derive(Default)]
+struct Replies {
+    lost: Vec<String>,
+    repeated: usize,
+    passed_by: usize,
+    disordered: Vec<String>,
+}
+
+impl Replies {
+    fn to(written: &BTreeMap<String, Vec<u32>>, world: &World) -> Self {
+        let mut replies = Self::default();
+        for (user, numbers) in written {
+            let answered = answered(world, user);
+            let lost = numbers.iter().filter(|number| !answered.contains(number));
+            replies.lost.extend(lost.map(|number| format!("{user} {number}")));
+            let mut first = answered.clone();
+            let mut seen = BTreeSet::new();
+            first.retain(|number| seen.insert(*number));
+            replies.repeated += answered.len() - first.len();
+            for (at, number) in first.iter().enumerate() {
+                let tries = tries_before_passed_by(world, user, *number, &first[..at]);
+                if tries.iter().any(|tries| *tries < TRIES) {
+                    let disordered = format!("{user} {number} after {tries:?} tries: {first:?}");
+                    replies.disordered.push(disordered);
+                } else if !tries.is_empty() {
+                    replies.passed_by += 1;
+                }
+            }
+        }
+        replies
+    }
+}
 
 /// How often the external system had failed at a person's message before each of the later ones that were answered
 /// earlier. One that was handed over in its order, and whose answer was not sent so, counts as none.

@@ -3,13 +3,13 @@
 //! All of a contact's items are settled together from its current state and under a lease, so that two syncs of
 //! one person never race at Braze, which keeps no order between requests.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use super::{MessengerEffect, add_others};
 use crate::braze::{Braze, BrazeError, Fate, Objects, TIMEOUT, bulk};
 use crate::effect::{Group, Task};
-use crate::settle::{Outcome, Outcomes, claim, given_back};
+use crate::settle::{Outcome, Outcomes, Settled, given_back};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -18,7 +18,7 @@ use shared::messenger::key::ContactKey;
 use shared::messenger::settings::MessengerSettings;
 use shared::messenger::sync::{self, Identify, Others, Stored, SyncPlan, Synced};
 use shared::messenger::table::Contacts;
-use shared::outbox::{Entry, Outbox, Reason};
+use shared::outbox::{Entry, Outbox, Reason, Status};
 use shared::store::{Claim, Lease, Released};
 use tokio::time::Instant;
 
@@ -65,8 +65,8 @@ struct Job {
     user: Objects,
     /// Items that are settled as the profile is.
     with_profile: Vec<Entry>,
-    /// Items of the user's events, in their order, each under our lease.
-    events: Vec<(Entry, Lease)>,
+    /// Items of the user's events, in their order.
+    events: Vec<Entry>,
 }
 
 /// A user whose profile the contact is moved to or from, under our lease.
@@ -92,8 +92,13 @@ impl ContactWorker {
             stored.synced.clone()
         };
         let mut users = Vec::new();
-        let plan = match self.plan(&stored.contact, &lease, &synced, &mut users).await {
-            Ok(plan) => plan,
+        let prepared = async {
+            let pending = self.pending_events(&group).await?;
+            let plan = self.plan(&stored.contact, &lease, &synced, &mut users).await?;
+            Ok((pending, plan))
+        };
+        let (pending, plan) = match prepared.await {
+            Ok(prepared) => prepared,
             Err(outcome) => {
                 self.release_users(&users).await;
                 self.release(&lease, &stored.synced, &synced).await;
@@ -111,16 +116,14 @@ impl ContactWorker {
                 with_profile.push(entry);
                 continue;
             };
-            // Events are not idempotent: another worker may have settled this one since we read it.
-            match claim(&self.outbox, &entry, LEASE).await {
-                Ok((_, lease)) => {
-                    // For whom it is, and what the item holds.
-                    let object = target.clone().into_iter().chain(event).collect();
-                    user.events.push(Value::Object(object));
-                    events.push((entry, lease));
-                }
-                Err(outcome) => outcomes.push((entry, outcome)),
+            if !pending.contains(&entry.event_key) {
+                outcomes.push((entry, Outcome::Busy));
+                continue;
             }
+            // For whom it is, and what the item holds.
+            let object = target.clone().into_iter().chain(event).collect();
+            user.events.push(Value::Object(object));
+            events.push(entry);
         }
         let job = Job {
             stored,
@@ -133,6 +136,17 @@ impl ContactWorker {
             events,
         };
         (Some(job), outcomes)
+    }
+
+    /// The keys of events that are pending still. Events are not idempotent, and another run may have settled some since
+    /// they were read: it has done so before it let go of the contact, which is ours now.
+    async fn pending_events(&self, group: &Group<MessengerEffect>) -> Result<HashSet<String>, Outcome> {
+        let events = group.tasks.iter();
+        let events = events.filter(|task| matches!(task.effect, MessengerEffect::Event(_)));
+        let keys: Vec<String> = events.map(|task| task.entry.event_key.clone()).collect();
+        let mut entries = self.outbox.get_all(&group.subject, &keys).await?;
+        entries.retain(|entry| entry.status == Status::Pending);
+        Ok(entries.into_iter().map(|entry| entry.event_key).collect())
     }
 
     /// Claims the users whom the contact moves to or from, and plans the requests to Braze. A move is stored before it
@@ -222,7 +236,28 @@ impl ContactWorker {
             .collect()
     }
 
-    async fn finish(&self, job: Job, fate: Fate, identified: bool) -> Vec<(Entry, Outcome)> {
+    /// Writes down which events Braze has taken, before their contacts are let go. Gives the outcome of these.
+    async fn settle_events(&self, jobs: &[Job], tracked: &[Fate]) -> Outcome {
+        let fates = tracked.iter().map(|fate| &fate.events);
+        let events = jobs.iter().map(|job| &job.events).zip(fates);
+        let events = events.flat_map(|(events, fates)| events.iter().zip(fates));
+        let taken = events
+            .filter(|(_, fate)| fate.is_ok())
+            .map(|(entry, _)| entry.clone());
+        match self.outbox.done(&taken.collect::<Vec<_>>()).await {
+            Ok(()) => Outcome::Settled(Settled::Done),
+            // It is tried once more with the other items.
+            Err(_) => Outcome::Done,
+        }
+    }
+
+    async fn finish(
+        &self,
+        job: Job,
+        fate: Fate,
+        identified: bool,
+        settled: &Outcome,
+    ) -> Vec<(Entry, Outcome)> {
         let profile = match &fate.attributes {
             Ok(()) => {
                 let changed = (job.plan.after != job.stored.synced).then_some(&job.plan.after);
@@ -256,11 +291,8 @@ impl ContactWorker {
         let mut outcomes: Vec<(Entry, Outcome)> =
             with_profile.map(|entry| (entry, profile.clone())).collect();
         // An event that Braze has taken is done, whatever became of the rest.
-        for ((entry, lease), fate) in job.events.into_iter().zip(fate.events) {
-            let outcome = fate.map_or_else(|error| Outcome::from(&error), |()| Outcome::Done);
-            if outcome == Outcome::Busy {
-                given_back(self.outbox.release(&lease).await, "event");
-            }
+        for (entry, fate) in job.events.into_iter().zip(fate.events) {
+            let outcome = fate.map_or_else(|error| Outcome::from(&error), |()| settled.clone());
             outcomes.push((entry, outcome));
         }
         outcomes
@@ -337,12 +369,13 @@ impl ContactWorker {
             .collect();
         let tracked = bulk::track(&self.braze, &users, last_start).await;
         let outage = tracked.iter().find_map(Fate::outage).cloned();
+        let settled = &self.settle_events(&jobs, &tracked).await;
 
         let mut finished = stream::iter(jobs.into_iter().zip(identified.into_iter().zip(tracked)))
             .map(|(job, (identified, tracked))| {
                 let is_identified = job.plan.identify.is_some() && identified.is_ok();
                 let fate = identified.map_or_else(|error| Fate::of_all(&job.user, &Err(error)), |()| tracked);
-                self.finish(job, fate, is_identified)
+                self.finish(job, fate, is_identified, settled)
             })
             .buffer_unordered(CONCURRENCY);
         while let Some(settled) = finished.next().await {
