@@ -108,6 +108,14 @@ impl Outcome {
         Self::Waiting { reason, wait }
     }
 
+    /// Whether nothing is left to do about the item.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(
+            self,
+            Self::Done | Self::Dead { .. } | Self::Settled(Settled::Done | Settled::Dead)
+        )
+    }
+
     /// A failure that will not pass.
     #[must_use]
     pub fn dead(reason: impl Into<String>) -> Self {

@@ -320,7 +320,7 @@ impl ContactWorker {
             let (settled, outage) = self.together(together, last_start).await;
             for (entry, outcome) in settled {
                 // What comes after it would overtake it.
-                if !matches!(outcome, Outcome::Done | Outcome::Dead { .. }) {
+                if !outcome.is_settled() {
                     let behind = rests.extract_if(.., |rest| rest.subject == entry.subject);
                     outcomes.tell_all(behind.flat_map(|rest| rest.outcome(&outcome)));
                 }
