@@ -115,8 +115,9 @@ impl World {
             "0",
             "--aws-addr",
             "127.0.0.1:0",
+            // All that is due is read with each tick; on AWS there is one a minute.
             "--tick",
-            "1",
+            "5",
             "--data-dir",
         ]);
         command

@@ -34,12 +34,12 @@ const LAST_START: Duration = LEASE
 /// What it takes to write down what became of the last request.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// Contacts that are claimed at once: as many as fill the requests to Braze that are under way at once, 75 in one. Were
-/// they more, a process that dies would leave them all claimed.
+/// Items whose contacts are claimed at once: as many as fill the requests to Braze that are under way at once, 75 in one.
+/// Were they more, a process that dies would leave more contacts claimed, and have settled less.
 const TOGETHER: usize = 600;
 
-/// Items of one contact that are settled at once. With the contact's attributes they fit into one request.
-const ITEMS_TOGETHER: usize = 70;
+/// Of these, so many of one contact. With the contact's attributes they fit into one request.
+const OF_ONE_CONTACT: usize = 70;
 
 /// Calls to DynamoDB under way at once.
 const CONCURRENCY: usize = 32;
@@ -312,11 +312,14 @@ impl ContactWorker {
                 break;
             };
             let last_start = Instant::now() + LAST_START.min(spare);
-            let mut together: Vec<_> = waiting.drain(..TOGETHER.min(waiting.len())).collect();
-            let rests = together
-                .iter_mut()
-                .filter_map(|group| group.split_off(ITEMS_TOGETHER));
-            let mut rests: Vec<_> = rests.collect();
+            let (mut together, mut rests, mut items) = (Vec::new(), Vec::new(), 0);
+            while items < TOGETHER
+                && let Some(mut group) = waiting.pop_front()
+            {
+                rests.extend(group.split_off(OF_ONE_CONTACT));
+                items += group.tasks.len();
+                together.push(group);
+            }
             let (settled, outage) = self.together(together, last_start).await;
             for (entry, outcome) in settled {
                 // What comes after it would overtake it.
