@@ -44,7 +44,7 @@ pub(crate) async fn cause(world: Arc<World>, seed: u64, end: Instant) -> Trouble
     let mut trouble = Trouble::default();
     let mut next_kill = Instant::now() + Duration::from_secs(10);
     while Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(rng.u64(50..600))).await;
+        tokio::time::sleep(Duration::from_millis(rng.u64(100..1_200))).await;
         let (fault, is_ambiguous) = any(&mut rng);
         trouble.faults += 1;
         trouble.ambiguous += usize::from(is_ambiguous);
@@ -82,7 +82,7 @@ pub(crate) async fn cause(world: Arc<World>, seed: u64, end: Instant) -> Trouble
                 world.begin();
             });
             again.await.unwrap();
-            next_kill = Instant::now() + Duration::from_secs(rng.u64(10..40));
+            next_kill = Instant::now() + Duration::from_secs(rng.u64(20..80));
         }
     }
     world.braze.clear_script();

@@ -111,7 +111,7 @@ impl Traffic {
         let mut last = Timestamp::UNIX_EPOCH;
         let mut count = 0;
         while Instant::now() < end {
-            pause(&mut rng, 3_000..12_000).await;
+            pause(&mut rng, 6_000..24_000).await;
             // A burst, whose parts come in any order.
             let mut burst = Vec::new();
             for _ in 0..rng.usize(1..4) {
@@ -171,7 +171,7 @@ impl Traffic {
         self.expected().personal.extend([user.clone(), phone.clone()]);
         let mut count = 0;
         while Instant::now() < end {
-            pause(&mut rng, 500..8_000).await;
+            pause(&mut rng, 1_000..16_000).await;
             count += 1;
             let text = question(&user, count);
             self.expected().personal.push(text.clone());
@@ -195,7 +195,7 @@ impl Traffic {
         let mut is_installed = false;
         let mut installs = 0;
         while Instant::now() < end {
-            pause(&mut rng, 5_000..30_000).await;
+            pause(&mut rng, 10_000..60_000).await;
             is_installed = !is_installed;
             installs += 1;
             let case = if is_installed { "install" } else { "uninstall" };

@@ -136,13 +136,18 @@ impl<'a> Turns<'a> {
         }
     }
 
+    /// How long the page pauses, if it does.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        self.pages.pause_of(self.account_id, self.run.now())
+    }
+
     /// Waits for the next turn.
     pub(super) async fn next(&self) -> Result<PageTurn, StoreError> {
         let turn = {
             let mut taken = self.taken.lock().await;
             let taken = &mut *taken;
             // As long as the others wait for this one, the page may have begun to pause.
-            if let Some(pause) = self.pages.pause_of(self.account_id, self.run.now()) {
+            if let Some(pause) = self.pause() {
                 return Ok(PageTurn::Paused(pause));
             }
             // Turns that have passed are not made up for: they would come on top of the ones to come.

@@ -109,6 +109,9 @@ impl SendWorker {
         if run.is_over() {
             return Err(Outcome::Busy);
         }
+        if let Some(wait) = turns.pause() {
+            return Err(paused(wait));
+        }
         // Before the turn: what another run has sent meanwhile must not use one up.
         let (_, lease) = claim(&self.outbox, entry, LEASE).await?;
         let sent = self.claimed(key, entry, message, turns, run).await;
@@ -130,12 +133,7 @@ impl SendWorker {
             match turns.next().await? {
                 PageTurn::Taken => {}
                 PageTurn::TooLate => return Err(Outcome::Busy),
-                PageTurn::Paused(wait) => {
-                    return Err(Outcome::Failing {
-                        reason: Reason::PageRestricted.into(),
-                        wait,
-                    });
-                }
+                PageTurn::Paused(wait) => return Err(paused(wait)),
             }
             match self.contacts.take_turn(key, PER_PERSON, run.now()).await {
                 Ok(Turn::Now(stored)) => break stored,
@@ -321,6 +319,13 @@ impl SendWorker {
             }
             rounds.next().await?;
         }
+    }
+}
+
+fn paused(wait: Duration) -> Outcome {
+    Outcome::Failing {
+        reason: Reason::PageRestricted.into(),
+        wait,
     }
 }
 
