@@ -58,7 +58,13 @@ async fn run(schedule: ScheduledInvocation, clock: Clock, stop: CancellationToke
     ticks.tick().await;
     let mut running = JoinSet::new();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        while running.try_join_next().is_some() {}
+        while let Some(ended) = running.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
         if running.len() < AT_ONCE {
             let event = schedule
                 .input

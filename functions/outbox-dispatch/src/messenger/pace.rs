@@ -7,6 +7,7 @@
 //! (<https://developers.facebook.com/docs/messenger-platform/overview/rate-limiting>)
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -101,6 +102,7 @@ pub(super) struct Turns<'a> {
     account_id: &'a str,
     run: Run,
     taken: tokio::sync::Mutex<Taken>,
+    are_over: AtomicBool,
 }
 
 /// What is taken of the page's time and not used yet.
@@ -133,12 +135,13 @@ impl<'a> Turns<'a> {
             account_id,
             run,
             taken: tokio::sync::Mutex::new(taken),
+            are_over: AtomicBool::new(false),
         }
     }
 
-    /// How long the page pauses, if it does.
-    pub(super) fn pause(&self) -> Option<Duration> {
-        self.pages.pause_of(self.account_id, self.run.now())
+    /// Whether no turn is left before the run's end.
+    pub(super) fn are_over(&self) -> bool {
+        self.are_over.load(Ordering::Relaxed)
     }
 
     /// Waits for the next turn.
@@ -147,7 +150,7 @@ impl<'a> Turns<'a> {
             let mut taken = self.taken.lock().await;
             let taken = &mut *taken;
             // As long as the others wait for this one, the page may have begun to pause.
-            if let Some(pause) = self.pause() {
+            if let Some(pause) = self.pages.pause_of(self.account_id, self.run.now()) {
                 return Ok(PageTurn::Paused(pause));
             }
             // Turns that have passed are not made up for: they would come on top of the ones to come.
@@ -162,6 +165,7 @@ impl<'a> Turns<'a> {
                     .contacts
                     .take_time(self.account_id, length, (now, self.run.until));
                 let Some(begin) = time.await? else {
+                    self.are_over.store(true, Ordering::Relaxed);
                     return Ok(PageTurn::TooLate);
                 };
                 (taken.next, taken.end) = (begin, begin + length);

@@ -87,11 +87,18 @@ impl SendWorker {
     }
 
     async fn thread(&self, thread: Thread, turns: &Turns<'_>, run: Run, outcomes: &Outcomes) {
+        let mut is_stopped = false;
         for (place, Task { entry, effect }) in thread.tasks.into_iter().enumerate() {
+            if is_stopped {
+                outcomes.tell(entry, Outcome::Busy);
+                continue;
+            }
             if place > 0 && !run.is_over() {
                 tokio::time::sleep(PER_PERSON.unsigned_abs()).await;
             }
             let sent = Box::pin(self.message(&thread.contact, &entry, &effect, turns, run)).await;
+            // Another run has it: what comes after it would overtake it.
+            is_stopped = sent == Err(Outcome::Busy);
             outcomes.tell(entry, sent.unwrap_or_else(|outcome| outcome));
         }
     }
@@ -106,11 +113,8 @@ impl SendWorker {
         run: Run,
     ) -> Result<Outcome, Outcome> {
         // A page's many messages would wait for a turn each, long after the time was up.
-        if run.is_over() {
+        if run.is_over() || turns.are_over() {
             return Err(Outcome::Busy);
-        }
-        if let Some(wait) = turns.pause() {
-            return Err(paused(wait));
         }
         // Before the turn: what another run has sent meanwhile must not use one up.
         let (_, lease) = claim(&self.outbox, entry, LEASE).await?;
@@ -133,7 +137,12 @@ impl SendWorker {
             match turns.next().await? {
                 PageTurn::Taken => {}
                 PageTurn::TooLate => return Err(Outcome::Busy),
-                PageTurn::Paused(wait) => return Err(paused(wait)),
+                PageTurn::Paused(wait) => {
+                    return Err(Outcome::Failing {
+                        reason: Reason::PageRestricted.into(),
+                        wait,
+                    });
+                }
             }
             match self.contacts.take_turn(key, PER_PERSON, run.now()).await {
                 Ok(Turn::Now(stored)) => break stored,
@@ -319,13 +328,6 @@ impl SendWorker {
             }
             rounds.next().await?;
         }
-    }
-}
-
-fn paused(wait: Duration) -> Outcome {
-    Outcome::Failing {
-        reason: Reason::PageRestricted.into(),
-        wait,
     }
 }
 
