@@ -9,6 +9,7 @@ use shared::clock::Clock;
 use shared::outbox::{Entry, Lane, Outbox, Status};
 use shared::store::StoreError;
 use shared::telemetry;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::effect::{Group, Work};
 use crate::erase::EraseWorker;
@@ -19,7 +20,6 @@ use crate::messenger::send::SendWorker;
 use crate::messenger::sync::ContactWorker;
 use crate::settle::{Outcome, Outcomes, Settled, Settler};
 use crate::whatsapp::RelayWorker;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Due items taken at once: a multiple of 75, so that requests to Braze are full.
 const ROUND: usize = 3000;
