@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use shared::messenger::link::mint;
 use shared::webhook::signature::sign;
-use testkit::graph::Install;
+use testkit::graph::{Install, SentMessage};
 
 use crate::world::{PAGE, World};
 
@@ -87,6 +87,7 @@ impl Traffic {
         for number in 0..BUSINESSES {
             actors.push(Box::pin(self.clone().business(number, rng(3, number), end)));
         }
+        actors.push(Box::pin(self.clone().echoes(rng(4, 0), end)));
         actors
     }
 
@@ -160,6 +161,22 @@ impl Traffic {
                     self.redeliver(&delivery, &mut rng);
                 }
             }
+        }
+    }
+
+    /// Meta tells the page what it has said itself, also where the answer to that was lost.
+    async fn echoes(self: Arc<Self>, mut rng: Rng, end: Instant) {
+        let mut told = 0;
+        while Instant::now() < end {
+            pause(&mut rng, 100..900).await;
+            let sent = self.world.graph.sent_messages();
+            for message in sent.iter().skip(told) {
+                let body = echo(message, self.world.clock.now());
+                let delivery = self.meta("/messenger/webhook", &body);
+                assert_eq!(self.deliver(&delivery).await, 200);
+                self.redeliver(&delivery, &mut rng);
+            }
+            told = sent.len();
         }
     }
 
@@ -297,8 +314,19 @@ async fn pause(rng: &mut Rng, milliseconds: std::ops::Range<u64>) {
 }
 
 fn messenger(psid: &str, at: Timestamp, act: &Value) -> String {
+    messaging(psid, PAGE, at, act)
+}
+
+fn echo(sent: &SentMessage, at: Timestamp) -> String {
+    let mut message = sent.message.clone();
+    message["mid"] = sent.message_id.clone().into();
+    message["is_echo"] = true.into();
+    messaging(PAGE, &sent.recipient, at, &json!({ "message": message }))
+}
+
+fn messaging(sender: &str, recipient: &str, at: Timestamp, act: &Value) -> String {
     let at = at.as_millisecond();
-    let mut item = json!({"sender": {"id": psid}, "recipient": {"id": PAGE}, "timestamp": at});
+    let mut item = json!({"sender": {"id": sender}, "recipient": {"id": recipient}, "timestamp": at});
     item.as_object_mut()
         .unwrap()
         .extend(act.as_object().unwrap().clone());
