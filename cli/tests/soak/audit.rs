@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aho_corasick::AhoCorasick;
 use bridge::check;
-use bridge::inspect::{self, CONTACTS, INSTALLS, Snapshot};
+use bridge::inspect::{self, CONTACTS, CONVERSATIONS, INSTALLS, OUTBOX, Snapshot};
 use bridge::stack::LocalStack;
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -153,6 +153,12 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
     report.none(
         "businesses in the wrong state",
         businesses(&snapshot, world, &expected.businesses),
+    );
+
+    report.count("people erased", expected.erased);
+    report.none(
+        "what is still stored of them",
+        remembered(&snapshot, &expected.forgotten),
     );
 
     let doubles = doubled(&sent) + doubled(&events) + replies.repeated;
@@ -315,13 +321,29 @@ fn leaks(world: &World, personal: &[String]) -> Vec<String> {
     let log = std::fs::read_to_string(world.log()).unwrap();
     let secrets = secrets(&world.secrets);
     let hidden: Vec<&String> = personal.iter().chain(&secrets).collect();
-    // Tens of thousands of them: all are searched at once.
-    let search = AhoCorasick::new(&hidden).unwrap();
+    found(&hidden, &log)
+}
+
+fn remembered(snapshot: &Snapshot, forgotten: &[String]) -> Vec<String> {
+    let forgotten: Vec<&String> = forgotten.iter().collect();
+    let of = |table: &str| {
+        let items = serde_json::to_string(snapshot.table(table)).unwrap();
+        found(&forgotten, &items)
+            .into_iter()
+            .map(move |found| format!("{found} in {table}"))
+            .collect::<Vec<_>>()
+    };
+    [CONTACTS, CONVERSATIONS, INSTALLS, OUTBOX].map(of).concat()
+}
+
+/// Which of `names` occur in `text`. They are tens of thousands, so all are searched at once.
+fn found(names: &[&String], text: &str) -> Vec<String> {
+    let search = AhoCorasick::new(names).unwrap();
     let found: BTreeSet<usize> = search
-        .find_overlapping_iter(&log)
+        .find_overlapping_iter(text)
         .map(|found| found.pattern().as_usize())
         .collect();
-    found.into_iter().map(|found| hidden[found].clone()).collect()
+    found.into_iter().map(|found| names[found].clone()).collect()
 }
 
 /// All values of the secrets that open something.

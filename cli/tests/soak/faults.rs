@@ -22,6 +22,9 @@ pub(crate) struct Trouble {
     pub(crate) kills: usize,
 }
 
+/// Braze is given half a minute, the others less.
+const LONGER_THAN_ANYBODY_WAITS: Duration = Duration::from_secs(40);
+
 /// A fault that any HTTP service knows, and whether it leaves the caller in doubt.
 fn any(rng: &mut Rng) -> (Fault, bool) {
     match rng.u8(0..20) {
@@ -32,7 +35,8 @@ fn any(rng: &mut Rng) -> (Fault, bool) {
             Fault::Answer(Answer::html(502, "<html>Bad gateway</html>")),
             false,
         ),
-        16..18 => (Fault::Late(Duration::from_millis(rng.u64(100..2_000))), false),
+        16 => (Fault::Late(Duration::from_millis(rng.u64(100..2_000))), false),
+        17 => (Fault::Silence(LONGER_THAN_ANYBODY_WAITS), false),
         18 => (Fault::ProcessedThen(Answer::html(504, "")), true),
         _ => (Fault::CutAfterProcessing, true),
     }

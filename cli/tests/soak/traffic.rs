@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use shared::messenger::link::mint;
 use shared::webhook::signature::sign;
+use shared::webhook::signed_request;
 use testkit::graph::{Install, SentMessage};
 
 use crate::world::{PAGE, World};
@@ -19,6 +20,7 @@ use crate::world::{PAGE, World};
 const PEOPLE: usize = 40;
 const WRITERS: usize = 30;
 const BUSINESSES: usize = 6;
+const LEAVERS: usize = 5;
 
 /// What the ids of those who write on WhatsApp begin with.
 const WRITER: &str = "soak-writer-";
@@ -36,6 +38,9 @@ pub(crate) struct Expected {
     pub(crate) written: BTreeMap<String, Vec<u32>>,
     /// Business → whether it is installed.
     pub(crate) businesses: BTreeMap<String, bool>,
+    /// People whom Meta was asked to have forgotten, and what was known of them: no table may hold it.
+    pub(crate) erased: usize,
+    pub(crate) forgotten: Vec<String>,
     /// Requests, with those that were made again and redeliveries.
     pub(crate) requests: usize,
     pub(crate) redeliveries: usize,
@@ -87,7 +92,10 @@ impl Traffic {
         for number in 0..BUSINESSES {
             actors.push(Box::pin(self.clone().business(number, rng(3, number), end)));
         }
-        actors.push(Box::pin(self.clone().echoes(rng(4, 0), end)));
+        for number in 0..LEAVERS {
+            actors.push(Box::pin(self.clone().leaver(number, rng(4, number), end)));
+        }
+        actors.push(Box::pin(self.clone().echoes(rng(5, 0), end)));
         actors
     }
 
@@ -161,6 +169,46 @@ impl Traffic {
                     self.redeliver(&delivery, &mut rng);
                 }
             }
+        }
+    }
+
+    /// Writes, is linked, gets a campaign, and has Meta ask for erasure; then comes again as somebody else. Meta delivers some
+    /// of what they did once more after that.
+    async fn leaver(self: Arc<Self>, number: usize, mut rng: Rng, end: Instant) {
+        let mut life = 0;
+        while Instant::now() < end {
+            pause(&mut rng, 6_000..24_000).await;
+            life += 1;
+            let [psid, id] = [74, 75].map(|kind| format!("{kind}{number:03}000{life:08}"));
+            let user = format!("soak-leaver-{number:02}-{life:05}");
+            let text = format!("leaver-{number:02}-wrote-{life:05}");
+            self.world.graph.add_person_on_page(&id, PAGE, &psid);
+            self.expected()
+                .personal
+                .extend([&psid, &id, &user, &text].map(Clone::clone));
+            let now = self.world.clock.now();
+            let token = mint(&self.secret("/link/signing_key"), &user, SignedDuration::from_hours(1), now);
+            let acts = [
+                json!({"message": {"mid": format!("m_leaver_{number}_{life}"), "text": text}}),
+                json!({"referral": {"ref": token.unwrap(), "source": "SHORTLINK", "type": "OPEN_THREAD"}}),
+            ];
+            let acts = acts.map(|act| self.meta("/messenger/webhook", &messenger(&psid, now, &act)));
+            let known = &acts[..rng.usize(1..=acts.len())];
+            let statuses = join_all(known.iter().map(|act| self.deliver(act))).await;
+            assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+            pause(&mut rng, 0..8_000).await;
+            let campaign = json!({"psid": psid, "page_id": PAGE, "text": text, "dispatch_id": id});
+            self.deliver(&self.bearer("/messenger/send", &campaign)).await;
+            pause(&mut rng, 0..8_000).await;
+            let erasure = self.deletion(&id);
+            assert_eq!(self.deliver(&erasure).await, 200);
+            self.redeliver(&erasure, &mut rng);
+            for act in known {
+                self.redeliver(act, &mut rng);
+            }
+            let mut expected = self.expected();
+            expected.erased += 1;
+            expected.forgotten.extend([psid, id, user, text]);
         }
     }
 
@@ -256,6 +304,16 @@ impl Traffic {
             path,
             headers: vec![("x-hub-signature-256", signature)],
             body: body.to_owned(),
+        }
+    }
+
+    fn deletion(&self, id: &str) -> Delivery {
+        let payload = json!({"algorithm": "HMAC-SHA256", "issued_at": self.world.clock.now().as_second(), "user_id": id});
+        let request = signed_request::sign(&self.secret("/meta/app_secret"), &payload);
+        Delivery {
+            path: "/meta/deletion",
+            headers: vec![("content-type", "application/x-www-form-urlencoded".to_owned())],
+            body: format!("signed_request={request}"),
         }
     }
 
