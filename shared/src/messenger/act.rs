@@ -3,7 +3,7 @@
 //! Only what Meta lists opens the 24 hours. What is an act of the person and not on that list does not: to promise a
 //! window that is closed makes a campaign fail (code 10, subcode 2018278).
 
-use super::event::{AccountLinking, Event, EventKind};
+use super::event::{AccountLinking, Event, EventKind, ReferralSource};
 
 /// What happened, as far as the window and the contact are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,14 @@ impl Event {
     /// What the event means for its person's contact.
     #[must_use]
     pub fn effect(&self) -> Effect {
-        match Act::of(&self.kind).row().0 {
+        let mut effect = Act::of(&self.kind).row().0;
+        // It stands beside whatever the person did. An echo is the page's doing.
+        if let Some(referral) = &self.referral
+            && !matches!(self.kind, EventKind::Echo { .. })
+        {
+            effect = effect.max(Act::of_referral(referral).row().0);
+        }
+        match effect {
             // The person wrote, but the app that owns the thread is the one that may answer.
             Effect::Window if self.standby => Effect::Interaction,
             effect => effect,
@@ -118,20 +125,15 @@ impl Act {
             EventKind::Delivery => Self::Delivery,
             EventKind::Read => Self::Read,
             EventKind::Postback(_) => Self::Postback,
+            EventKind::Optin(optin) if optin.is_about_marketing() => Self::MarketingOptin,
             EventKind::Optin(optin) => match optin.optin_type.as_deref() {
-                Some(name) if name.eq_ignore_ascii_case("notification_messages") => Self::MarketingOptin,
                 Some(name) if name.eq_ignore_ascii_case("one_time_notif_req") => Self::OneTimeOptin,
                 Some(_) => Self::OtherOptin,
-                // Without a type, what it brings says what it is.
-                None if optin.topic.token.is_some() || optin.notification_status.is_some() => {
-                    Self::MarketingOptin
-                }
                 None if optin.has_one_time_token => Self::OneTimeOptin,
+                None if optin.is_message_request => Self::OtherOptin,
                 None => Self::PluginOptin,
             },
-            EventKind::Referral(referral) => {
-                referral.source.as_deref().map_or(Self::OtherReferral, by_source)
-            }
+            EventKind::Referral(referral) => Self::of_referral(referral),
             EventKind::Reaction(reaction) if reaction.removed => Self::ReactionRemoved,
             EventKind::Reaction(_) => Self::Reaction,
             EventKind::AccountLinking(AccountLinking::Linked { .. }) => Self::AccountLinked,
@@ -155,6 +157,11 @@ impl Act {
             EventKind::MessageTemplateStatusUpdate => Self::TemplateStatus,
             EventKind::Unknown => Self::Unknown,
         }
+    }
+
+    fn of_referral(referral: &ReferralSource) -> Self {
+        let source = referral.source.as_deref();
+        source.map_or(Self::OtherReferral, by_source)
     }
 
     /// The table: what the act means, and which of Meta's pages says so.

@@ -254,16 +254,10 @@ fn topics(kind: &EventKind, at: Timestamp) -> Topics {
     };
     match kind {
         EventKind::Optin(optin) if Act::of(kind) == Act::MarketingOptin => say(&optin.title, &optin.topic),
-        EventKind::Optout(optout) if is_about_marketing(optout.optout_type.as_deref()) => {
-            say(&optout.title, &optout.topic);
-        }
+        EventKind::Optout(optout) if optout.is_about_marketing() => say(&optout.title, &optout.topic),
         _ => {}
     }
     topics
-}
-
-fn is_about_marketing(optout_type: Option<&str>) -> bool {
-    optout_type.is_some_and(|name| name.eq_ignore_ascii_case("notification_messages"))
 }
 
 /// Which acts need not be decided on.
@@ -320,7 +314,10 @@ pub fn is_without_effect(event: &Event, settings: &MessengerSettings) -> bool {
 fn opted_out(kind: &EventKind, settings: &MessengerSettings) -> Option<bool> {
     match kind {
         // Of a type that is not known it is kept for an operator to look at, and is no opt-out of everything.
-        EventKind::Optout(optout) => optout.optout_type.is_none().then_some(true),
+        EventKind::Optout(optout) => {
+            let is_of_everything = optout.optout_type.is_none() && !optout.is_about_marketing();
+            is_of_everything.then_some(true)
+        }
         EventKind::Message(message) => {
             let text = message.text.as_ref()?.as_str();
             // A keyword in both lists counts as opt-out.

@@ -157,6 +157,8 @@ pub struct Optin {
     pub user_ref: Option<Personal<String>>,
     /// Whether a token for one later message came with it. The token itself is not kept.
     pub has_one_time_token: bool,
+    /// Whether the person lets a page write that has found them by customer matching.
+    pub is_message_request: bool,
     /// The title of a topic of marketing messages.
     pub title: Option<String>,
     /// What was said of that topic.
@@ -168,12 +170,36 @@ pub struct Optin {
 /// An opt-out. Meta publishes no sample of it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Optout {
-    /// `notification_messages`, or none for everything.
+    /// `notification_messages`; none for everything, or for the topic that it names.
     pub optout_type: Option<String>,
     /// The title of the topic.
     pub title: Option<String>,
     /// What was said of that topic.
     pub topic: Topic,
+}
+
+impl Optin {
+    /// Whether it is about marketing messages. Without a type, what it brings says what it is.
+    #[must_use]
+    pub fn is_about_marketing(&self) -> bool {
+        let names_topic = self.notification_status.is_some() || self.topic.is_named(self.title.as_deref());
+        is_about_marketing(self.optin_type.as_deref(), names_topic)
+    }
+}
+
+impl Optout {
+    /// Whether it is about marketing messages. Without a type, what it brings says what it is.
+    #[must_use]
+    pub fn is_about_marketing(&self) -> bool {
+        let names_topic = self.topic.is_named(self.title.as_deref());
+        is_about_marketing(self.optout_type.as_deref(), names_topic)
+    }
+}
+
+fn is_about_marketing(name: Option<&str>, names_topic: bool) -> bool {
+    name.map_or(names_topic, |name| {
+        name.eq_ignore_ascii_case("notification_messages")
+    })
 }
 
 /// A reaction to a message.

@@ -18,8 +18,9 @@ use crate::personal::Personal;
 /// Meta delivers again for up to 36 hours.
 const REDELIVERED: SignedDuration = SignedDuration::from_hours(36);
 
-/// A decision takes that many claims; they share a transaction with the contact.
-const MOST_CLAIMS: usize = 50;
+/// A decision takes that many claims; they share a transaction with the contact, each with the condition that its user was
+/// not erased.
+const MOST_CLAIMS: usize = 30;
 
 /// What became of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

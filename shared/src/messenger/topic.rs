@@ -4,6 +4,7 @@
 //! under that, and counts for the titles that it is about when they are looked at. So each name is a register of its
 //! own, and order does not matter.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ const TITLE: &str = "title#";
 
 /// What is known of a topic.
 #[serde_with::skip_serializing_none]
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topic {
     /// Whether the person wants its messages.
     pub subscribed: bool,
@@ -36,6 +37,40 @@ pub struct Topic {
     pub time_zone: Option<String>,
     /// When the token ends.
     pub expires_at: Option<Timestamp>,
+}
+
+impl Topic {
+    /// Whether a topic is named, be it by its title or by what belongs to its token.
+    #[must_use]
+    pub fn is_named(&self, title: Option<&str>) -> bool {
+        title.is_some()
+            || self.token.is_some()
+            || self.token_status.is_some()
+            || self.time_zone.is_some()
+            || self.expires_at.is_some()
+    }
+}
+
+/// Of two that were said at the same time the greater one counts: a stop, as with the keywords.
+impl Ord for Topic {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let rank = |topic: &Self| {
+            let token = (topic.token.clone(), topic.token_status.clone());
+            (
+                !topic.subscribed,
+                token,
+                topic.time_zone.clone(),
+                topic.expires_at,
+            )
+        };
+        rank(self).cmp(&rank(other))
+    }
+}
+
+impl PartialOrd for Topic {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// What was said of each topic, by `title#…`, `token#<hash>` or `*`.

@@ -131,7 +131,8 @@ fn party_id(party: &Object<wire::Party<'_>>) -> Result<Option<String>, Reason> {
         .ok_or(Reason::BadId)
 }
 
-/// The order of the checks is that of Meta's keys: an item may carry `message` beside `prior_message`.
+/// The order of the checks is that of Meta's keys. `referral` and `prior_message` stand beside others as well: alone, a
+/// referral is a kind of its own.
 fn kind(item: &Item<'_>, context: &Context<'_>) -> Result<EventKind, Reason> {
     if let Some(message) = object(&item.message)? {
         return Ok(message_kind(item, message, context));
@@ -161,13 +162,11 @@ fn kind(item: &Item<'_>, context: &Context<'_>) -> Result<EventKind, Reason> {
             reference: personal(&optin.reference),
             user_ref: personal(&optin.user_ref),
             has_one_time_token: !optin.one_time_notif_token.is_absent(),
+            is_message_request: !optin.message_request.is_absent(),
             title: cut(&optin.title, LONGEST_TITLE),
             topic: topic(optin),
             notification_status: optin.notification_messages_status.any(),
         }));
-    }
-    if let Some(source) = object(&item.referral)? {
-        return Ok(EventKind::Referral(referral_source(source)));
     }
     if let Some(reaction) = object(&item.reaction)? {
         return Ok(EventKind::Reaction(Reaction {
@@ -228,7 +227,7 @@ fn prior_user_ref(item: &Item<'_>) -> Option<Personal<String>> {
     let is_checkbox = prior
         .source
         .text()
-        .is_none_or(|source| source == "checkbox_plugin");
+        .is_none_or(|source| source.eq_ignore_ascii_case("checkbox_plugin"));
     is_checkbox.then(|| personal(&prior.identifier)).flatten()
 }
 
@@ -292,7 +291,10 @@ fn other_kind(item: &Item<'_>) -> Result<EventKind, Reason> {
         }
     }
     Ok(match &item.optout {
-        Object::Absent => EventKind::Unknown,
+        Object::Absent => match object(&item.referral)? {
+            Some(source) => EventKind::Referral(referral_source(source)),
+            None => EventKind::Unknown,
+        },
         Object::Other => EventKind::Optout(Optout::default()),
         Object::Is(optout) => EventKind::Optout(Optout {
             optout_type: optout.request.any(),

@@ -138,6 +138,7 @@ pub(super) struct Optin<'a> {
     pub(super) title: Scalar<'a>,
     pub(super) user_token_status: Scalar<'a>,
     pub(super) token_expiry_timestamp: Scalar<'a>,
+    pub(super) message_request: Scalar<'a>,
 }
 
 #[derive(Deserialize, Default)]

@@ -3,10 +3,13 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use super::super::stamped::Stamped;
 use super::super::sync::{Others, Synced, plan};
+use super::super::topic::{Topic, Topics};
 use super::super::{Contact, Stored};
 use super::{at, decide, link_keys, parsed, settings};
 use crate::outbox::Kind;
+use crate::personal::Personal;
 
 const PAGE: &str = "1134597043258171";
 const PSID: &str = "5275811702471834";
@@ -152,6 +155,46 @@ fn an_opt_out_of_everything_has_no_type() {
         let (contact, told) = after(&[json!({ "optout": { "type": kind } })], &[0], &[]);
         assert_eq!(contact.is_opted_out(), None, "{kind}");
         assert_eq!(told.get("messenger_opted_out"), None, "{kind}");
+    }
+}
+
+/// Meta has shown no sample of it: what names a topic is about that topic, with or without a type.
+#[test]
+fn an_opt_out_without_a_type_that_names_a_topic_is_about_that_topic() {
+    for stop in [
+        json!({ "optout": { "title": "Offers" } }),
+        json!({ "optout": { "notification_messages_token": "K" } }),
+    ] {
+        let (contact, told) = after(
+            &[optin(Some("Offers"), Some("K"), None), stop.clone()],
+            &[0, 1],
+            &[],
+        );
+        assert_eq!(contact.is_opted_out(), None, "{stop}");
+        assert_eq!(told["messenger_marketing_opted_in"], false, "{stop}");
+    }
+}
+
+#[test]
+fn of_an_opt_in_and_a_stop_at_the_same_time_the_stop_counts() {
+    let said = |subscribed| {
+        let token = Some(Personal("K".to_owned()));
+        let value = Topic {
+            subscribed,
+            token,
+            ..Topic::default()
+        };
+        Stamped {
+            at: at("2025-11-20T10:00:00Z"),
+            value,
+        }
+    };
+    for order in [[true, false], [false, true]] {
+        let mut topics = Topics::default();
+        for subscribed in order {
+            topics.say(Some("Offers"), said(subscribed));
+        }
+        assert_eq!(topics.is_subscribed(), Some(false), "{order:?}");
     }
 }
 

@@ -151,6 +151,16 @@ fn rows() -> Vec<(Act, bool, Value)> {
             json!({ "optin": { "notification_messages_token": "K" } }),
         ),
         (
+            Act::MarketingOptin,
+            false,
+            json!({ "optin": { "title": "Offers", "user_token_status": "REFRESHED" } }),
+        ),
+        (
+            Act::MarketingOptin,
+            false,
+            json!({ "optin": { "token_expiry_timestamp": 1_796_083_200 } }),
+        ),
+        (
             Act::OneTimeOptin,
             false,
             json!({ "optin": { "type": "one_time_notif_req", "one_time_notif_token": "K" } }),
@@ -164,6 +174,11 @@ fn rows() -> Vec<(Act, bool, Value)> {
             Act::OtherOptin,
             false,
             json!({ "optin": { "type": "something_new" } }),
+        ),
+        (
+            Act::OtherOptin,
+            false,
+            json!({ "optin": { "message_request": "accept" } }),
         ),
         (
             Act::AccountLinked,
@@ -246,6 +261,88 @@ fn only_what_meta_lists_opens_the_window() {
     assert!(Act::iter().all(|act| !act.row().1.is_empty()));
 }
 
+/// A referral stands beside whatever the person did, and takes nothing away from it.
+#[test]
+fn a_referral_beside_an_act_opens_what_it_opens_alone() {
+    let unreact = json!({ "reaction": { "mid": "m", "action": "unreact" } });
+    let react = json!({ "reaction": { "mid": "m", "action": "react" } });
+    let read = json!({ "read": { "watermark": 1 } });
+    let linking = json!({ "account_linking": { "status": "unlinked" } });
+    let echo = json!({ "message": { "mid": "m", "is_echo": true } });
+    let optout = json!({ "optout": {} });
+    for (act, source, opens, item) in [
+        (Act::ReactionRemoved, "SHORTLINK", true, &unreact),
+        (Act::ReactionRemoved, "ADS", false, &unreact),
+        (Act::Reaction, "ADS", true, &react),
+        (Act::Read, "SHORTLINK", true, &read),
+        (Act::AccountUnlinked, "SHORTLINK", true, &linking),
+        (Act::Optout, "SHORTLINK", true, &optout),
+        (Act::Optout, "ADS", false, &optout),
+    ] {
+        let mut item = item.clone();
+        item["referral"] = json!({ "source": source, "ref": "x" });
+        let events = events(0, item.clone());
+        assert_eq!(Act::of(&events[0].kind), act, "{item}");
+        let contact = decide(None, &events, &[], &link_keys(), &settings(&[])).contact;
+        let contact = contact.unwrap_or_else(|| panic!("{item}"));
+        assert_eq!(contact.window_closes_at().is_some(), opens, "{item}");
+        assert_eq!(
+            contact.is_opted_out(),
+            (act == Act::Optout).then_some(true),
+            "{item}"
+        );
+    }
+    let mut echo = echo;
+    echo["referral"] = json!({ "source": "SHORTLINK" });
+    let body = json!({ "object": "page", "entry": [{ "id": PAGE, "messaging": [{
+        "sender": { "id": PAGE }, "recipient": { "id": PSID }, "timestamp": 1, "message": echo["message"],
+        "referral": echo["referral"],
+    }] }] });
+    let echoes = parsed(body.to_string()).events;
+    assert_eq!(echoes[0].effect(), Effect::Nothing);
+}
+
+#[test]
+fn a_referral_that_is_none_costs_nothing_beside_an_act() {
+    for item in [
+        json!({ "reaction": { "mid": "m", "action": "react" } }),
+        json!({ "account_linking": { "status": "unlinked" } }),
+        json!({ "optout": {} }),
+        json!({ "pass_thread_control": {} }),
+    ] {
+        let alone = events(0, item.clone());
+        let mut item = item;
+        item["referral"] = json!("x");
+        let beside = events(0, item.clone());
+        assert_eq!(beside.len(), 1, "{item}");
+        assert_eq!(beside[0].kind, alone[0].kind, "{item}");
+    }
+}
+
+/// Meta lets a page write once in private to who comments or posts, and no more before they answer.
+#[test]
+fn comments_and_visitors_posts_open_no_window() {
+    for value in [
+        json!({ "item": "comment", "verb": "add", "from": { "id": PSID }, "comment_id": "1_2", "message": "hi" }),
+        json!({ "item": "post", "verb": "add", "from": { "id": PSID }, "post_id": "1_3", "message": "hi" }),
+    ] {
+        let change = json!({ "field": "feed", "value": value });
+        let body = json!({ "object": "page", "entry": [{ "id": PAGE, "time": 1, "changes": [change] }] });
+        assert_eq!(parsed(body.to_string()).events, []);
+    }
+}
+
+#[test]
+fn a_checkbox_without_a_person_opens_no_contacts_window() {
+    let body = json!({ "object": "page", "entry": [{ "id": PAGE, "time": 1, "messaging": [{
+        "recipient": { "id": PAGE }, "timestamp": 1, "optin": { "ref": "x", "user_ref": "box" },
+    }] }] });
+    let events = parsed(body.to_string()).events;
+    assert_eq!(events.len(), 1);
+    let plan = decide(None, &events, &[], &link_keys(), &settings(&[]));
+    assert_eq!(plan.contact.and_then(|contact| contact.window_closes_at()), None);
+}
+
 #[test]
 fn under_standby_nothing_opens_a_window_for_us() {
     for (_, _, mut item) in rows() {
@@ -277,8 +374,10 @@ proptest! {
             if let Some(contact) = decided.contact {
                 let synced = stored.take().map(|stored| stored.synced).unwrap_or_default();
                 let told = plan(&contact, &synced, &Others::default(), &settings);
-                let attributes = format!("{:?}", told.attributes);
-                prop_assert!(!attributes.contains("window"), "{}", attributes);
+                for object in told.attributes.iter() {
+                    let window = object.get("messenger_window_closes_at");
+                    prop_assert!(window.is_none_or(Value::is_null), "{}", object);
+                }
                 stored = Some(Stored { contact, synced: told.after });
             }
         }
