@@ -23,6 +23,9 @@ use super::{Array, Braze, BrazeError, Endpoint, ObjectError};
 /// Braze refuses 4 MB; half a megabyte is left for what JSON adds around the objects.
 const MAX_BYTES: usize = 3_500_000;
 
+/// A request of so many bytes is too large for nobody. What calls it so refuses everything.
+const NEVER_TOO_LARGE: usize = 64 * 1024;
+
 /// Sends all users' objects through `/users/track`. The result has one entry a user, in the same order.
 ///
 /// All of one user's objects travel in one request. A user with more than
@@ -200,7 +203,9 @@ impl Run<'_> {
             }
             // Nothing of the request was taken: leave those out that Braze named, try the rest.
             Err(BrazeError::Rejected { errors, .. })
-                if errors.iter().any(|error| self.is_named(request, error)) =>
+                if errors
+                    .iter()
+                    .any(|error| named(self.endpoint, request, error).is_some()) =>
             {
                 open.parts.push_front(Part {
                     objects: self.reject(request, &errors),
@@ -208,7 +213,10 @@ impl Run<'_> {
                 });
             }
             Err(error @ BrazeError::Rejected { .. }) => return self.refused(part, error, open),
-            Err(error @ BrazeError::TooLarge) => self.smaller(part, request, &error, open, false),
+            Err(error @ BrazeError::TooLarge) if bytes(&sent) > NEVER_TOO_LARGE => {
+                self.smaller(part, request, &error, open, false);
+            }
+            Err(error @ BrazeError::TooLarge) => return self.refused(part, error, open),
             Err(error) => return Err(error),
         }
         Ok(())
@@ -308,11 +316,6 @@ impl Run<'_> {
         }
     }
 
-    /// Whether Braze says which object it means. What stands in its place says of one object alone no more than of many.
-    fn is_named(&self, request: &[Object], error: &ObjectError) -> bool {
-        error.code.is_some() || named(self.endpoint, request, error).is_some()
-    }
-
     fn rejected(&self, errors: &[ObjectError]) -> BrazeError {
         let what = self.endpoint.rejected();
         BrazeError::Rejected {
@@ -324,6 +327,14 @@ impl Run<'_> {
     }
 }
 
+/// What the objects of a request take in its body.
+fn bytes(objects: &[(Array, &Value)]) -> usize {
+    objects
+        .iter()
+        .map(|(_, object)| object.to_string().len() + 1)
+        .sum()
+}
+
 /// The object that Braze means. Of a request with one object it is that one, whatever it says.
 fn position(endpoint: Endpoint, request: &[Object], error: &ObjectError) -> Option<Object> {
     match request {
@@ -332,7 +343,7 @@ fn position(endpoint: Endpoint, request: &[Object], error: &ObjectError) -> Opti
     }
 }
 
-/// The object that Braze names.
+/// The object that Braze names. A code without a place says of one object alone no more than of many.
 fn named(endpoint: Endpoint, request: &[Object], error: &ObjectError) -> Option<Object> {
     let index = error.index?;
     if endpoint == Endpoint::Identify {

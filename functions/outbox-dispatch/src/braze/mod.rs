@@ -79,6 +79,8 @@ pub enum BrazeError {
     Configuration {
         /// Short code for the log and the item.
         reason: String,
+        /// What Braze's headers ask for.
+        wait: Option<Duration>,
     },
     /// Braze refuses the content (400 and its like). Trying again will not help.
     #[error("{reason}")]
@@ -176,7 +178,7 @@ impl Braze {
                 refusals.took(objects);
                 Ok(taken)
             }
-            Err(refusal @ BrazeError::Rejected { .. }) if refusal.is_unnamed() => {
+            Err(refusal) if refusal.is_unnamed() => {
                 let object = objects.next().unwrap_or(&Value::Null);
                 Err(refusals.refused_alone(object, None, refusal, self.now()))
             }
@@ -227,6 +229,7 @@ impl Braze {
             tracing::error!(%error, "requests to Braze wait for their secret");
             BrazeError::Configuration {
                 reason: Reason::SecretsUnavailable.into(),
+                wait: None,
             }
         };
         let secret = self.secret.get().await.map_err(unreadable)?;
@@ -250,6 +253,7 @@ impl Braze {
         if key.expose_secret().is_empty() {
             return Err(BrazeError::Configuration {
                 reason: "the braze secret has no key yet".into(),
+                wait: None,
             });
         }
         let url = format!("{}{path}", self.endpoint);
@@ -265,6 +269,7 @@ impl Braze {
     fn read(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<Taken, BrazeError> {
         let taken = Taken::read(body);
         let reason = || format!("braze_{}", status.as_u16());
+        let wait = || rate_limit::wait(status, headers, self.now());
         match status {
             status if status.is_success() => {
                 if taken.message() != "success" {
@@ -285,7 +290,7 @@ impl Braze {
             {
                 Err(BrazeError::Transient {
                     reason: reason(),
-                    wait: rate_limit::wait(status, headers, self.now()),
+                    wait: wait(),
                 })
             }
             // Seen with 400 and with 401: objects are named, so it is about the content and not the key.
@@ -296,11 +301,18 @@ impl Braze {
                     errors: taken.errors,
                 })
             }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-                Err(BrazeError::Configuration { reason: reason() })
-            }
             // Nothing of the REST API redirects: it is another host.
-            status if status.is_redirection() => Err(BrazeError::Configuration { reason: reason() }),
+            _ if status.is_redirection()
+                || matches!(
+                    status,
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND
+                ) =>
+            {
+                Err(BrazeError::Configuration {
+                    reason: reason(),
+                    wait: wait(),
+                })
+            }
             _ => Err(BrazeError::Rejected {
                 reason: known_reason(taken.message()).unwrap_or_else(reason),
                 errors: taken.errors,
@@ -367,10 +379,9 @@ impl BrazeError {
     /// not there. (`Max Input Length Exceeded` is about the request.)
     fn is_unnamed(&self) -> bool {
         match self {
+            Self::TooLarge => true,
             Self::Rejected { reason, errors } => {
-                let is_named = errors
-                    .iter()
-                    .any(|error| error.index.is_some() || error.code.is_some());
+                let is_named = errors.iter().any(|error| error.index.is_some());
                 !is_named && (!reason.contains(": ") || reason.contains("Max Input Length"))
             }
             _ => false,
@@ -401,7 +412,10 @@ impl From<&BrazeError> for Outcome {
                 reason: reason.clone(),
                 wait: *wait,
             },
-            BrazeError::Configuration { reason } => Self::misconfigured(reason),
+            BrazeError::Configuration { reason, wait } => Self::Misconfigured {
+                reason: reason.clone(),
+                wait: *wait,
+            },
             BrazeError::Rejected { .. } | BrazeError::TooLarge => Self::dead(error.to_string()),
             BrazeError::OutOfTime => Self::Busy,
         }

@@ -77,6 +77,10 @@ impl Refusals {
         if let BrazeError::Transient {
             reason,
             wait: Some(wait),
+        }
+        | BrazeError::Configuration {
+            reason,
+            wait: Some(wait),
         } = error
             && let Ok(until) = now.checked_add(*wait)
         {
@@ -172,6 +176,7 @@ impl State {
 fn everything() -> BrazeError {
     BrazeError::Configuration {
         reason: EVERYTHING.to_owned(),
+        wait: None,
     }
 }
 

@@ -99,6 +99,13 @@ async fn a_refusal_that_names_nothing_we_know_is_no_success() {
         (json!({"type": "x"}), 0),
         (json!({"message": "bad request"}), 0),
         (json!("x"), 0),
+        // Codes for bad objects, without a place.
+        (json!("BLACKLISTED_EXTERNAL_USER_ID"), 0),
+        (json!({"type": "EXTERNAL_USER_ID_TOO_LARGE"}), 0),
+        (
+            json!({"type": "EXTERNAL_USER_ID_TOO_LARGE", "input_array": "attributes"}),
+            0,
+        ),
         (json!({"index": 99, "input_array": "purchases"}), 1),
     ] {
         let refused = Fault::Answer(Answer::json(400, &json!({"errors": [error]})));

@@ -8,7 +8,7 @@ use testkit::fault::{Answer, Fault};
 use super::house::{House, deadline};
 
 /// What may stand between us and Braze, or be wrong with every request, and names no object.
-fn refusals() -> [Fault; 5] {
+fn refusals() -> [Fault; 8] {
     [
         faults::bad_request("Bad syntax"),
         faults::bad_request("Max Input Length Exceeded"),
@@ -18,6 +18,12 @@ fn refusals() -> [Fault; 5] {
             400,
             &json!({"errors": [{"message": "bad request"}]}),
         )),
+        Fault::Answer(Answer::json(
+            400,
+            &json!({"errors": ["BLACKLISTED_EXTERNAL_USER_ID"]}),
+        )),
+        Fault::Answer(Answer::html(413, "<html>too large for the proxy</html>")),
+        Fault::Answer(Answer::html(413, "")),
     ]
 }
 
@@ -41,7 +47,7 @@ async fn everybody(house: &House, people: usize) {
 
 #[tokio::test]
 async fn nothing_dies_and_few_requests_are_made() {
-    for (refusal, people) in refusals().into_iter().zip([120, 4, 2, 30, 40]) {
+    for (refusal, people) in refusals().into_iter().zip([120, 4, 2, 30, 40, 150, 150, 3]) {
         let house = House::with(&[("RETRY_BASE_SECONDS", "1")]).await;
         everybody(&house, people).await;
         house.braze.begin_outage(refusal.clone());
