@@ -59,8 +59,9 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    /// Whether there is no good value now, as far as Secrets Manager knows.
-    fn is_refusal(&self) -> bool {
+    /// Whether there is no good value now, as far as Secrets Manager knows: somebody has to mend it.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
         match self {
             Self::Unavailable { refused, .. } => *refused,
             Self::Malformed { .. } => true,
@@ -267,8 +268,10 @@ pub struct MetaSecret {
     /// The same for `/fbe/webhook`, if it differs.
     pub fbe_verify_token: Option<SecretString>,
     /// FBE's app, if it is another one.
+    #[serde(default, deserialize_with = "app")]
     pub fbe: Option<MetaApp>,
     /// The app of Instagram Login, which signs with a secret of its own.
+    #[serde(default, deserialize_with = "app")]
     pub instagram: Option<MetaApp>,
     /// Access tokens by page id or Instagram account id.
     #[serde(default, deserialize_with = "tokens")]
@@ -288,6 +291,18 @@ fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, 
         _ => None,
     });
     Ok(filled.collect())
+}
+
+/// An app that is not filled in costs the others nothing: it is as if it were not there.
+fn app<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MetaApp>, D::Error> {
+    let value = Option::<Value>::deserialize(deserializer)?;
+    let app = value.map(serde_json::from_value).transpose();
+    Ok(app.unwrap_or_else(|_| {
+        tracing::error!(
+            "an app beside the first one in the meta secret has no `app_secret`, and is left out"
+        );
+        None
+    }))
 }
 
 /// An app beside the one that receives Messenger's webhooks.

@@ -65,8 +65,7 @@ impl HealthWorker {
         let meta = match self.meta.get().await {
             Ok(meta) => meta,
             Err(error) => {
-                tracing::warn!(%error, "the health check cannot read the meta secret");
-                return Outcome::retry(Reason::SecretsUnavailable);
+                return error.into();
             }
         };
         // A stack without pages has nothing to lose; one that is not filled in has an app that Graph does not know.

@@ -134,8 +134,12 @@ impl From<StoreError> for Outcome {
 
 impl From<SecretError> for Outcome {
     fn from(error: SecretError) -> Self {
-        tracing::error!(%error, "an outbox item waits for Secrets Manager");
-        Self::retry(Reason::SecretsUnavailable)
+        tracing::error!(%error, "an outbox item waits for a secret");
+        if error.is_refusal() {
+            Self::misconfigured(Reason::SecretsUnavailable)
+        } else {
+            Self::retry(Reason::SecretsUnavailable)
+        }
     }
 }
 

@@ -209,7 +209,8 @@ impl GraphClient {
         body: &Value,
     ) -> Result<Usage, GraphError> {
         let request = self.authorised(Method::POST, &[sender, "messages"], credentials)?;
-        Ok(self.request_with_usage(request.json(body)).await?.1)
+        // The status says that Meta has it. What the answer holds beside that is of no use.
+        Ok(self.exchange(request.json(body)).await?.1)
     }
 
     /// Creates or updates the items of a batch. `requests` is the list of them, which takes `bytes` as JSON.
@@ -305,21 +306,30 @@ impl GraphClient {
 
     /// The answer, and the fill level of the limits.
     async fn request_with_usage(&self, request: RequestBuilder) -> Result<(Value, Usage), GraphError> {
+        let (value, usage) = self.exchange(request).await?;
+        let value = value.ok_or_else(|| answer::unreadable("an answer that is not JSON"))?;
+        Ok((value, usage))
+    }
+
+    /// The same; no answer if it says that it is fine and cannot be read.
+    async fn exchange(&self, request: RequestBuilder) -> Result<(Option<Value>, Usage), GraphError> {
         let response = request.send().await.map_err(GraphError::transport)?;
         let status = response.status();
         let usage = Usage::read(response.headers());
         let wait = usage::wait(response.headers());
         let body = crate::clients::http::body(response, MAX_ANSWER_BODY).await;
-        // An answer that is too large is one that cannot be read.
-        let body = body.map_err(GraphError::transport)?.unwrap_or_default();
-        let value: Result<Value, _> = json::read(&body);
-        match value {
-            // Some errors come with status 200.
-            Ok(value) if status.is_success() && value.get("error").is_none() => Ok((value, usage)),
-            Err(_) if status.is_success() => {
-                Err(GraphError::unreadable(status, "an answer that is not JSON"))
-            }
-            _ => Err(GraphError::from_answer(status, &body, wait)),
+        // An answer that is too large, or was cut off, is one that cannot be read.
+        let body = match body {
+            Err(error) if !status.is_success() => return Err(GraphError::transport(error)),
+            body => body.ok().flatten().unwrap_or_default(),
+        };
+        let value: Option<Value> = json::read(&body).ok();
+        // Some errors come with status 200.
+        let is_error = value.as_ref().is_some_and(|value| value.get("error").is_some());
+        if status.is_success() && !is_error {
+            Ok((value, usage))
+        } else {
+            Err(GraphError::from_answer(status, &body, wait))
         }
     }
 }

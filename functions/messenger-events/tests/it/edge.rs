@@ -285,3 +285,18 @@ async fn instagram_login_signs_with_a_secret_of_its_own() {
     }
     assert_eq!(house.post(body.clone(), Some(&signature(""))).await.0, 401);
 }
+
+/// It costs Instagram alone.
+#[tokio::test]
+async fn an_instagram_app_that_is_not_filled_in_costs_messenger_nothing() {
+    for instagram in [json!({}), json!({"app_id": "2"}), json!("2"), json!(null)] {
+        let house = House::start().await;
+        let mut both = meta(SECRET, None);
+        both["instagram"] = instagram.clone();
+        house.aws.put_secret("local/meta", &both).await.unwrap();
+        let body = page(&[message("7001")]);
+        assert_eq!(house.signed(&body).await.0, 200, "{instagram}");
+        let unsigned = sign(&SecretString::from(""), &body);
+        assert_eq!(house.post(body, Some(&unsigned)).await.0, 401, "{instagram}");
+    }
+}

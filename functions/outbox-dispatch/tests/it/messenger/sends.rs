@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use testkit::aws::Fault as AwsFault;
-use testkit::fault::Fault;
+use testkit::fault::{Answer, Fault};
 use testkit::graph::{Edge, GraphError, Reach, faults};
 use testkit::house::{APP_SECRET, PAGE, PAGE_TOKEN};
 
@@ -113,6 +113,46 @@ async fn without_a_token_it_waits_for_one() {
     house.house.later(SignedDuration::from_hours(1));
     house.tick().await;
     assert_eq!(house.states().await, state("done", "no_page_token"));
+    assert_eq!(house.house.graph.sent_messages().len(), 1);
+}
+
+/// Its status says that Meta has it.
+#[tokio::test]
+async fn an_answer_that_says_it_is_fine_and_cannot_be_read_is_no_reason_to_send_again() {
+    for body in ["<html>fine</html>".to_owned(), String::new(), "x".repeat(5 << 20)] {
+        let house = Stack::start().await;
+        house.writes("7001").await;
+        house
+            .house
+            .graph
+            .script(Edge::Messages, Fault::ProcessedThen(Answer::html(200, &body)));
+        house.sends("7001", json!({})).await;
+        for _ in 0..3 {
+            house.tick().await;
+            house.house.later(SignedDuration::from_hours(1));
+        }
+        assert_eq!(house.house.graph.sent_messages().len(), 1);
+        assert_eq!(house.states().await, state("done", ""));
+    }
+}
+
+/// However long that takes: it is not the message's fault.
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_is_waited_for() {
+    let house = Stack::with(&[("RETRY_FOR_HOURS", "1")]).await;
+    let mut meta = json!({"app_id": "1", "verify_token": "v"});
+    house.writes("7001").await;
+    house.house.write_secret("MetaSecret", &meta).await.unwrap();
+    house.sends("7001", json!({})).await;
+    for _ in 0..3 {
+        house.tick().await;
+        assert_eq!(house.states().await, state("pending", "secrets_unavailable"));
+        house.house.later(SignedDuration::from_hours(1));
+    }
+    meta["app_secret"] = APP_SECRET.into();
+    meta["page_access_tokens"] = json!({PAGE: PAGE_TOKEN});
+    house.house.write_secret("MetaSecret", &meta).await.unwrap();
+    house.tick().await;
     assert_eq!(house.house.graph.sent_messages().len(), 1);
 }
 
