@@ -194,6 +194,22 @@ async fn samples_of_the_dashboard_leave_nothing_behind() {
     assert_eq!(house.aws.dynamodb_calls().total(), 0);
 }
 
+#[tokio::test]
+async fn a_person_with_more_tokens_than_anybody_needs_is_linked_once() {
+    let house = House::start().await;
+    let shown: Vec<Value> = (0..70)
+        .map(|n| {
+            let mut item = referral("7001", &format!("user-{n}"), "k");
+            item["timestamp"] = json!(1_795_255_200_000_u64 + n);
+            item
+        })
+        .collect();
+    for _ in 0..2 {
+        assert_eq!(house.signed(&page(&shown)).await.0, 200);
+        assert!(house.user("7001").await.is_some());
+    }
+}
+
 /// The same token from many people and pages at the same moment, and again.
 #[tokio::test]
 async fn at_no_time_are_two_contacts_linked_by_one_token() {

@@ -19,6 +19,37 @@ async fn a_thousand_new_people_in_one_post_take_at_most_a_hundred_calls() {
     assert_eq!(house.pending().await, 1001);
 }
 
+#[tokio::test]
+async fn a_thousand_mixed_acts_of_as_many_new_people_take_no_more() {
+    let house = House::start().await;
+    house.receive(&[house.message("1")]).await;
+    house.aws.reset_calls();
+    let acts = [
+        json!({"message": {"mid": "m", "text": "hi"}}),
+        json!({"postback": {"mid": "p", "payload": "x"}}),
+        json!({"reaction": {"mid": "m", "action": "react"}}),
+        json!({"optin": {"type": "notification_messages", "title": "Offers", "notification_messages_token": "K"}}),
+        json!({"referral": {"source": "ADS", "ad_id": "6"}}),
+        json!({"read": {"watermark": 1}}),
+        json!({"delivery": {"watermark": 1}}),
+        json!({"optout": {"type": "notification_messages"}}),
+        json!({"account_linking": {"status": "unlinked"}}),
+        json!({"message": {"mid": "e", "is_deleted": true}}),
+    ];
+    let items = (0..1000).map(|n| {
+        let mut item = house.message(&format!("8{n:04}"));
+        item.as_object_mut().unwrap().remove("message");
+        item.as_object_mut()
+            .unwrap()
+            .extend(acts[n % acts.len()].as_object().unwrap().clone());
+        item
+    });
+    assert_eq!(house.receive(&items.collect::<Vec<_>>()).await, 200);
+    let calls = house.aws.dynamodb_calls();
+    assert!(calls.total() <= 100, "{calls:?}");
+    println!("{calls:?}");
+}
+
 /// Works on what is due, and dies when Braze has got so many requests.
 async fn dies_after(house: &House, requests: usize) {
     house.braze.begin_outage(Fault::Late(Duration::from_millis(30)));
