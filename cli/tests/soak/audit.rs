@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use aho_corasick::AhoCorasick;
@@ -116,15 +117,18 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         mislinked(&snapshot, &expected.people),
     );
 
-    let sent: Vec<String> = world
+    let sent: Vec<(String, String)> = world
         .graph
         .sent_messages()
-        .iter()
-        .map(|sent| sent.message["text"].as_str().unwrap().to_owned())
+        .into_iter()
+        .map(|sent| {
+            let text = sent.message["text"].as_str().unwrap().to_owned();
+            (sent.recipient, text)
+        })
         .collect();
-    let sends: Vec<String> = expected.sends.iter().map(|(_, text)| text.clone()).collect();
+    let sends = &expected.sends;
     report.count("messages sent to them by campaigns", sends.len());
-    report.none("of them lost", missing(&sends, &sent));
+    report.none("of them lost, or sent to somebody else", missing(sends, &sent));
     report.count("of them twice", doubled(&sent));
     let events: Vec<String> = world
         .braze
@@ -135,6 +139,8 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         .collect();
     report.count("custom events of what they did", events.len());
     report.count("of them twice", doubled(&events));
+    report.count("messages written since the last link", expected.told.len());
+    report.none("of them not told to Braze", missing(&expected.told, &told(world)));
 
     report.count(
         "messages on WhatsApp",
@@ -142,6 +148,7 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
     );
     let replies = Replies::to(&expected.written, world);
     report.none("of them not answered", replies.lost);
+    report.none("of them answered to somebody else", replies.strayed);
     report.count("of them answered twice", replies.repeated);
     report.count(
         "of them passed by, as they had failed again and again",
@@ -149,6 +156,10 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
     );
     report.none("of them out of order without such a cause", replies.disordered);
 
+    report.none(
+        "refused by Braze, Graph, the external system or the platform",
+        world.refusals(),
+    );
     report.count("businesses", expected.businesses.len());
     report.none(
         "businesses in the wrong state",
@@ -159,6 +170,18 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
     report.none(
         "what is still stored of them",
         remembered(&snapshot, &expected.forgotten),
+    );
+
+    let done = [
+        expected.events,
+        expected.told.len(),
+        sends.len(),
+        expected.written.len(),
+        expected.erased,
+    ];
+    report.none(
+        "jobs that nobody has asked for",
+        vec![String::new(); done.iter().filter(|done| **done == 0).count()],
     );
 
     let doubles = doubled(&sent) + doubled(&events) + replies.repeated;
@@ -184,6 +207,7 @@ const TRIES: usize = 4;
 #[derive(Default)]
 struct Replies {
     lost: Vec<String>,
+    strayed: Vec<String>,
     repeated: usize,
     passed_by: usize,
     disordered: Vec<String>,
@@ -193,7 +217,8 @@ impl Replies {
     fn to(written: &BTreeMap<String, Vec<u32>>, world: &World) -> Self {
         let mut replies = Self::default();
         for (user, numbers) in written {
-            let answered = answered(world, user);
+            let (answered, strayed) = answered(world, user);
+            replies.strayed.extend(strayed);
             let lost = numbers.iter().filter(|number| !answered.contains(number));
             replies.lost.extend(lost.map(|number| format!("{user} {number}")));
             let mut first = answered.clone();
@@ -250,22 +275,28 @@ fn mislinked(snapshot: &Snapshot, people: &BTreeMap<String, Option<String>>) -> 
         .collect()
 }
 
-fn missing(expected: &[String], there: &[String]) -> Vec<String> {
-    let there: HashSet<&String> = there.iter().collect();
-    expected
-        .iter()
-        .filter(|one| !there.contains(one))
-        .cloned()
+/// Users whose profiles hold that a message was written, and when.
+fn told(world: &World) -> Vec<(String, String)> {
+    let events = world.braze.events().into_iter();
+    let messages = events.filter(|(_, event)| event.name == "messenger_message");
+    messages
+        .filter_map(|(profile, event)| Some((profile.external_id?, event.time)))
         .collect()
 }
 
-fn doubled(there: &[String]) -> usize {
-    let distinct: HashSet<&String> = there.iter().collect();
+fn missing(expected: &[(String, String)], there: &[(String, String)]) -> Vec<String> {
+    let there: HashSet<&(String, String)> = there.iter().collect();
+    let missing = expected.iter().filter(|one| !there.contains(one));
+    missing.map(|(whose, what)| format!("{whose} {what}")).collect()
+}
+
+fn doubled<T: Eq + Hash>(there: &[T]) -> usize {
+    let distinct: HashSet<&T> = there.iter().collect();
     there.len() - distinct.len()
 }
 
-/// The numbers of the messages that a person's replies answer, in order.
-fn answered(world: &World, user: &str) -> Vec<u32> {
+/// The numbers of the messages that a person's replies answer, in order, and what was answered that they did not write.
+fn answered(world: &World, user: &str) -> (Vec<u32>, Vec<String>) {
     let profile = world.braze.profile(user).unwrap();
     let sent = world
         .braze
@@ -278,12 +309,18 @@ fn answered(world: &World, user: &str) -> Vec<u32> {
             .unwrap()
             .to_owned()
     });
-    let mut numbers = Vec::new();
+    let (mut numbers, mut strayed) = (Vec::new(), Vec::new());
     for text in texts {
-        let questions = text.split("question-").skip(1);
-        numbers.extend(questions.map(|rest| rest.get(4..9).unwrap().parse::<u32>().unwrap()));
+        for rest in text.split("question-").skip(1) {
+            let number = rest.get(4..9).unwrap().parse::<u32>().unwrap();
+            if format!("question-{rest}").starts_with(&question(user, number)) {
+                numbers.push(number);
+            } else {
+                strayed.push(format!("{user} got {rest}"));
+            }
+        }
     }
-    numbers
+    (numbers, strayed)
 }
 
 /// An install's state, and the last that its business was told.
@@ -319,6 +356,7 @@ fn businesses(snapshot: &Snapshot, world: &World, expected: &BTreeMap<String, bo
 
 fn leaks(world: &World, personal: &[String]) -> Vec<String> {
     let log = std::fs::read_to_string(world.log()).unwrap();
+    assert!(!log.is_empty(), "nothing was logged");
     let secrets = secrets(&world.secrets);
     let hidden: Vec<&String> = personal.iter().chain(&secrets).collect();
     found(&hidden, &log)

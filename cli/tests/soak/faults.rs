@@ -16,7 +16,7 @@ use crate::world::World;
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
     pub(crate) faults: usize,
-    /// Those of them that had their effect, and whose answer was lost: the caller cannot know.
+    /// Those of them, at Braze and Graph, that had their effect and whose answer was lost: the caller cannot know.
     pub(crate) ambiguous: usize,
     pub(crate) outages: usize,
     pub(crate) kills: usize,
@@ -51,8 +51,10 @@ pub(crate) async fn cause(world: Arc<World>, seed: u64, end: Instant) -> Trouble
         tokio::time::sleep(Duration::from_millis(rng.u64(100..1_200))).await;
         let (fault, is_ambiguous) = any(&mut rng);
         trouble.faults += 1;
-        trouble.ambiguous += usize::from(is_ambiguous);
-        match rng.u8(0..10) {
+        let target = rng.u8(0..10);
+        // The system may be asked twice: only one of its answers counts.
+        trouble.ambiguous += usize::from(is_ambiguous && target < 5);
+        match target {
             0..3 => {
                 let endpoints = [Endpoint::Track, Endpoint::Identify, Endpoint::TriggerSend];
                 world.braze.script(*rng.choice(&endpoints).unwrap(), fault);

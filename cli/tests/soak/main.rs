@@ -30,10 +30,11 @@ use self::world::World;
     reason = "these are the script's, and not the product's"
 )]
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(default)
+    std::env::var(name).map_or(default, |value| {
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a number, and not {value}"))
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,8 @@ pub(crate) struct Expected {
     pub(crate) people: BTreeMap<String, Option<String>>,
     /// Events of people that were accepted, redeliveries not counted.
     pub(crate) events: usize,
+    /// User → the times of what was written since the last link named them: Braze must have been told.
+    pub(crate) told: Vec<(String, String)>,
     /// PSID → texts that campaigns have sent.
     pub(crate) sends: Vec<(String, String)>,
     /// User → the numbers of the messages that they wrote.
@@ -118,36 +120,46 @@ impl Traffic {
             expected.personal.extend(users.clone());
         }
         let mut last = Timestamp::UNIX_EPOCH;
-        let mut count = 0;
+        let (mut count, mut written) = (0, Vec::new());
         while Instant::now() < end {
             pause(&mut rng, 6_000..24_000).await;
             // A burst, whose parts come in any order.
-            let mut burst = Vec::new();
+            let (mut burst, mut times, mut is_moved) = (Vec::new(), Vec::new(), false);
             for _ in 0..rng.usize(1..4) {
                 count += 1;
                 let millisecond = SignedDuration::from_millis(1);
                 last = self.world.clock.now().max(last + millisecond);
                 let act = match rng.u8(0..10) {
                     0..2 => {
+                        is_moved = true;
                         let user = rng.choice(&users).unwrap();
                         self.expected().people.insert(psid.clone(), Some(user.clone()));
                         let key = self.secret("/link/signing_key");
                         let token = mint(&key, user, SignedDuration::from_hours(1), last).unwrap();
+                        self.expected().personal.push(token.clone());
                         json!({"referral": {"ref": token, "source": "SHORTLINK", "type": "OPEN_THREAD"}})
                     }
                     2 => {
+                        is_moved = true;
                         self.expected().people.insert(psid.clone(), None);
                         json!({"account_linking": {"status": "unlinked"}})
                     }
                     _ => {
                         let text = format!("what-{number:03}-wrote-{count}");
                         self.expected().personal.push(text.clone());
+                        times.push(format!("{last:.3}"));
                         json!({"message": {"mid": format!("m_soak_{number}_{count}"), "text": text}})
                     }
                 };
                 burst.push(messenger(&psid, last, &act));
             }
             self.expected().events += burst.len();
+            // What comes beside a link may be told before it, of whoever they were then.
+            if is_moved {
+                written.clear();
+            } else {
+                written.append(&mut times);
+            }
             rng.shuffle(&mut burst);
             let deliveries = burst
                 .into_iter()
@@ -164,11 +176,20 @@ impl Traffic {
                                   "dispatch_id": format!("dispatch-{number}-{count}")});
                 self.expected().personal.push(text.clone());
                 let delivery = self.bearer("/messenger/send", &body);
-                if self.deliver(&delivery).await == 202 {
-                    self.expected().sends.push((psid.clone(), text));
-                    self.redeliver(&delivery, &mut rng);
+                match self.deliver(&delivery).await {
+                    202 => {
+                        self.expected().sends.push((psid.clone(), text));
+                        self.redeliver(&delivery, &mut rng);
+                    }
+                    // Who has written nothing yet.
+                    status => assert_eq!(status, 409),
                 }
             }
+        }
+        let mut expected = self.expected();
+        if let Some(user) = expected.people.get(&psid).cloned().flatten() {
+            let written = written.into_iter().map(|time| (user.clone(), time));
+            expected.told.extend(written);
         }
     }
 
@@ -187,10 +208,17 @@ impl Traffic {
                 .personal
                 .extend([&psid, &id, &user, &text].map(Clone::clone));
             let now = self.world.clock.now();
-            let token = mint(&self.secret("/link/signing_key"), &user, SignedDuration::from_hours(1), now);
+            let token = mint(
+                &self.secret("/link/signing_key"),
+                &user,
+                SignedDuration::from_hours(1),
+                now,
+            );
+            let token = token.unwrap();
+            self.expected().personal.push(token.clone());
             let acts = [
                 json!({"message": {"mid": format!("m_leaver_{number}_{life}"), "text": text}}),
-                json!({"referral": {"ref": token.unwrap(), "source": "SHORTLINK", "type": "OPEN_THREAD"}}),
+                json!({"referral": {"ref": token, "source": "SHORTLINK", "type": "OPEN_THREAD"}}),
             ];
             let acts = acts.map(|act| self.meta("/messenger/webhook", &messenger(&psid, now, &act)));
             let known = &acts[..rng.usize(1..=acts.len())];
@@ -243,14 +271,11 @@ impl Traffic {
             let body = json!({"user_id": user, "phone_number": phone, "message": text,
                               "dispatch_id": format!("inbound-{number}-{count}")});
             let delivery = self.bearer("/whatsapp/inbound", &body);
-            if self.deliver(&delivery).await == 202 {
-                self.expected()
-                    .written
-                    .entry(user.clone())
-                    .or_default()
-                    .push(count);
-                self.redeliver(&delivery, &mut rng);
-            }
+            assert_eq!(self.deliver(&delivery).await, 202);
+            let mut expected = self.expected();
+            expected.written.entry(user.clone()).or_default().push(count);
+            drop(expected);
+            self.redeliver(&delivery, &mut rng);
         }
     }
 

@@ -139,6 +139,15 @@ impl World {
         *self.process.lock().unwrap() = Some(process);
     }
 
+    /// What was asked for that the real ones would not take either.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        let mut refusals = self.braze.take_refusals();
+        refusals.extend(self.graph.take_refusals());
+        refusals.extend(self.system.take_refusals());
+        refusals.extend(self.partner.take_refusals());
+        refusals
+    }
+
     /// Ends the process as nothing else does: on Unix this is SIGKILL.
     pub(crate) fn kill(&self) {
         if let Some(mut process) = self.process.lock().unwrap().take() {
