@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
+use shared::outbox::SHARDS;
 use testkit::external_system::Behaviour;
 
 use super::{BACKLOG, RuntimeApi, Stack, peak_megabytes, post_event};
@@ -210,10 +211,12 @@ fn put(item: &Item, psid: &str) -> WriteRequest {
     let copy = item
         .iter()
         .map(|(name, value)| (name.clone(), replaced(value, psid)));
-    let put = PutRequest::builder()
-        .set_item(Some(copy.collect()))
-        .build()
-        .unwrap();
+    let mut copy: Item = copy.collect();
+    if let Some(shard) = copy.get_mut("due_shard") {
+        let number = psid.parse::<usize>().unwrap() % usize::from(SHARDS);
+        *shard = AttributeValue::S(format!("sync#{number}"));
+    }
+    let put = PutRequest::builder().set_item(Some(copy)).build().unwrap();
     WriteRequest::builder().put_request(put).build()
 }
 
