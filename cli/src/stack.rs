@@ -184,6 +184,9 @@ impl LocalStack {
                 let mut mapping = mapping.clone();
                 // It would make batches fuller and every answer a second later.
                 mapping.batching_window_seconds = 0;
+                // Lambda goes on where it was. What a process before this one has left, the schedule finds; all that the
+                // stream still holds would be done once more with each start.
+                "LATEST".clone_into(&mut mapping.starting_position);
                 let source = StreamSource {
                     table: table.clone(),
                     mapping,

@@ -54,5 +54,6 @@ async fn nothing_is_lost_doubled_mislinked_or_out_of_order() {
     traffic.deliveries_are_done().await;
     let report = audit::audit(&world, &traffic, &trouble).await;
     println!("seed {seed}, {minutes} minutes\n{report}");
-    assert!(report.is_good(), "see above");
+    assert!(report.is_good(), "see above, and {}", world.directory().display());
+    std::fs::remove_dir_all(world.directory()).unwrap();
 }

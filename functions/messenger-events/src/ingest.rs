@@ -31,6 +31,10 @@ pub(crate) enum Ingested {
     AllButUnreadable,
 }
 
+/// A decision takes a claim for a token and a condition for whom it names, and all of it is one transaction of at most 100
+/// writes. So many events of a subject that name others are decided on together.
+const MOST_THAT_NAME_OTHERS: usize = 20;
+
 /// Makes `events` durable.
 ///
 /// # Errors
@@ -43,6 +47,44 @@ pub(crate) async fn events(
     settings: &MessengerSettings,
 ) -> Result<Ingested, StoreError> {
     events.retain(|event| !is_without_effect(event, settings));
+    let mut ingested = Ingested::All;
+    for portion in portions(events) {
+        if Box::pin(decided_together(contacts, portion, keys, settings)).await? != Ingested::All {
+            ingested = Ingested::AllButUnreadable;
+        }
+    }
+    Ok(ingested)
+}
+
+/// All of them together, unless a subject has too many that name others.
+fn portions(events: Vec<Event>) -> Vec<Vec<Event>> {
+    let mut portions: Vec<Vec<Event>> = Vec::new();
+    let mut naming: BTreeMap<Subject, usize> = BTreeMap::new();
+    for event in events {
+        let mut place = 0;
+        if event.user_ref_key().is_some() || proof::carry_tokens(std::slice::from_ref(&event)) {
+            for subject in subjects(&event) {
+                let number = naming.entry(subject).or_default();
+                place = place.max(*number / MOST_THAT_NAME_OTHERS);
+                *number += 1;
+            }
+        }
+        if portions.len() <= place {
+            portions.resize_with(place + 1, Vec::new);
+        }
+        if let Some(portion) = portions.get_mut(place) {
+            portion.push(event);
+        }
+    }
+    portions
+}
+
+async fn decided_together(
+    contacts: &Contacts,
+    events: Vec<Event>,
+    keys: &LinkKeys,
+    settings: &MessengerSettings,
+) -> Result<Ingested, StoreError> {
     let mut ingested = Ingested::All;
     if events.is_empty() {
         return Ok(ingested);
@@ -299,17 +341,24 @@ impl Round<'_> {
 fn by_subject(events: Vec<Event>) -> BTreeMap<Subject, Vec<Event>> {
     let mut subjects: BTreeMap<Subject, Vec<Event>> = BTreeMap::new();
     for event in events {
-        if let Some(key) = event.user_ref_key() {
-            subjects
-                .entry(Subject::UserRef(key))
-                .or_default()
-                .push(event.clone());
+        let mut of_event = self::subjects(&event);
+        let first = of_event.next();
+        for subject in of_event {
+            subjects.entry(subject).or_default().push(event.clone());
         }
-        if let Some(key) = event.contact_key() {
-            subjects.entry(Subject::Contact(key)).or_default().push(event);
+        if let Some(first) = first {
+            subjects.entry(first).or_default().push(event);
         }
     }
     subjects
+}
+
+/// Whose decisions the event is part of.
+fn subjects(event: &Event) -> impl Iterator<Item = Subject> + use<> {
+    let user_ref = event.user_ref_key().map(Subject::UserRef);
+    user_ref
+        .into_iter()
+        .chain(event.contact_key().map(Subject::Contact))
 }
 
 fn report(counts: &[(Subject, LinkCounts)], created: usize) {

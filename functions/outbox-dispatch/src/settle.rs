@@ -16,6 +16,9 @@ use crate::backoff::Backoff;
 pub enum Outcome {
     /// The effect is in place, or is not needed any more.
     Done,
+    /// What it is about is not stored any more, and maybe the item itself is not either: it was erased since it was read,
+    /// and must not come back as one that is done.
+    Gone,
     /// The worker has written down itself what became of the item.
     Settled(Settled),
     /// Another worker has the lease, or time ran out; it stays as it is.
@@ -112,7 +115,7 @@ impl Outcome {
     pub(crate) fn is_settled(&self) -> bool {
         matches!(
             self,
-            Self::Done | Self::Dead { .. } | Self::Settled(Settled::Done | Settled::Dead)
+            Self::Done | Self::Gone | Self::Dead { .. } | Self::Settled(Settled::Done | Settled::Dead)
         )
     }
 
@@ -234,6 +237,10 @@ impl Settler {
         let attempts = entry.attempts + 1;
         let (reason, due) = match outcome {
             Outcome::Done => return Ok(Settled::Done),
+            Outcome::Gone => {
+                self.outbox.done_key(&entry.subject, &entry.event_key).await?;
+                return Ok(Settled::Done);
+            }
             Outcome::Settled(settled) => return Ok(settled),
             Outcome::Busy => return Ok(Settled::Left),
             Outcome::Dead { reason } => (reason, None),

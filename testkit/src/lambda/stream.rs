@@ -42,7 +42,7 @@ pub struct StreamDriver {
 impl StreamDriver {
     /// Reads the stream until `stop` is cancelled. Every write that is made after this returns is seen; with
     /// a mapping that starts at `TRIM_HORIZON` also what the stream still holds. The position is kept in
-    /// memory only: what a stop leaves behind is found by the schedule.
+    /// memory only.
     ///
     /// # Errors
     ///

@@ -187,8 +187,8 @@ impl FbeWorker {
         let (stored, lease) = match self.installs.claim(id, LEASE).await {
             Ok(Claim::Leased(stored, lease)) => (stored, lease),
             Ok(Claim::Busy) => return group.outcome(&Outcome::Busy),
-            // An item is committed together with its install, so the record was removed by hand.
-            Ok(Claim::Missing) => return group.outcome(&Outcome::Done),
+            // An item is committed together with its install, so it was erased, or removed by hand.
+            Ok(Claim::Missing) => return group.outcome(&Outcome::Gone),
             Err(error) if error.is_unreadable() => {
                 error.count_unreadable("install");
                 return group.outcome(&Outcome::retry(Reason::UnreadableInstall));

@@ -392,7 +392,7 @@ impl ContactWorker {
 fn missing(group: Group<MessengerEffect>) -> Vec<(Entry, Outcome)> {
     let of = |Task { entry, effect }| match effect {
         MessengerEffect::Event(_) => (entry, Outcome::retry(Reason::ContactMissing)),
-        MessengerEffect::Sync => (entry, Outcome::Done),
+        MessengerEffect::Sync => (entry, Outcome::Gone),
     };
     group.tasks.into_iter().map(of).collect()
 }

@@ -1,5 +1,8 @@
 use jiff::SignedDuration;
 use serde_json::json;
+use shared::erase::{Erasures, Order, Source, Target};
+use shared::outbox::Outbox;
+use shared::personal::Personal;
 
 use super::house::{House, PAGE, deadline};
 
@@ -228,4 +231,40 @@ async fn the_stream_settles_an_item_within_the_second() {
     assert_eq!(answer, json!({"batchItemFailures": []}));
     assert_eq!(house.alias_messenger_id("7001"), Some(json!("7001")));
     assert_eq!(house.pending().await, 0);
+}
+
+/// A stream tells it again for up to a day.
+#[tokio::test]
+async fn what_the_stream_tells_of_somebody_who_was_erased_since_leaves_nothing() {
+    let house = House::start().await;
+    house
+        .receive(&[house.message("7001"), house.message("7002")])
+        .await;
+    let told = house.stream().await;
+    house.drain().await;
+    assert_eq!(house.rows("done").await, 2);
+    let outbox = Outbox::new(
+        house.aws.dynamodb(),
+        house.outbox_table.clone(),
+        house.clock.clone(),
+    );
+    let target = Target::Scoped {
+        id: Personal("7001".to_owned()),
+        accounts: vec![PAGE.to_owned()],
+    };
+    let order = Order::new(target, Source::Operator, house.clock.now());
+    let ordered = Erasures::new(outbox).order(&"0".repeat(32), &order).await;
+    assert!(ordered.unwrap());
+    for _ in 0..3 {
+        house.tick().await;
+        house.later(SignedDuration::from_mins(11));
+    }
+    let rows = async || (house.rows("done").await, house.rows("pending").await);
+    let before = rows().await;
+    house
+        .dispatch
+        .handle_until(told, deadline(&house.clock))
+        .await
+        .unwrap();
+    assert_eq!(rows().await, before);
 }
