@@ -77,6 +77,7 @@ async fn comes_to_rest(stack: &LocalStack, world: &World) -> bool {
     true
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -> Report {
     let began = Instant::now();
     world.kill();

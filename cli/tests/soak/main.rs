@@ -6,6 +6,7 @@
 //! * [`faults`]: what goes wrong meanwhile.
 //! * [`audit`]: what must hold afterwards.
 #![expect(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "it fails by panicking, and reports to people"

@@ -212,11 +212,12 @@ impl Run<'_> {
                     is_half: part.is_half,
                 });
             }
-            Err(error @ BrazeError::Rejected { .. }) => return self.refused(part, error, open),
             Err(error @ BrazeError::TooLarge) if bytes(&sent) > NEVER_TOO_LARGE => {
                 self.smaller(part, request, &error, open, false);
             }
-            Err(error @ BrazeError::TooLarge) => return self.refused(part, error, open),
+            Err(error @ (BrazeError::Rejected { .. } | BrazeError::TooLarge)) => {
+                return self.refused(part, error, open);
+            }
             Err(error) => return Err(error),
         }
         Ok(())
