@@ -86,9 +86,6 @@ async fn decided_together(
     settings: &MessengerSettings,
 ) -> Result<Ingested, StoreError> {
     let mut ingested = Ingested::All;
-    if events.is_empty() {
-        return Ok(ingested);
-    }
     // The commonest event of all, a message of a known contact, takes one call. Where it does not do, its answer
     // brings the contact, so that it takes no more calls than reading first.
     let mut known = None;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::act::{Act, Effect};
+use super::act::Effect;
 use super::contact::{Contact, Link, LinkedVia, Referral};
 use super::custom_event::{LONGEST_PROPERTY, custom_event, cut, plain};
 use super::event::{AccountLinking, Event, EventKind};
@@ -253,7 +253,7 @@ fn topics(kind: &EventKind, at: Timestamp) -> Topics {
         topics.say(title.as_deref(), Stamped { at, value });
     };
     match kind {
-        EventKind::Optin(optin) if Act::of(kind) == Act::MarketingOptin => say(&optin.title, &optin.topic),
+        EventKind::Optin(optin) if optin.is_about_marketing() => say(&optin.title, &optin.topic),
         EventKind::Optout(optout) if optout.is_about_marketing() => say(&optout.title, &optout.topic),
         _ => {}
     }

@@ -16,7 +16,7 @@ use shared::messenger::sync::Identify;
 use tokio::time::Instant;
 
 use super::gate::Gate;
-use super::objects::{Fate, Objects};
+use super::objects::{Fate, Objects, bytes};
 use super::refusals::{Permit, Refusals};
 use super::{Array, Braze, BrazeError, Endpoint, ObjectError};
 
@@ -212,7 +212,7 @@ impl Run<'_> {
                     is_half: part.is_half,
                 });
             }
-            Err(error @ BrazeError::TooLarge) if bytes(&sent) > NEVER_TOO_LARGE => {
+            Err(error @ BrazeError::TooLarge) if bytes(sent.iter().copied()) > NEVER_TOO_LARGE => {
                 self.smaller(part, request, &error, open, false);
             }
             Err(error @ (BrazeError::Rejected { .. } | BrazeError::TooLarge)) => {
@@ -326,14 +326,6 @@ impl Run<'_> {
             errors: errors.to_vec(),
         }
     }
-}
-
-/// What the objects of a request take in its body.
-fn bytes(objects: &[(Array, &Value)]) -> usize {
-    objects
-        .iter()
-        .map(|(_, object)| object.to_string().len() + 1)
-        .sum()
 }
 
 /// The object that Braze means. Of a request with one object it is that one, whatever it says.

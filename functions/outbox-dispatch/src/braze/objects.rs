@@ -34,10 +34,15 @@ impl Objects {
         attributes.chain(self.events.iter().map(|object| (Array::Events, object)))
     }
 
-    /// In a request's body.
     pub(super) fn bytes(&self) -> usize {
-        self.iter().map(|(_, object)| object.to_string().len() + 1).sum()
+        bytes(self.iter())
     }
+}
+
+/// What objects take in a request's body.
+pub(super) fn bytes<'a>(objects: impl IntoIterator<Item = (Array, &'a Value)>) -> usize {
+    let objects = objects.into_iter();
+    objects.map(|(_, object)| object.to_string().len() + 1).sum()
 }
 
 /// What became of a profile's objects.
