@@ -56,6 +56,13 @@ pub struct Entry {
     /// Failed attempts so far.
     #[serde(default)]
     pub attempts: u32,
+    /// Of these, how often the external system had a message and there was no answer; the relay's only. What had to wait
+    /// for a setting, or for DynamoDB, says nothing about the message.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub asked_in_vain: u32,
+    /// Of these, how often the answer was of another shape than is agreed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub malformed_answers: u32,
     /// Since when it is tried: its commit, or when it was last redriven, woken or found to wait for a setting.
     #[serde(with = "millisecond::required")]
     pub created_at: Timestamp,
@@ -81,6 +88,11 @@ pub struct Entry {
     pub dead_at: Option<Timestamp>,
     /// When DynamoDB may remove it (s).
     pub(super) expires_at: Option<i64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 // The subject names a person and the payload may quote them.
@@ -120,6 +132,8 @@ impl Entry {
             payload: item.payload.to_string(),
             status: Status::Pending,
             attempts: 0,
+            asked_in_vain: 0,
+            malformed_answers: 0,
             created_at: now,
             due_at: Some(due),
             due_shard: Some(shard(lane, &item.subject)),

@@ -318,6 +318,7 @@ impl Outbox {
             .set("due_shard", string(shard(entry.lane, &entry.subject)))
             .set("created_at", now)
             .remove(&["dead_shard", "dead_at", "expires_at", "failing_since"])
+            .remove(&["asked_in_vain", "malformed_answers"])
             .value("dead", string("dead"))
             .when("#status = :dead");
         self.table.update(update).await
@@ -342,7 +343,8 @@ impl Outbox {
                 .set("due_at", now.clone())
                 .set("created_at", now.clone())
                 .set("attempts", number(0))
-                .remove(&["reason", "failing_since", "failing_shard"]);
+                .remove(&["reason", "failing_since", "failing_shard"])
+                .remove(&["asked_in_vain", "malformed_answers"]);
             self.settle(pending(update)).await?;
         }
         Ok(waiting.len())
@@ -365,10 +367,19 @@ impl Outbox {
 
 /// One more attempt.
 fn attempted(entry: &Entry, reason: &str) -> Update {
-    let update = Update::new(key(&entry.subject, &entry.event_key))
+    let mut update = Update::new(key(&entry.subject, &entry.event_key))
         .set("attempts", number(entry.attempts + 1))
         .set("reason", string(reason))
         .remove(&["lease_until"]);
+    let of_messages = [
+        ("asked_in_vain", entry.asked_in_vain),
+        ("malformed_answers", entry.malformed_answers),
+    ];
+    for (name, times) in of_messages {
+        if times > 0 {
+            update = update.set(name, number(times));
+        }
+    }
     pending(update)
 }
 

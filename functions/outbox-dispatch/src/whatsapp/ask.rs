@@ -19,9 +19,12 @@ use super::drain::{BEYOND, BRAZE_TIMEOUT, Drain, Stop, Waiting, persist};
 use super::external_system::ExternalSystemError;
 use super::failure::{Failure, decide_failure, in_time};
 use super::openai::chat::{Chat, Next};
-use super::pace::{FAILURES_TOGETHER, next_handover, wait_for_burst};
+use super::pace::{next_handover, wait_for_burst};
 use super::route::{ExternalSystem, external_system, is_asked};
 use crate::settle::Outcome;
+
+/// A message whose answer is of another shape is given up with this answer.
+const MALFORMED_ANSWERS: u32 = 3;
 
 impl Drain<'_> {
     /// Hands over the messages whose turn it is. `true` if something has changed: there may be replies to send,
@@ -91,7 +94,7 @@ impl Drain<'_> {
         let new: Vec<Turn> = self
             .waiting_messages()
             .into_iter()
-            .filter(|message| message.attempts == 0)
+            .filter(|message| message.backs_off_until.is_none())
             .map(|message| message.turn.clone())
             .collect();
         wait_for_burst(&new, self.worker.settings.rules.burst_window, self.now())
@@ -242,7 +245,13 @@ impl Drain<'_> {
             ExternalSystemError::Transient { .. } => false,
             // A model may do better next time. A system that means another kind of answer does its work, and
             // writes to the person, each time.
-            ExternalSystemError::Malformed(_) => messages.len() == 1 && attempts + 1 >= FAILURES_TOGETHER,
+            ExternalSystemError::Malformed(_) => match messages {
+                [alone] => {
+                    let before = self.item(alone).map_or(0, |item| item.malformed_answers);
+                    before + 1 >= MALFORMED_ANSWERS
+                }
+                _ => false,
+            },
             ExternalSystemError::Rejected { .. } => true,
         };
         let wait = told.unwrap_or_else(|| self.worker.settler.pause(attempts));
@@ -252,7 +261,11 @@ impl Drain<'_> {
             Outcome::retry_after(reason, wait)
         };
         self.store_failure(attempts + 1, given_up, told).await?;
-        self.note_messages(messages, &outcome, wait).await?;
+        self.note_messages(messages, &outcome, wait, |item| {
+            item.asked_in_vain += u32::from(error.is_about_the_messages());
+            item.malformed_answers += u32::from(matches!(error, ExternalSystemError::Malformed(_)));
+        })
+        .await?;
         if !given_up {
             self.learned.failures += 1;
         }
@@ -300,7 +313,7 @@ impl Drain<'_> {
         let untried = waiting.iter().filter(|message| !message.tried);
         let messages: Vec<Turn> = untried.map(|message| message.turn.clone()).collect();
         self.learned.give_in();
-        self.note_messages(&messages, &outcome, wait).await
+        self.note_messages(&messages, &outcome, wait, |_| ()).await
     }
 
     /// Commits what `decide` plans for the conversation as it stands, however often it changes meanwhile. The

@@ -53,7 +53,7 @@ pub(super) struct Given {
 
 /// What a failure in this run means for a message.
 pub(super) struct Tried {
-    pub(super) attempts: u32,
+    pub(super) asked_in_vain: u32,
     pub(super) backs_off_until: Timestamp,
 }
 

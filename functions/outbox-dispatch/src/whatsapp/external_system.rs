@@ -75,12 +75,22 @@ impl ExternalSystemError {
         }
     }
 
+    /// Whether it may be the messages that it stumbles over. It had none of them if nobody was there, or nobody was called.
+    pub(super) fn is_about_the_messages(&self) -> bool {
+        match self {
+            Self::Transient { reason, .. } => reason != UNREACHABLE,
+            Self::Malformed(_) | Self::Rejected { .. } => true,
+            Self::Configuration { .. } => false,
+        }
+    }
+
     /// Whether the system may have got the messages and may still answer through `/whatsapp/reply`.
     pub(super) fn may_have_arrived(&self) -> bool {
         matches!(self, Self::Transient { reason, .. } if MAY_HAVE_ARRIVED.contains(&reason.as_str()))
     }
 }
 
+const UNREACHABLE: &str = "external_system_unreachable";
 const TIMEOUT: &str = "external_system_timeout";
 const CONNECTION_LOST: &str = "external_system_connection_lost";
 
@@ -300,7 +310,7 @@ fn network(error: &reqwest::Error) -> ExternalSystemError {
     ExternalSystemError::transient(if error.is_timeout() {
         TIMEOUT
     } else if error.is_connect() {
-        "external_system_unreachable"
+        UNREACHABLE
     } else {
         CONNECTION_LOST
     })

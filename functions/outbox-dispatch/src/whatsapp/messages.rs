@@ -76,19 +76,15 @@ impl Drain<'_> {
         let waiting = |turn| {
             let entry = self.item(turn);
             let failed = entry.filter(|entry| entry.attempts > 0);
-            match self.tried.get(&turn.id) {
-                Some(tried) => Waiting {
-                    turn,
-                    attempts: tried.attempts,
-                    backs_off_until: Some(tried.backs_off_until),
-                    tried: true,
-                },
-                None => Waiting {
-                    turn,
-                    attempts: failed.map_or(0, |entry| entry.attempts),
-                    backs_off_until: failed.and_then(|entry| entry.due_at),
-                    tried: false,
-                },
+            let tried = self.tried.get(&turn.id);
+            let asked_before = entry.map_or(0, |entry| entry.asked_in_vain);
+            let due = failed.and_then(|entry| entry.due_at);
+            Waiting {
+                turn,
+                asked_in_vain: tried.map_or(asked_before, |tried| tried.asked_in_vain),
+                backs_off_until: tried.map_or(due, |tried| Some(tried.backs_off_until)),
+                tried: tried.is_some(),
+                has_item: entry.is_some_and(|entry| entry.status == Status::Pending),
             }
         };
         self.turns.iter().filter(waits).map(waiting).collect()
@@ -100,7 +96,7 @@ impl Drain<'_> {
         !self.later.is_empty() && !self.turns.iter().any(waits)
     }
 
-    fn item(&self, turn: &Turn) -> Option<&Entry> {
+    pub(super) fn item(&self, turn: &Turn) -> Option<&Entry> {
         let key = Self::message_key(turn);
         let given = self.given.get(&key).map(|given| &given.entry);
         given
@@ -114,18 +110,21 @@ impl Drain<'_> {
         items.map(|entry| entry.attempts).max().unwrap_or_default()
     }
 
-    /// Notes of each of these messages, given or found, what became of it; `wait` is how long it backs off.
+    /// Notes of each of these messages, given or found, what became of it; `wait` is how long it backs off, and `count`
+    /// counts what the failure says about the message.
     pub(super) async fn note_messages(
         &mut self,
         messages: &[Turn],
         outcome: &Outcome,
         wait: Duration,
+        count: impl Fn(&mut Entry),
     ) -> Result<(), Stop> {
         let mut given_up = Vec::new();
         for message in messages {
-            let entry = self.item(message).cloned();
+            let mut entry = self.item(message).cloned();
+            entry.iter_mut().for_each(&count);
             let tried = Tried {
-                attempts: entry.as_ref().map_or(0, |entry| entry.attempts) + 1,
+                asked_in_vain: entry.as_ref().map_or(0, |entry| entry.asked_in_vain),
                 backs_off_until: self.now() + wait,
             };
             let moved = match entry {
@@ -189,7 +188,8 @@ impl Drain<'_> {
         for (turn, entry, until) in postponed {
             if let Some(turn) = turn.filter(|_| self.worker.settler.gives_up(&entry)) {
                 let outcome = Outcome::dead(Reason::ExternalSystemDownForTooLong);
-                self.note_messages(&[turn], &outcome, Duration::ZERO).await?;
+                self.note_messages(&[turn], &outcome, Duration::ZERO, |_| ())
+                    .await?;
             } else {
                 put_off.push((entry.event_key, until));
             }

@@ -4,7 +4,7 @@
 //! meanwhile waits with them. One of them may be what the external system stumbles over, and nothing tells
 //! which; so a message that has failed a few times goes alone from then on, and holds up no other. The oldest
 //! goes first, so that after an outage the order is kept; once it is answered, the others follow together. Only what
-//! has failed alone is passed by.
+//! has failed alone is passed by, and what has no item that would count its failures.
 
 use std::time::Duration;
 
@@ -24,27 +24,28 @@ const FAILURES_AT_ONCE: u32 = 2;
 pub(super) struct Waiting<'a> {
     /// The message.
     pub turn: &'a Turn,
-    /// How often it has failed.
-    pub attempts: u32,
+    /// How often the external system was asked about it and gave no answer.
+    pub asked_in_vain: u32,
     /// Not before this time, since it failed.
     pub backs_off_until: Option<Timestamp>,
     /// It has failed in this run.
     pub tried: bool,
+    /// Its item is there, and counts. It is not where a table was restored, or another version has written it.
+    pub has_item: bool,
 }
 
 impl Waiting<'_> {
     /// Whether it may be what the external system stumbles over.
     #[must_use]
     pub(super) fn goes_alone(&self) -> bool {
-        self.attempts >= FAILURES_TOGETHER || self.turn.status == Some(TurnStatus::GivenUp)
+        self.asked_in_vain >= FAILURES_TOGETHER || self.turn.status == Some(TurnStatus::GivenUp)
     }
 
-    /// Whether it has failed together with others only, and either as often as it may or in this run: nobody passes it by
-    /// before it has failed alone as well, though others may have been answered.
-    fn holds_the_line(&self) -> bool {
-        let failed_together =
-            self.turn.status == Some(TurnStatus::Pending) && self.attempts <= FAILURES_TOGETHER;
-        failed_together && (self.tried || self.attempts == FAILURES_TOGETHER)
+    /// Whether it has failed alone as well. Before that nobody passes it by, though others may have been answered; but for one
+    /// that nobody counts, which would hold up the others for good.
+    fn may_be_passed_by(&self) -> bool {
+        let has_failed_alone = self.asked_in_vain > FAILURES_TOGETHER;
+        has_failed_alone || self.turn.status == Some(TurnStatus::GivenUp) || !self.has_item
     }
 
     fn backs_off(&self, now: Timestamp) -> bool {
@@ -79,12 +80,35 @@ impl Learned {
 /// Until when messages that go together have to wait, because some have failed that they may not pass by.
 #[must_use]
 pub(super) fn held_until(waiting: &[Waiting<'_>], now: Timestamp) -> Option<Timestamp> {
-    let holding = |message: &&Waiting<'_>| !message.goes_alone() || message.holds_the_line();
-    let holding = waiting.iter().filter(holding);
+    let holding = waiting.iter().filter(|message| !message.may_be_passed_by());
     holding
         .filter(|message| message.backs_off(now))
         .filter_map(|message| message.backs_off_until)
         .max()
+}
+
+/// Those that may be asked about now, in order, if all before them are too or may be passed by.
+fn ready<'a, 'b>(waiting: &'b [Waiting<'a>], learned: Learned, now: Timestamp) -> Vec<&'b Waiting<'a>> {
+    let held = held_until(waiting, now).is_some();
+    let (mut is_open, mut one_goes_alone) = (true, false);
+    let mut ready = Vec::new();
+    for message in waiting {
+        let waits = if message.goes_alone() {
+            message.backs_off(now)
+        } else {
+            held
+        };
+        let goes =
+            !message.tried && (learned.answered || !waits) && (message.goes_alone() || !one_goes_alone);
+        if is_open && goes {
+            ready.push(message);
+        }
+        if !message.may_be_passed_by() {
+            is_open &= goes;
+            one_goes_alone |= message.goes_alone();
+        }
+    }
+    ready
 }
 
 /// The messages that are handed over next, in order; none = nothing before something changes. `waiting` is all
@@ -94,31 +118,26 @@ pub(super) fn next_handover<'a>(waiting: &[Waiting<'a>], learned: Learned, now: 
     if learned.is_enough() {
         return Vec::new();
     }
-    let held = held_until(waiting, now).is_some();
-    let holds_the_line = waiting.iter().any(Waiting::holds_the_line);
-    let is_ready = |message: &&Waiting<'a>| {
-        let waits = if message.goes_alone() {
-            message.backs_off(now)
-        } else {
-            held
-        };
-        let may_pass = message.goes_alone() || !holds_the_line;
-        !message.tried && may_pass && (learned.answered || !waits)
-    };
-    let ready: Vec<&Waiting<'a>> = waiting.iter().filter(is_ready).collect();
-    let first = if ready.is_empty() {
-        None
-    } else if learned.failures == 0 {
-        // If there is a reason to ask at all, the oldest goes first, though its time has not come.
-        let mut in_order = waiting.iter();
-        in_order.find(|message| is_ready(message) || message.goes_alone() && !message.tried)
-    } else {
-        // Whoever has failed least, so that each has its turn.
-        ready.iter().copied().min_by_key(|message| message.attempts)
-    };
-    let Some(first) = first else {
+    let ready = ready(waiting, learned, now);
+    let Some(oldest) = ready.first() else {
         return Vec::new();
     };
+    let first = if learned.failures == 0 {
+        // If there is a reason to ask at all, the oldest goes first, though its time has not come.
+        let mut before = waiting
+            .iter()
+            .take_while(|message| message.turn.id != oldest.turn.id);
+        before.find(|message| message.goes_alone() && !message.tried)
+    } else {
+        // Whoever has failed least, so that each has its turn; of those that are not passed by, the first.
+        let mut in_line = ready.iter().filter(|message| !message.may_be_passed_by());
+        let alone = ready.iter().filter(|message| message.may_be_passed_by());
+        let next = in_line
+            .next()
+            .or_else(|| alone.min_by_key(|message| message.asked_in_vain));
+        next.copied()
+    };
+    let first = first.unwrap_or(oldest);
     let together = !learned.each_alone && (learned.answered || !first.goes_alone());
     if !together {
         return vec![first.turn];
@@ -147,6 +166,9 @@ pub(super) fn wait_for_burst(pending: &[Turn], burst_window: Duration, now: Time
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::whatsapp::tests::turn;
 
@@ -166,9 +188,10 @@ mod tests {
             .enumerate()
             .map(|(at, (turn, (attempts, seconds)))| Waiting {
                 turn,
-                attempts: *attempts,
+                asked_in_vain: *attempts,
                 backs_off_until: (*attempts > 0).then_some(NOW + Duration::from_secs(*seconds)),
                 tried: at < tried,
+                has_item: true,
             })
             .collect();
         next_handover(&waiting, learned, NOW)
@@ -264,6 +287,44 @@ mod tests {
                 }
             }
             assert_eq!(next_after(1, &[(4, 30), (0, 0)], learned), [1]);
+        }
+    }
+
+    #[test]
+    fn when_each_goes_alone_it_is_still_the_oldest_that_has_not_failed_alone() {
+        let learned = Learned {
+            answered: true,
+            each_alone: true,
+            failures: 1,
+        };
+        assert_eq!(next_after(1, &[(5, 30), (2, 30), (1, 30), (0, 0)], learned), [1]);
+        assert_eq!(next_after(1, &[(5, 30), (3, 30), (0, 0)], learned), [1]);
+        assert_eq!(next_after(1, &[(5, 30), (6, 0), (3, 0), (0, 0)], learned), [2]);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_passed_by_who_has_not_failed_alone(
+            messages in vec((0..7_u32, prop_oneof![Just(0), Just(30)]), 0..8),
+            tried in 0..3_usize,
+            (answered, each_alone, failures) in (any::<bool>(), any::<bool>(), 0..2_u32),
+        ) {
+            let learned = Learned { answered, each_alone, failures };
+            let next = next_after(tried, &messages, learned);
+            let last = next.last().copied().unwrap_or_default();
+            for (at, (attempts, _)) in messages.iter().enumerate().take(last) {
+                prop_assert!(next.contains(&at) || *attempts > FAILURES_TOGETHER, "{at} by {next:?}");
+            }
+            prop_assert!(next.is_sorted());
+        }
+
+        #[test]
+        fn somebody_is_asked_about_where_nobody_backs_off(
+            messages in vec((0..7_u32, Just(0)), 1..8),
+            answered in any::<bool>(),
+        ) {
+            let next = next_after(0, &messages, Learned { answered, ..NOTHING });
+            prop_assert!(!next.is_empty());
         }
     }
 

@@ -81,6 +81,64 @@ async fn an_answer_of_another_kind_is_asked_for_three_times() {
 }
 
 #[tokio::test]
+async fn an_answer_of_another_kind_after_an_outage_is_asked_for_three_times_all_the_same() {
+    for (bad, answered) in [(2, true), (3, false)] {
+        let house = House::start().await;
+        house.knows("42");
+        house.external_system.script_times(2, &Behaviour::failing(503));
+        house.external_system.script_times(bad, &Behaviour::malformed());
+        house.says("42", "hi").await;
+        for _ in 0..2 + bad {
+            house.tick().await;
+            house.later(HOUR);
+        }
+        house.drain().await;
+        assert_eq!(!house.got("42").is_empty(), answered);
+        assert_eq!(house.rows("dead").await.len(), usize::from(!answered));
+    }
+}
+
+/// What waits for somebody to mend something has not failed, and keeps its place.
+#[tokio::test]
+async fn what_has_waited_for_a_setting_is_not_passed_by() {
+    let house = House::start().await;
+    house.knows("42");
+    house.external_system.script_times(5, &Behaviour::failing(401));
+    for text in ["a", "b"] {
+        house.says("42", text).await;
+    }
+    for _ in 0..5 {
+        house.tick().await;
+        house.later(HOUR);
+    }
+    house.external_system.script(Behaviour::failing(503));
+    house.says("42", "c").await;
+    house.tick().await;
+    house.drain().await;
+    assert_eq!(house.got("42"), ["You said: a\nb\nc"]);
+}
+
+/// As after a table was restored: nobody counts how often it fails, and it would hold up the others for good.
+#[tokio::test]
+async fn a_message_without_an_item_holds_up_no_other() {
+    let house = House::start().await;
+    house.knows("42");
+    house
+        .external_system
+        .set_behaviour(Behaviour::failing_at("poison", 500));
+    house.says("42", "poison").await;
+    house.tick().await;
+    house.forgets_items("user:42").await;
+    house.later(HOUR);
+    house.says("42", "b").await;
+    for _ in 0..6 {
+        house.tick().await;
+        house.later(HOUR);
+    }
+    assert_eq!(house.got("42"), ["You said: b"]);
+}
+
+#[tokio::test]
 async fn a_burst_with_a_message_that_is_refused_loses_no_other() {
     let house = House::start().await;
     house.knows("42");

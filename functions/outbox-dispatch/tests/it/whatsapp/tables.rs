@@ -80,6 +80,17 @@ impl House {
         update.send().await.unwrap();
     }
 
+    /// All that waits of a conversation is not in the outbox any more.
+    pub(crate) async fn forgets_items(&self, conversation: &str) {
+        for (event_key, _) in self.rows("pending").await {
+            let gone = self.aws.dynamodb().delete_item();
+            let gone = gone.table_name(self.table("OutboxTable"));
+            let gone = gone.key("subject", AttributeValue::S(conversation.to_owned()));
+            let gone = gone.key("event_key", AttributeValue::S(event_key));
+            gone.send().await.unwrap();
+        }
+    }
+
     async fn forgets(&self, conversation: &str, prefix: &str) {
         for item in self.stored(conversation, prefix).await {
             let gone = self.aws.dynamodb().delete_item();
