@@ -1,8 +1,8 @@
 //! Proofs of who a person is: the link tokens that events carry, and which contact each has linked.
 //!
 //! A link token links one contact, the first that is stored with it. So each token has a holder, kept under the token's
-//! hash until no redelivery can carry it any more. While only a plugin's `user_ref` is known, that is the holder, and the
-//! contact that follows from it takes over.
+//! hash until nothing can lead to its user any more: no redelivery, and no act that names a `user_ref`. While only a
+//! plugin's `user_ref` is known, that is the holder, and the contact that follows from it takes over.
 
 use std::collections::HashMap;
 
@@ -17,6 +17,10 @@ use crate::personal::Personal;
 
 /// Meta delivers again for up to 36 hours.
 const REDELIVERED: SignedDuration = SignedDuration::from_hours(36);
+
+/// How long after it was shown a token may link somebody for the first time: what is known of a `user_ref` is kept that
+/// long, and a person's first act follows within minutes or never.
+pub(super) const KEEP_USER_REF: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// A decision takes that many claims; they share a transaction with the contact, each with the condition that its user was
 /// not erased.
@@ -136,7 +140,7 @@ impl Judged {
         for (text, via) in tokens_of(event) {
             match judge.keys.prove(text, event.at) {
                 Ok(proven) if proof.is_none() => {
-                    let token = Token::of(text, &proven);
+                    let token = Token::of(text, &proven, event.at);
                     if self.claim(&token, holder, user_ref.as_deref(), judge) {
                         self.counts.linked += 1;
                         proof = Some((token, proven.user_id, via));
@@ -158,7 +162,7 @@ impl Judged {
         judge: Judge<'_>,
     ) -> bool {
         let held = judge.holders.0.get(&token.hash).map(String::as_str);
-        if held == Some(holder) || self.claims.iter().any(|claim| claim.token == *token) {
+        if held == Some(holder) || self.claims.iter().any(|claim| claim.token.hash == token.hash) {
             return true;
         }
         let is_anothers = held.is_some_and(|held| Some(held) != user_ref);
@@ -178,12 +182,20 @@ impl Judged {
 }
 
 impl Token {
-    fn of(text: &str, proven: &Proven) -> Self {
-        let kept = LEEWAY + REDELIVERED;
+    fn of(text: &str, proven: &Proven, shown_at: Timestamp) -> Self {
+        let links_until = shown_at.saturating_add(KEEP_USER_REF).unwrap_or(Timestamp::MAX);
+        let links_until = links_until.max(proven.expires_at);
         Self {
             hash: hash(text),
-            expires_at: proven.expires_at.saturating_add(kept).unwrap_or(Timestamp::MAX),
+            expires_at: links_until
+                .saturating_add(LEEWAY + REDELIVERED)
+                .unwrap_or(Timestamp::MAX),
         }
+    }
+
+    /// Whether an act at this time may still lead to whom the token proves: all its redeliveries find the holder.
+    pub(super) fn links_at(&self, at: Timestamp) -> bool {
+        at.saturating_add(REDELIVERED).unwrap_or(Timestamp::MAX) <= self.expires_at
     }
 }
 

@@ -17,13 +17,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::erase::{UnlessErased, tombstone};
 use crate::messenger::contact::Contact;
 use crate::messenger::key::{ContactKey, UserRefKey};
-use crate::messenger::proof::{Claim as TokenClaim, Holders};
+use crate::messenger::proof::{Claim as TokenClaim, Holders, KEEP_USER_REF};
 use crate::messenger::sync::{Stored, Synced};
 use crate::messenger::user_ref::UserRef;
 use crate::outbox::{Outbox, OutboxItem};
@@ -40,9 +40,6 @@ const TOKEN: &str = "link_token#";
 
 /// What the keys of the other items that name a contact are kept in.
 const BESIDE: &str = "beside";
-
-/// How long a `user_ref` is kept that nothing is heard of: a person's first act follows within minutes or never.
-const KEEP_USER_REF: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Calls under way at once.
 const CONCURRENCY: usize = 32;

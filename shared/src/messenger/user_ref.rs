@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::contact::{Link, LinkedVia};
 use super::event::{Event, EventKind, Person};
 use super::key::{Channel, ContactKey, UserRefKey};
-use super::proof::{Claim, Holders, Judge, Judged, LinkCounts, Token};
+use super::proof::{Claim, Judge, Judged, LinkCounts, Token};
 use super::stamped::Stamped;
 use crate::personal::Personal;
 
@@ -111,8 +111,8 @@ fn fold(record: &mut UserRef, key: &UserRefKey, event: &Event, judged: &mut Judg
         }
         // With a PSID the contact counts and claims the same token.
         (_, EventKind::Optin(optin)) if optin.user_ref.is_some() => {
-            let holders = &Holders::default();
-            Judged::default().judge(event, key.as_str(), Judge { holders, ..judge })
+            let contact = event.contact_key().map(|contact| contact.to_string());
+            contact.and_then(|contact| Judged::default().judge(event, &contact, judge))
         }
         // The token of an answer is about its sender and is the contact's business.
         _ => None,
@@ -133,10 +133,15 @@ fn fold(record: &mut UserRef, key: &UserRefKey, event: &Event, judged: &mut Judg
 }
 
 fn derive(record: &UserRef, key: &UserRefKey, channel: Channel, account_id: &str) -> Option<UserRefLink> {
+    let token = record.token.as_ref().map(|token| token.value.clone());
+    let acted_at = record.scoped_id.as_ref()?.at;
+    if token.as_ref().is_some_and(|token| !token.links_at(acted_at)) {
+        return None;
+    }
     Some(UserRefLink {
         contact: record.contact_key(channel, account_id)?,
         link: record.link.clone()?,
-        token: record.token.as_ref().map(|token| token.value.clone()),
+        token,
         user_ref: key.to_string().into(),
     })
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::proof::{Claim, asks_for_newer_keys, carry_tokens, hashes};
+use super::super::proof::{Claim, Token, asks_for_newer_keys, carry_tokens, hashes};
 use super::super::sync::Synced;
 use super::super::{ContactKey, Event, Holders, Judge, Stored, UserRef, UserRefKey, UserRefLink};
 use super::super::{decide, decide_user_ref};
@@ -22,13 +22,16 @@ fn event(page: &str, psid: Option<&str>, minutes: i64, mut item: Value) -> Event
     }
     item["timestamp"] = time(minutes).as_millisecond().into();
     let body = json!({ "object": "page", "entry": [{ "id": page, "messaging": [item] }] });
-    parsed(body.to_string()).events.remove(0)
+    let event = parsed(body.to_string()).events.remove(0);
+    // One that is later than it is received would not be believed.
+    let at = time(minutes);
+    Event { at, ..event }
 }
 
 /// The table, as the writes leave it.
 #[derive(Default)]
 struct World {
-    holders: BTreeMap<String, String>,
+    holders: BTreeMap<String, (String, Timestamp)>,
     contacts: BTreeMap<ContactKey, Stored>,
     user_refs: BTreeMap<UserRefKey, UserRef>,
     refused: u64,
@@ -71,7 +74,7 @@ impl World {
 
     fn read(&self) -> Holders {
         let mut holders = Holders::default();
-        for (hash, holder) in &self.holders {
+        for (hash, (holder, _)) in &self.holders {
             holders.insert(hash.clone(), holder.clone());
         }
         holders
@@ -81,10 +84,16 @@ impl World {
     fn write(&mut self, claims: &[Claim]) {
         for claim in claims {
             let holder = claim.holder.as_str();
-            let held = self.holders.insert(claim.token.hash.clone(), holder.to_owned());
+            let Token { hash, expires_at } = claim.token.clone();
+            let held = self.holders.insert(hash, (holder.to_owned(), expires_at));
             let user_ref = claim.user_ref.as_ref().map(|user_ref| user_ref.as_str());
-            assert!(held.is_none_or(|held| held == holder || Some(held.as_str()) == user_ref));
+            assert!(held.is_none_or(|(held, _)| held == holder || Some(held.as_str()) == user_ref));
         }
+    }
+
+    /// What DynamoDB does with what has expired by then.
+    fn forget(&mut self, now: Timestamp) {
+        self.holders.retain(|_, (_, expires_at)| *expires_at > now);
     }
 
     fn user(&self, page: &str, psid: &str) -> Option<&str> {
@@ -160,12 +169,55 @@ fn another_token_of_the_same_user_links_another_contact() {
 
 #[test]
 fn the_holder_is_forgotten_once_no_redelivery_can_carry_the_token() {
-    // An hour from its making, a minute of leeway, and 36 hours of redeliveries.
+    // 30 days in which a `user_ref` may lead to a contact, a minute of leeway, and 36 hours of redeliveries.
     let shown = event("101", Some("7001"), 0, carriers(&token("ana", time(0))).remove(0));
     let (keys, holders) = (&link_keys(), &Holders::default());
     let plan = decide(None, &[shown], &[], Judge { keys, holders }, &settings(&[]));
-    assert_eq!(plan.claims[0].token.expires_at, time(60 + 1 + 36 * 60));
+    assert_eq!(plan.claims[0].token.expires_at, time(30 * 24 * 60 + 1 + 36 * 60));
     assert!(!format!("{:?}", plan.claims).contains("7001"));
+}
+
+/// Whenever somebody else comes who names the same `user_ref`, also once all that expires is gone.
+#[test]
+fn a_token_links_nobody_else_by_a_user_ref_once_its_holder_is_forgotten() {
+    const HOUR: i64 = 60;
+    let token = token("ana", time(0));
+    let of_form = |sender: Option<&str>, minutes| {
+        let optin = json!({ "optin": { "ref": token, "user_ref": "form-1" } });
+        event("101", sender, minutes, optin)
+    };
+    let answer = |psid: &str, minutes| {
+        let prior = json!({ "source": "checkbox_plugin", "identifier": "form-1" });
+        let message = json!({ "message": { "mid": "m", "text": "hi" }, "prior_message": prior });
+        event("101", Some(psid), minutes, message)
+    };
+    let shown = |psid: &str| event("101", Some(psid), 0, carriers(&token).remove(0));
+    for hours in [1, 39, 24 * 29, 24 * 31, 24 * 32, 24 * 400] {
+        for first in [
+            vec![of_form(None, 0), answer("7001", 1)],
+            vec![shown("7001"), of_form(Some("7002"), 1)],
+            vec![of_form(Some("7001"), 0)],
+        ] {
+            let mut world = World::default();
+            for event in &first {
+                world.deliver(std::slice::from_ref(event));
+            }
+            assert!(world.refused <= 1, "{first:?}");
+            // Also where Meta tells of it a day and a half later.
+            for told_later in [0, 36] {
+                world.forget(time((hours + told_later) * HOUR));
+                world.deliver(&[answer("7002", hours * HOUR)]);
+                let users = (world.user("101", "7001"), world.user("101", "7002"));
+                assert_eq!(users, (Some("ana"), None), "{hours} {first:?}");
+            }
+        }
+    }
+    // Somebody answers weeks later, and is who ticked the box.
+    let mut world = World::default();
+    world.deliver(&[of_form(None, 0)]);
+    world.forget(time(24 * 29 * HOUR));
+    world.deliver(&[answer("7001", 24 * 29 * HOUR)]);
+    assert_eq!(world.user("101", "7001"), Some("ana"));
 }
 
 /// A checkbox plugin's optin has no sender, and any kind of act may tie it to a person.
@@ -282,7 +334,7 @@ proptest! {
                 .filter(|(_, stored)| stored.contact.user_id().is_some())
                 .map(|(key, _)| key)
                 .collect();
-            let holders: BTreeSet<&str> = world.holders.values().map(String::as_str).collect();
+            let holders: BTreeSet<&str> = world.holders.values().map(|(holder, _)| holder.as_str()).collect();
             for key in &linked {
                 prop_assert!(holders.contains(key.to_string().as_str()), "{} holds no token", key);
             }
