@@ -305,10 +305,6 @@ fn wanted(contact: &Contact, settings: &MessengerSettings) -> BTreeMap<String, V
     if let Some(opted_out) = contact.is_opted_out() {
         wanted.insert(of_channel(OPTED_OUT_ATTRIBUTE, key), opted_out.into());
     }
-    let subscribed = contact.topics.is_subscribed();
-    if let (Some(name), Some(subscribed)) = (&settings.marketing_attribute, subscribed) {
-        wanted.insert(of_channel(name, key), subscribed.into());
-    }
     let passing = passing(contact, settings).into_iter();
     wanted.extend(passing.filter_map(|(name, value)| Some((name, value?))));
     wanted.remove("");
@@ -330,7 +326,10 @@ fn passing(contact: &Contact, settings: &MessengerSettings) -> Vec<(String, Opti
     });
     let token = settings.marketing_token_attribute.as_ref();
     let token = token.map(|name| (name, contact.topics.token().map(Value::from)));
-    let named = window.into_iter().chain(token);
+    // Another contact's consent must not stand beside the id of one who never gave it.
+    let marketing = settings.marketing_attribute.as_ref();
+    let marketing = marketing.map(|name| (name, contact.topics.is_subscribed().map(Value::from)));
+    let named = window.into_iter().chain(token).chain(marketing);
     let named = named.map(|(name, value)| (of_channel(name, key), value));
     std::iter::once((filled(id_attribute, key), id))
         .chain(named)

@@ -11,6 +11,7 @@ use super::super::sync::{Others, Profile, SyncPlan, Synced, plan, users_at_stake
 use super::super::{Channel, Contact, ContactKey, Stored};
 use super::{at, settings};
 use crate::messenger::settings::{MessengerSettings, UnlinkedContacts};
+use crate::messenger::topic::Topic;
 
 const USERS: [&str; 2] = ["ana", "bo"];
 
@@ -365,6 +366,25 @@ fn who_leaves_gives_way_to_who_is_still_there() {
     world.take(Step::Synced(0, WELL));
     assert_eq!(world.braze.user("ana", "messenger_id"), None);
     assert_eq!(world.braze.user("bo", "messenger_id"), Some(json!("7001")));
+}
+
+#[test]
+fn the_consent_of_one_does_not_stand_beside_the_id_of_another() {
+    let mut world = World::new("alias", false);
+    let said = Stamped {
+        at: at("2025-11-20T10:00:00Z"),
+        value: Topic {
+            subscribed: true,
+            ..Topic::default()
+        },
+    };
+    world.contact(0).topics.say(Some("News"), said);
+    for (who, consent) in [(0, Some(json!(true))), (1, None)] {
+        world.take(Step::Linked(who, 0));
+        world.take(Step::Synced(who, WELL));
+        assert_eq!(world.braze.user("ana", "messenger_marketing_opted_in"), consent);
+    }
+    assert_eq!(world.braze.user("ana", "messenger_id"), Some(json!("7002")));
 }
 
 #[test]
