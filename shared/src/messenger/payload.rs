@@ -57,7 +57,7 @@ pub fn parse(verified: &Verified, received_at: Timestamp) -> Parsed {
         reason,
         raw: body.clone().into(),
     };
-    if let Err(reason) = read_body(body, received_at, &mut parsed) {
+    if let Err(reason) = read_bodies(body, received_at, &mut parsed) {
         parsed.quarantined.push(whole(reason));
     }
     parsed
@@ -82,6 +82,8 @@ struct Entry<'a> {
     standby: Option<&'a RawValue>,
     changes: Option<&'a RawValue>,
     changed_fields: Option<&'a RawValue>,
+    /// Of a change that stands in the entry itself, as Meta's documents show comments on Instagram.
+    field: Scalar<'a>,
 }
 
 #[derive(Deserialize, Default)]
@@ -91,14 +93,36 @@ struct Change<'a> {
     value: Option<&'a RawValue>,
 }
 
-fn read_body(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result<(), Reason> {
+fn read_bodies(body: &[u8], received_at: Timestamp, parsed: &mut Parsed) -> Result<(), Reason> {
     let text = json::text(body);
-    let body: Object<Body<'_>> = json::parse(&text).map_err(|error| match error {
+    // Meta's documents show Instagram's webhooks in a list.
+    let is_list = text.trim_start().starts_with('[');
+    let bodies = is_list
+        .then(|| json::parse::<Vec<&RawValue>>(&text).ok())
+        .flatten();
+    let Some(bodies) = bodies.filter(|bodies| !bodies.is_empty()) else {
+        return read_body(&text, received_at, parsed);
+    };
+    for body in bodies {
+        if let Err(reason) = read_body(body.get(), received_at, parsed) {
+            parsed.quarantined.push(Quarantined {
+                source: SOURCE,
+                reason,
+                raw: Bytes::from(body.get().to_owned()).into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn read_body(text: &str, received_at: Timestamp, parsed: &mut Parsed) -> Result<(), Reason> {
+    let body: Object<Body<'_>> = json::parse(text).map_err(|error| match error {
         json::Error::Shape { .. } => Reason::MalformedBody,
         json::Error::Syntax { .. } => Reason::NotJson,
     })?;
     let body = body.get().ok_or(Reason::MalformedBody)?;
-    if body.object.is_absent() && body.field.text().is_some() && body.value.is_some() {
+    let is_sample = || body.value.is_some() || is_name_alone(text);
+    if body.object.is_absent() && body.field.text().is_some() && is_sample() {
         parsed.dashboard_tests += 1;
         return Ok(());
     }
@@ -149,7 +173,10 @@ impl Context<'_> {
             let whole = self.entry("changed_fields", fields.get());
             self.quarantine(Reason::ValuesNotIncluded, &whole, parsed);
         } else if entry.messaging.is_none() && entry.standby.is_none() && entry.changes.is_none() {
-            self.quarantine(Reason::NoItems, raw.get(), parsed);
+            match entry.field.text() {
+                Some(_) => self.read_change(raw, parsed),
+                None => self.quarantine(Reason::NoItems, raw.get(), parsed),
+            }
         }
         for item in self.list(MESSAGING, entry.messaging, parsed) {
             self.read_item(item, false, (MESSAGING, item), parsed);
@@ -215,7 +242,7 @@ impl Context<'_> {
             return;
         }
         // Of a field without a sample the Test button sends the name alone.
-        if !field.is_empty() && change.value.is_none() && is_name_alone(raw) {
+        if !field.is_empty() && change.value.is_none() && is_name_alone(raw.get()) {
             parsed.dashboard_tests += 1;
             return;
         }
@@ -272,8 +299,8 @@ impl Context<'_> {
 }
 
 /// Whether a change holds nothing but its field's name.
-fn is_name_alone(change: &RawValue) -> bool {
-    let members = json::parse::<Members>(change.get());
+fn is_name_alone(change: &str) -> bool {
+    let members = json::parse::<Members>(change);
     members.is_ok_and(|Members(members)| {
         members
             .iter()

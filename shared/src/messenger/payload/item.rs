@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::Context;
 use super::wire::{self, Flat, Item};
 use crate::digest::{self, Digest};
-use crate::json::{Object, Scalar};
+use crate::json::{self, Members, Object, Scalar};
 use crate::messenger::event::{
     AccountLinking, Event, EventKind, Handover, Message, Optin, Optout, Payment, Person, Postback, Reaction,
     ReferralSource, event_key,
@@ -30,7 +30,7 @@ pub(super) fn read(
     standby: bool,
     context: &Context<'_>,
 ) -> Result<Event, Reason> {
-    let kind = kind(item, context)?;
+    let kind = kind(item, raw, context)?;
     let sender = party_id(&item.sender)?;
     let recipient = party_id(&item.recipient)?;
     let from_page = matches!(kind, EventKind::Echo { .. });
@@ -133,7 +133,7 @@ fn party_id(party: &Object<wire::Party<'_>>) -> Result<Option<String>, Reason> {
 
 /// The order of the checks is that of Meta's keys. `referral` and `prior_message` stand beside others as well: alone, a
 /// referral is a kind of its own.
-fn kind(item: &Item<'_>, context: &Context<'_>) -> Result<EventKind, Reason> {
+fn kind(item: &Item<'_>, raw: &str, context: &Context<'_>) -> Result<EventKind, Reason> {
     if let Some(message) = object(&item.message)? {
         return Ok(message_kind(item, message, context));
     }
@@ -184,7 +184,7 @@ fn kind(item: &Item<'_>, context: &Context<'_>) -> Result<EventKind, Reason> {
             _ => AccountLinking::Other(linking.status.any().unwrap_or_default()),
         }));
     }
-    other_kind(item)
+    other_kind(item, raw)
 }
 
 fn message_kind(item: &Item<'_>, message: &wire::Message<'_>, context: &Context<'_>) -> EventKind {
@@ -256,7 +256,7 @@ fn cut(scalar: &Scalar<'_>, characters: usize) -> Option<String> {
     Some(scalar.any()?.chars().take(characters).collect())
 }
 
-fn other_kind(item: &Item<'_>) -> Result<EventKind, Reason> {
+fn other_kind(item: &Item<'_>, raw: &str) -> Result<EventKind, Reason> {
     let present = [
         (&item.pass_thread_control, EventKind::Handover(Handover::Pass)),
         (&item.take_thread_control, EventKind::Handover(Handover::Take)),
@@ -292,8 +292,8 @@ fn other_kind(item: &Item<'_>) -> Result<EventKind, Reason> {
     }
     Ok(match &item.optout {
         Object::Absent => match object(&item.referral)? {
-            Some(source) => EventKind::Referral(referral_source(source)),
-            None => EventKind::Unknown,
+            Some(source) if !holds_something_new(raw) => EventKind::Referral(referral_source(source)),
+            _ => EventKind::Unknown,
         },
         Object::Other => EventKind::Optout(Optout::default()),
         Object::Is(optout) => EventKind::Optout(Optout {
@@ -304,6 +304,16 @@ fn other_kind(item: &Item<'_>) -> Result<EventKind, Reason> {
                 ..topic(optout)
             },
         }),
+    })
+}
+
+/// Whether an item holds an object that is none of those around a referral: then it is of a kind that we do not know, and
+/// the referral stands beside it.
+fn holds_something_new(item: &str) -> bool {
+    const AROUND: [&str; 4] = ["sender", "recipient", "referral", "prior_message"];
+    json::parse::<Members>(item).is_ok_and(|Members(members)| {
+        let mut objects = members.iter().filter(|(_, value)| value.is_object());
+        objects.any(|(name, _)| !AROUND.contains(&name.as_str()))
     })
 }
 

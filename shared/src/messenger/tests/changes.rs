@@ -163,6 +163,52 @@ fn a_sample_that_holds_a_name_alone_leaves_nothing_behind() {
 }
 
 #[test]
+fn bodies_in_a_list_and_changes_in_the_entry_are_read_as_the_documents_show_them() {
+    let item = json!({ "sender": { "id": "7001" }, "recipient": { "id": "178" }, "message": { "mid": "m" } });
+    let body = json!({ "object": "instagram", "entry": [{ "id": "178", "messaging": [item] }] });
+    let comment = json!({ "object": "instagram", "entry": [
+        { "id": "178", "time": 1, "field": "comments", "value": { "id": "1", "text": "x" } }] });
+    let read = parsed(json!([body, comment, { "object": "zoo" }, 7]).to_string());
+    assert_eq!((read.events.len(), read.ignored), (1, 1));
+    let reasons: Vec<_> = read.quarantined.iter().map(|kept| kept.reason).collect();
+    assert_eq!(reasons, [Reason::UnknownObject, Reason::MalformedBody]);
+    let flat = json!({ "object": "instagram", "entry": [
+        { "id": "178", "time": 1, "field": "messages", "value": item },
+        { "id": "178", "time": 1, "field": "something_new", "value": {} }] });
+    let read = parsed(flat.to_string());
+    assert_eq!((read.events.len(), read.quarantined.len()), (1, 1));
+    assert_eq!(read.quarantined[0].reason, Reason::UnknownField);
+    for alone in [
+        json!({ "field": "send_cart" }),
+        json!({ "field": "send_cart", "value": null }),
+    ] {
+        let read = parsed(alone.to_string());
+        assert_eq!((read.dashboard_tests, read.quarantined.len()), (1, 0), "{alone}");
+    }
+    let read = parsed(json!({ "field": "messages", "sender": { "id": "7001" } }).to_string());
+    assert_eq!((read.dashboard_tests, read.quarantined.len()), (0, 1));
+}
+
+#[test]
+fn a_kind_that_is_not_known_is_kept_also_beside_a_referral() {
+    let item = |known: &str| {
+        let referral = json!({ "source": "SHORTLINK", "ref": "x" });
+        json!({ "sender": { "id": "7001" }, "recipient": { "id": "101" }, "timestamp": 1, "referral": referral,
+                known: { "a": 1 } })
+    };
+    let read = |item: &Value| {
+        parsed(json!({ "object": "page", "entry": [{ "id": "101", "messaging": [item] }] }).to_string())
+    };
+    let new = read(&item("lead_form_submit"));
+    assert_eq!(new.events[0].kind, EventKind::Unknown);
+    assert!(new.events[0].referral.is_some());
+    assert_eq!(new.quarantined[0].reason, Reason::UnknownKind);
+    let known = read(&item("prior_message"));
+    assert!(matches!(known.events[0].kind, EventKind::Referral(_)));
+    assert_eq!(known.quarantined, []);
+}
+
+#[test]
 fn a_time_in_the_future_is_not_believed() {
     let received = super::received_at();
     for (minutes, believed) in [(4, true), (6, false), (23 * 60, false)] {
