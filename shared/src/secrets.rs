@@ -258,6 +258,7 @@ fn age(now: Timestamp, then: Timestamp) -> Duration {
 #[derive(Debug, Deserialize)]
 pub struct MetaSecret {
     /// The Meta app.
+    #[serde(deserialize_with = "id")]
     pub app_id: String,
     /// Signs webhooks and `appsecret_proof`.
     pub app_secret: SecretString,
@@ -293,6 +294,15 @@ fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, 
     Ok(filled.collect())
 }
 
+/// An id, which people also write as a number.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(id) => Ok(id),
+        Value::Number(id) => Ok(id.to_string()),
+        _ => Err(serde::de::Error::custom("an app's id is a text")),
+    }
+}
+
 /// An app that is not filled in costs the others nothing: it is as if it were not there.
 fn app<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MetaApp>, D::Error> {
     let value = Option::<Value>::deserialize(deserializer)?;
@@ -309,7 +319,7 @@ fn app<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MetaApp>, D:
 #[derive(Debug, Deserialize)]
 pub struct MetaApp {
     /// The app; signatures do without it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "id")]
     pub app_id: String,
     /// Signs webhooks and `appsecret_proof`.
     pub app_secret: SecretString,
@@ -532,6 +542,18 @@ mod tests {
         for odd in ["{}", "null", "[]", "\"\"", "7"] {
             assert!(read(odd).is_empty(), "{odd}");
         }
+    }
+
+    #[test]
+    fn an_apps_id_may_be_a_number() {
+        let json = r#"{"app_id":1234,"app_secret":"a","verify_token":"v",
+            "instagram":{"app_id":5678,"app_secret":"b"},"fbe":{"app_secret":"c"}}"#;
+        let secret: MetaSecret = serde_json::from_str(json).unwrap();
+        assert_eq!(
+            (secret.app_id.as_str(), secret.instagram.unwrap().app_id.as_str()),
+            ("1234", "5678")
+        );
+        assert_eq!(secret.fbe.unwrap().app_id, "");
     }
 
     #[test]
