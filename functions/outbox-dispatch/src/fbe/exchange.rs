@@ -1,6 +1,7 @@
 //! A person's token becomes a system user's, which does not die with the person's password.
 
-use crate::settle::Outcome;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use secrecy::SecretString;
 use shared::clients::graph::{ErrorKind, GraphError};
@@ -8,11 +9,26 @@ use shared::fbe::install::{Install, Status};
 use shared::fbe::plan::ExchangeToken;
 use shared::fbe::secret::{FbeSecret, TokenType};
 use shared::fbe::secrets::Expected;
-use shared::outbox::Reason;
+use shared::outbox::{Entry, Reason};
 
 use super::Visit;
 use super::access::{self, Access};
 use super::token::{Obtained, exchanged, owner_lost};
+use crate::settle::Outcome;
+
+/// Meta removes an app before it tells of that.
+const REMOVAL_COMES: Duration = Duration::from_mins(5);
+
+/// A final refusal is one only the second time: until then a removal may have come that explains it, and with which there is
+/// nothing to exchange any more.
+pub(super) fn once_more(entry: &Entry, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Dead { reason } if entry.reason.as_ref() != Some(&reason) => {
+            Outcome::retry_after(reason, REMOVAL_COMES)
+        }
+        outcome => outcome,
+    }
+}
 
 /// A token, and when it ends.
 type NewToken = (SecretString, Option<Timestamp>);

@@ -259,7 +259,10 @@ impl Visit<'_> {
             return Outcome::Busy;
         }
         let result = match effect {
-            FbeEffect::ExchangeToken(exchange) => self.exchange(exchange).await,
+            FbeEffect::ExchangeToken(payload) => {
+                let exchanged = self.exchange(payload).await;
+                exchanged.map_err(|outcome| exchange::once_more(entry, outcome))
+            }
             FbeEffect::Reconcile => self.reconcile().await,
             FbeEffect::ReconcileManager => self.reconcile_manager(entry).await,
             FbeEffect::Notify(notice) => self.notify(entry, &notice).await,

@@ -205,7 +205,8 @@ async fn a_partners_token_that_comes_later_is_used_from_the_next_day_on() {
 async fn an_exchange_that_was_given_up_is_tried_again_once_a_week() {
     let house = House::start().await;
     let refused = GraphError::new(100, "(#100) Unsupported post request").subcode(33);
-    for _ in 0..2 {
+    // Each time Graph is asked once more.
+    for _ in 0..2 * 2 {
         house.graph.script(Edge::AccessToken, faults::error(&refused));
     }
     house.happen("install").await;
@@ -215,7 +216,7 @@ async fn an_exchange_that_was_given_up_is_tried_again_once_a_week() {
         house.later(SignedDuration::from_hours(24));
     }
     house.drain().await;
-    assert_eq!(house.graph.calls_of(Edge::AccessToken).len(), 3);
+    assert_eq!(house.graph.calls_of(Edge::AccessToken).len(), 5);
     assert_eq!(house.token().await.as_deref(), Some("EAAB-system-user-1"));
 }
 
@@ -235,7 +236,9 @@ async fn a_missing_permission_waits_for_somebody_to_grant_it() {
 async fn what_can_never_succeed_is_given_up_alone() {
     let house = House::start().await;
     let refused = GraphError::new(100, "(#100) Unsupported post request").subcode(33);
-    house.graph.script(Edge::AccessToken, faults::error(&refused));
+    for _ in 0..2 {
+        house.graph.script(Edge::AccessToken, faults::error(&refused));
+    }
     house.happen("install").await;
     house.drain().await;
     assert_eq!(
@@ -245,6 +248,21 @@ async fn what_can_never_succeed_is_given_up_alone() {
     // The person's own token still serves.
     assert!(house.install().await.reconciled_at.is_some());
     assert_eq!(house.changes(), ["installed"]);
+}
+
+/// Meta removes the app first, and tells of it later.
+#[tokio::test]
+async fn a_removal_that_graph_knows_of_before_us_is_nobodys_fault() {
+    let house = House::start().await;
+    let refused = GraphError::new(100, "(#100) Unsupported post request").subcode(33);
+    house.graph.script(Edge::AccessToken, faults::error(&refused));
+    house.happen("install").await;
+    house.tick().await;
+    house.happen("uninstall").await;
+    house.drain().await;
+    assert_eq!(house.rows("dead").await, 0);
+    assert_eq!(house.graph.calls_of(Edge::AccessToken).len(), 1);
+    assert_eq!(house.changes(), ["installed", "uninstalled"]);
 }
 
 #[tokio::test]
