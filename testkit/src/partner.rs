@@ -111,6 +111,11 @@ impl FakePartner {
         self.shared.lock().script.end_outage();
     }
 
+    /// Forgets what was scripted and has not been met.
+    pub fn clear_script(&self) {
+        self.shared.lock().script.clear();
+    }
+
     /// Waits until `condition` holds, looking after every request. Says whether it did within `timeout`.
     pub async fn until(&self, timeout: Duration, condition: impl Fn(&Self) -> bool) -> bool {
         self.shared.until(timeout, || condition(self)).await

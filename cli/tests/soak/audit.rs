@@ -1,6 +1,6 @@
 //! What must hold once everything has come to rest.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
@@ -10,7 +10,9 @@ use bridge::check;
 use bridge::inspect::{self, CONTACTS, CONVERSATIONS, INSTALLS, OUTBOX, Snapshot};
 use bridge::stack::LocalStack;
 use jiff::SignedDuration;
-use serde_json::Value;
+use serde_json::{Value, json};
+use testkit::braze::InputArray;
+use testkit::partner::Notice;
 
 use crate::faults::Trouble;
 use crate::traffic::{Traffic, question};
@@ -91,7 +93,10 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
     let mut report = Report::default();
     report.count("requests, redeliveries among them", expected.requests);
     report.count("redeliveries", expected.redeliveries);
-    report.count("faults of Braze, Graph and the external system", trouble.faults);
+    report.count(
+        "faults of Braze, Graph, the external system and the platform",
+        trouble.faults,
+    );
     report.count("of them with an effect and a lost answer", trouble.ambiguous);
     report.count("outages of seconds", trouble.outages);
     report.count("kill -9", trouble.kills);
@@ -130,15 +135,19 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
     let sends = &expected.sends;
     report.count("messages sent to them by campaigns", sends.len());
     report.none("of them lost, or sent to somebody else", missing(sends, &sent));
+    let accepted = [sends.as_slice(), &expected.may_be_sent].concat();
+    report.none("sent though no campaign was taken in", missing(&sent, &accepted));
     report.count("of them twice", doubled(&sent));
     let events: Vec<String> = world
         .braze
         .events()
         .iter()
-        .map(|(profile, event)| format!("{} {} {}", profile.braze_id, event.name, event.time))
-        .filter(|event| event.contains("messenger_"))
+        .map(|(profile, event)| {
+            let properties = serde_json::to_string(&event.properties).unwrap();
+            format!("{} {} {} {properties}", profile.braze_id, event.name, event.time)
+        })
         .collect();
-    report.count("custom events of what they did", events.len());
+    report.count("custom events", events.len());
     report.count("of them twice", doubled(&events));
     report.count("messages written since the last link", expected.told.len());
     report.none("of them not told to Braze", missing(&expected.told, &told(world)));
@@ -166,6 +175,14 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
         "businesses in the wrong state",
         businesses(&snapshot, world, &expected.businesses),
     );
+    report.count(
+        "notices of them that the partner's platform has got",
+        world.partner.notices().len(),
+    );
+    report.none(
+        "installs and removals that it was not told of in their order",
+        untold(world, &expected.businesses),
+    );
 
     report.count("people erased", expected.erased);
     report.none(
@@ -188,7 +205,8 @@ pub(crate) async fn audit(world: &World, traffic: &Traffic, trouble: &Trouble) -
     let doubles = doubled(&sent) + doubled(&events) + replies.repeated;
     report.count("doubled after a lost answer or a kill", doubles);
     let in_doubt = trouble.ambiguous + trouble.kills;
-    let unexplained = doubles.saturating_sub(IN_FLIGHT * in_doubt);
+    let repeated = doubled(&sent) + repeating(world) + replies.repeated;
+    let unexplained = repeated.saturating_sub(IN_FLIGHT * in_doubt);
     report.none("doubled without such a cause", vec![String::new(); unexplained]);
     report.none(
         "personal data or secrets in the log",
@@ -296,6 +314,27 @@ fn doubled<T: Eq + Hash>(there: &[T]) -> usize {
     there.len() - distinct.len()
 }
 
+/// Requests with custom events that Braze had already: one lost answer repeats all that its request held.
+fn repeating(world: &World) -> usize {
+    let what = |name: &Value, time: &Value, properties: &Value| json!([name, time, properties]).to_string();
+    let mut times: HashMap<(String, String), usize> = HashMap::new();
+    for (profile, event) in world.braze.events() {
+        let event = what(&event.name.into(), &event.time.into(), &event.properties.into());
+        *times.entry((profile.braze_id, event)).or_default() += 1;
+    }
+    // The last request with such an event is one that repeated it.
+    let mut last: HashMap<String, usize> = HashMap::new();
+    for (number, request) in world.braze.track_requests().iter().enumerate() {
+        for event in request.objects(InputArray::Events) {
+            let properties = event.get("properties").cloned().unwrap_or(json!({}));
+            last.insert(what(&event["name"], &event["time"], &properties), number);
+        }
+    }
+    let twice = times.iter().filter(|(_, times)| **times > 1);
+    let repeating = twice.map(|((_, event), _)| last[event]);
+    repeating.collect::<HashSet<_>>().len()
+}
+
 /// The numbers of the messages that a person's replies answer, in order, and what was answered that they did not write.
 fn answered(world: &World, user: &str) -> (Vec<u32>, Vec<String>) {
     let profile = world.braze.profile(user).unwrap();
@@ -325,10 +364,11 @@ fn answered(world: &World, user: &str) -> (Vec<u32>, Vec<String>) {
 }
 
 /// An install's state, and the last that its business was told.
-fn businesses(snapshot: &Snapshot, world: &World, expected: &BTreeMap<String, bool>) -> Vec<String> {
+fn businesses(snapshot: &Snapshot, world: &World, expected: &BTreeMap<String, usize>) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (business, is_installed) in expected {
-        let wanted = if *is_installed {
+    for (business, times) in expected {
+        // The first time it is installed, and the second time removed.
+        let wanted = if times % 2 == 1 {
             ("active", "installed")
         } else {
             ("uninstalled", "uninstalled")
@@ -355,10 +395,32 @@ fn businesses(snapshot: &Snapshot, world: &World, expected: &BTreeMap<String, bo
     wrong
 }
 
+/// Businesses of which the platform was told something else than that the app was installed and removed in turn.
+fn untold(world: &World, expected: &BTreeMap<String, usize>) -> Vec<String> {
+    let notices = world.partner.notices();
+    let mut wrong = Vec::new();
+    for (business, times) in expected {
+        let of = |notice: &&Notice| notice.body["data"]["business"] == business.as_str();
+        let statuses = notices
+            .iter()
+            .filter(of)
+            .map(|notice| notice.body["data"]["status"].clone());
+        let mut told: Vec<Value> = statuses.collect();
+        told.dedup();
+        let wanted = ["active", "uninstalled"].into_iter().cycle().take(*times);
+        if told != wanted.map(Value::from).collect::<Vec<_>>() {
+            wrong.push(format!("{business} {times} times: {told:?}"));
+        }
+    }
+    wrong
+}
+
 fn leaks(world: &World, personal: &[String]) -> Vec<String> {
     let log = std::fs::read_to_string(world.log()).unwrap();
     assert!(!log.is_empty(), "nothing was logged");
-    let secrets = secrets(&world.secrets);
+    let mut secrets = secrets(&world.secrets);
+    // What those begin with that Graph makes.
+    secrets.push("EAAB-system-user-".to_owned());
     let hidden: Vec<&String> = personal.iter().chain(&secrets).collect();
     found(&hidden, &log)
 }

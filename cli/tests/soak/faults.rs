@@ -1,4 +1,4 @@
-//! What goes wrong: at Braze, Graph and the external system, and with the process.
+//! What goes wrong: at Braze, Graph, the external system and the partner's platform, and with the process.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ pub(crate) async fn cause(world: Arc<World>, seed: u64, end: Instant) -> Trouble
         let (fault, is_ambiguous) = any(&mut rng);
         trouble.faults += 1;
         let target = rng.u8(0..10);
-        // The system may be asked twice: only one of its answers counts.
+        // The system may be asked twice: only one of its answers counts. The platform knows what it has by its id.
         trouble.ambiguous += usize::from(is_ambiguous && target < 5);
         match target {
             0..3 => {
@@ -68,7 +68,8 @@ pub(crate) async fn cause(world: Arc<World>, seed: u64, end: Instant) -> Trouble
                 };
                 world.graph.script(*rng.choice(&edges).unwrap(), fault);
             }
-            5..9 => world.system.script(Behaviour::Fault(fault)),
+            5..8 => world.system.script(Behaviour::Fault(fault)),
+            8 => world.partner.script(fault),
             _ => {
                 trouble.outages += 1;
                 let length = Duration::from_secs(rng.u64(1..6));
@@ -97,5 +98,6 @@ pub(crate) async fn cause(world: Arc<World>, seed: u64, end: Instant) -> Trouble
     world.graph.end_outage();
     world.system.clear_script();
     world.system.end_outage();
+    world.partner.clear_script();
     trouble
 }

@@ -36,10 +36,12 @@ pub(crate) struct Expected {
     pub(crate) told: Vec<(String, String)>,
     /// PSID → texts that campaigns have sent.
     pub(crate) sends: Vec<(String, String)>,
+    /// The same of people who may have been erased before it left.
+    pub(crate) may_be_sent: Vec<(String, String)>,
     /// User → the numbers of the messages that they wrote.
     pub(crate) written: BTreeMap<String, Vec<u32>>,
-    /// Business → whether it is installed.
-    pub(crate) businesses: BTreeMap<String, bool>,
+    /// Business → how often the app was installed and removed, in turn.
+    pub(crate) businesses: BTreeMap<String, usize>,
     /// People whom Meta was asked to have forgotten, and what was known of them: no table may hold it.
     pub(crate) erased: usize,
     pub(crate) forgotten: Vec<String>,
@@ -146,9 +148,10 @@ impl Traffic {
                     }
                     _ => {
                         let text = format!("what-{number:03}-wrote-{count}");
-                        self.expected().personal.push(text.clone());
+                        let mid = format!("m_soak_{number:03}_{count:05}");
+                        self.expected().personal.extend([text.clone(), mid.clone()]);
                         times.push(format!("{last:.3}"));
-                        json!({"message": {"mid": format!("m_soak_{number}_{count}"), "text": text}})
+                        json!({"message": {"mid": mid, "text": text}})
                     }
                 };
                 burst.push(messenger(&psid, last, &act));
@@ -226,7 +229,10 @@ impl Traffic {
             assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
             pause(&mut rng, 0..8_000).await;
             let campaign = json!({"psid": psid, "page_id": PAGE, "text": text, "dispatch_id": id});
-            self.deliver(&self.bearer("/messenger/send", &campaign)).await;
+            match self.deliver(&self.bearer("/messenger/send", &campaign)).await {
+                202 => self.expected().may_be_sent.push((psid.clone(), text.clone())),
+                status => assert_eq!(status, 409),
+            }
             pause(&mut rng, 0..8_000).await;
             let erasure = self.deletion(&id);
             assert_eq!(self.deliver(&erasure).await, 200);
@@ -282,6 +288,7 @@ impl Traffic {
     /// Installs the app, changes nothing, removes it, and installs it again.
     async fn business(self: Arc<Self>, number: usize, mut rng: Rng, end: Instant) {
         let business = format!("soak-shop-{number:02}");
+        self.expected().personal.push(business.clone());
         let mut is_installed = false;
         let mut installs = 0;
         while Instant::now() < end {
@@ -306,7 +313,7 @@ impl Traffic {
                 let manager = value["business_manager_id"].as_str().unwrap();
                 self.world.graph.remove_install(&business, manager);
             }
-            self.expected().businesses.insert(business.clone(), is_installed);
+            *self.expected().businesses.entry(business.clone()).or_default() += 1;
             let delivery = self.meta("/fbe/webhook", &body.to_string());
             assert_eq!(self.deliver(&delivery).await, 200);
             self.redeliver(&delivery, &mut rng);

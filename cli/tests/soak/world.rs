@@ -30,7 +30,7 @@ pub(crate) struct World {
     pub(crate) system: ExternalSystem,
     pub(crate) secrets: Value,
     pub(crate) clock: Clock,
-    partner: FakePartner,
+    pub(crate) partner: FakePartner,
     directory: tempfile::TempDir,
     process: Mutex<Option<Child>>,
     url: RwLock<String>,
@@ -148,8 +148,10 @@ impl World {
     pub(crate) fn refusals(&self) -> Vec<String> {
         let mut refusals = self.braze.take_refusals();
         // A business whose app is away at Meta before we hear of it has no tokens to exchange.
+        let is_away =
+            |refusal: &String| refusal.contains("/access_token") && refusal.contains("does not exist");
         let graph = self.graph.take_refusals().into_iter();
-        refusals.extend(graph.filter(|refusal| !refusal.contains("/access_token")));
+        refusals.extend(graph.filter(|refusal| !is_away(refusal)));
         refusals.extend(self.system.take_refusals());
         refusals.extend(self.partner.take_refusals());
         refusals
