@@ -21,8 +21,8 @@ use stack::Stack;
 /// The alarms that have rung in the scenes so far.
 type Rung = BTreeSet<String>;
 
-/// Notes that these alarms have rung in a scene, and no other. Of the lanes' silence a scene may be full: it ticks only
-/// where something has to be sent.
+/// Notes that these alarms have rung in a scene, and no other. Of silence a scene may be full: it ticks only where something
+/// has to be sent, and few people write on WhatsApp.
 fn note(rung: &mut Rung, stack: &Stack, expected: &[&str]) {
     let mut those = stack.rung();
     let expected: Rung = expected.iter().map(|name| (*name).to_owned()).collect();

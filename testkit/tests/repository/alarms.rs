@@ -157,6 +157,74 @@ fn operators_find_every_alarm_in_the_documents() {
         read("docs/operations.md").contains(&cost),
         "the costs do not say: {cost}"
     );
+    // $0.30 a month each.
+    let count = metrics(&usual).len();
+    let cost = format!("up to {count} metrics ${}.{}0", count * 3 / 10, count * 3 % 10);
+    assert!(
+        read("docs/operations.md").contains(&cost),
+        "the costs do not say: {cost}"
+    );
+}
+
+/// What an alarm looks at, and when it rings, in a line.
+fn when(alarm: &Value) -> String {
+    let text = |name: &str| match alarm.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => "-".to_owned(),
+    };
+    let [metric, statistic, extended, period, operator, threshold] = [
+        "MetricName",
+        "Statistic",
+        "ExtendedStatistic",
+        "Period",
+        "ComparisonOperator",
+        "Threshold",
+    ]
+    .map(text);
+    let [needed, of, missing] = ["DatapointsToAlarm", "EvaluationPeriods", "TreatMissingData"].map(text);
+    format!(
+        "{}: {metric} {statistic} {extended} of {period} s {operator} {threshold}, {needed} of {of}, missing: {missing}",
+        name(alarm)
+    )
+}
+
+/// What is pinned here is what the rows of docs/operations.md say in words.
+#[test]
+fn alarms_ring_when_they_are_meant_to() {
+    let asked_for = Deployment {
+        parameters: [("RelaySilentHours".to_owned(), "24".to_owned())].into(),
+        ..Deployment::default()
+    };
+    let template = Template::parse_deployed(&read("template.yaml"), &asked_for).unwrap();
+    let alarms = alarms(&template);
+    let mut lines: Vec<String> = alarms.values().map(when).collect();
+    lines.sort();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn every_alarm_tells_whoever_gave_an_address() {
+    for (address, actions) in [("", None), ("on-call@example.com", Some(1))] {
+        let deployment = Deployment {
+            parameters: [
+                ("AlarmEmail".to_owned(), address.to_owned()),
+                ("RelaySilentHours".to_owned(), "24".to_owned()),
+            ]
+            .into(),
+            ..Deployment::default()
+        };
+        let template = Template::parse_deployed(&read("template.yaml"), &deployment).unwrap();
+        for (id, alarm) in alarms(&template) {
+            assert_ne!(alarm.get("ActionsEnabled"), Some(&Value::from(false)), "{id}");
+            for told in ["AlarmActions", "OKActions"] {
+                let told = alarm.get(told).and_then(Value::as_array).map(Vec::len);
+                assert_eq!(told, actions, "{id}");
+            }
+        }
+        let topics = template.properties_of("AWS::SNS::Topic").unwrap();
+        assert_eq!(topics.len(), actions.unwrap_or_default());
+    }
 }
 
 #[test]
