@@ -190,8 +190,13 @@ impl Run<'_> {
                 self.refusals.took(sent.into_iter().map(|(_, object)| object));
             }
             Ok(taken) => {
-                self.refusals.took([]);
-                let rest = self.reject(request, &taken.errors);
+                let rest = self.others(request, &taken.errors);
+                if rest.is_empty() {
+                    self.refused_by_name(request)?;
+                } else {
+                    self.refusals.took([]);
+                }
+                self.reject(request, &taken.errors);
                 if taken
                     .errors
                     .iter()
@@ -207,8 +212,12 @@ impl Run<'_> {
                     .iter()
                     .any(|error| named(self.endpoint, request, error).is_some()) =>
             {
+                let rest = self.others(request, &errors);
+                let named = request.iter().filter(|object| !rest.contains(object));
+                self.refused_by_name(named)?;
+                self.reject(request, &errors);
                 open.parts.push_front(Part {
-                    objects: self.reject(request, &errors),
+                    objects: rest,
                     is_half: part.is_half,
                 });
             }
@@ -281,16 +290,28 @@ impl Run<'_> {
         }
     }
 
-    /// Settles the objects that Braze named, and gives the others.
-    fn reject(&self, request: &[Object], errors: &[ObjectError]) -> Vec<Object> {
-        let mut rest = request.to_vec();
+    /// Those that Braze did not name.
+    fn others(&self, request: &[Object], errors: &[ObjectError]) -> Vec<Object> {
+        let named = errors
+            .iter()
+            .filter_map(|error| position(self.endpoint, request, error));
+        let named: Vec<Object> = named.collect();
+        let others = request.iter().filter(|object| !named.contains(object));
+        others.copied().collect()
+    }
+
+    fn refused_by_name<'a>(&self, named: impl IntoIterator<Item = &'a Object>) -> Result<(), BrazeError> {
+        let objects = named.into_iter().filter_map(|object| self.object(*object));
+        self.refusals.refused_by_name(objects, self.braze.now())
+    }
+
+    /// Settles the objects that Braze named.
+    fn reject(&self, request: &[Object], errors: &[ObjectError]) {
         for error in errors {
             if let Some(object) = position(self.endpoint, request, error) {
                 self.settle(&[object], &self.rejected(std::slice::from_ref(error)));
-                rest.retain(|other| *other != object);
             }
         }
-        rest
     }
 
     fn settle(&self, objects: &[Object], error: &BrazeError) {

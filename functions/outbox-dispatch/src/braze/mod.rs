@@ -281,7 +281,6 @@ impl Braze {
                 }
                 Ok(taken)
             }
-            StatusCode::PAYLOAD_TOO_LARGE => Err(BrazeError::TooLarge),
             _ if status.is_server_error()
                 || matches!(
                     status,
@@ -313,10 +312,18 @@ impl Braze {
                     wait: wait(),
                 })
             }
-            _ => Err(BrazeError::Rejected {
-                reason: known_reason(taken.message()).unwrap_or_else(reason),
-                errors: taken.errors,
-            }),
+            _ => match wait() {
+                // Not now is not never.
+                wait @ Some(_) => Err(BrazeError::Transient {
+                    reason: reason(),
+                    wait,
+                }),
+                None if status == StatusCode::PAYLOAD_TOO_LARGE => Err(BrazeError::TooLarge),
+                None => Err(BrazeError::Rejected {
+                    reason: known_reason(taken.message()).unwrap_or_else(reason),
+                    errors: taken.errors,
+                }),
+            },
         }
     }
 }

@@ -5,11 +5,11 @@
 //! meets everything alike, so what tells them apart is whether Braze takes something else. An object is given up only
 //! if it was refused alone and something else was taken after its first refusal. Refusals of two that have nothing in
 //! common, with nothing taken in between, are a fault of the configuration: nothing is given up, and Braze is probed
-//! with one object every [`PROBE`] until it takes one.
+//! with one object every [`PROBE`] until it takes one. Of objects that are named it takes [`MOST_NAMED`].
 //!
 //! Kept for each endpoint and for the life of the process; other processes find out for themselves, with few requests.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +20,10 @@ use super::BrazeError;
 
 /// How often Braze is asked while it refuses everything.
 const PROBE: SignedDuration = SignedDuration::from_secs(20);
+
+/// Profiles in a row of which objects may be named and nothing is taken. What is named is mostly at fault itself; a setting
+/// that makes them all bad, such as the name of an attribute, is named with each of them.
+const MOST_NAMED: usize = 10;
 
 /// What Braze's refusal of everything is called.
 const EVERYTHING: &str = "braze_refuses_everything";
@@ -37,6 +41,8 @@ struct State {
     taken: u64,
     /// Who was refused alone, with the requests that had been taken by then.
     suspects: HashMap<u64, u64>,
+    /// Of whom an object was named since something was last taken.
+    named: HashSet<u64>,
     /// Braze refuses everything: the time of the next probe, and the number of probes so far.
     everything: Option<(Timestamp, usize)>,
     /// Braze has asked to be left alone until this time, and how the request failed.
@@ -105,6 +111,7 @@ impl Refusals {
     pub(super) fn took<'a>(&self, objects: impl IntoIterator<Item = &'a Value>) {
         let mut state = self.state();
         state.taken += 1;
+        state.named.clear();
         if state.everything.take().is_some() {
             // They were refused with everything else.
             state.suspects.clear();
@@ -121,6 +128,22 @@ impl Refusals {
         let mut state = self.state();
         if state.taken > since {
             return Ok(());
+        }
+        Err(state.declare(now))
+    }
+
+    /// Notes that Braze named `objects`, and took nothing else of their request. An error if it does so with everything.
+    pub(super) fn refused_by_name<'a>(
+        &self,
+        objects: impl IntoIterator<Item = &'a Value>,
+        now: Timestamp,
+    ) -> Result<(), BrazeError> {
+        let mut state = self.state();
+        if state.everything.is_none() {
+            state.named.extend(objects.into_iter().map(identity));
+            if state.named.len() < MOST_NAMED {
+                return Ok(());
+            }
         }
         Err(state.declare(now))
     }

@@ -58,7 +58,7 @@ async fn brazes_own_wait_is_kept_to() {
 
 #[tokio::test]
 async fn brazes_own_wait_is_kept_to_whatever_the_status() {
-    for status in [401, 403, 404, 408, 425, 429, 500, 502, 503, 504] {
+    for status in [400, 401, 403, 404, 408, 413, 422, 425, 429, 500, 502, 503, 504] {
         for name in ["retry-after", "x-ratelimit-retry-after"] {
             let house = House::start().await;
             let answer = Answer::html(status, "<html></html>").header(name, 600);

@@ -66,6 +66,36 @@ async fn nothing_dies_and_few_requests_are_made() {
     }
 }
 
+/// A setting may make every object bad, and each is named: in one answer, also one of success, or one after the other.
+#[tokio::test]
+async fn objects_that_are_all_named_are_no_bad_ones() {
+    let error = |index: usize| json!({"type": "invalid", "input_array": "attributes", "index": index});
+    let all: Vec<_> = (0..75).map(error).collect();
+    for (status, errors, most_dead) in [(400, &all[..], 0), (201, &all[..], 0), (400, &all[..1], 9)] {
+        let house = House::with(&[("RETRY_BASE_SECONDS", "1")]).await;
+        everybody(&house, 150).await;
+        let refusal = Answer::json(status, &json!({"message": "no", "errors": errors}));
+        house.braze.begin_outage(Fault::Answer(refusal));
+        for _ in 0..3 {
+            a_minute(&house).await;
+        }
+        assert!(
+            house.braze.request_count() < 40,
+            "{}",
+            house.braze.request_count()
+        );
+        let dead = house.rows("dead").await;
+        assert!(dead <= most_dead, "{dead}");
+
+        house.braze.end_outage();
+        house.drain().await;
+        assert_eq!(
+            (house.rows("dead").await, house.rows("done").await),
+            (dead, 150 - dead)
+        );
+    }
+}
+
 #[tokio::test]
 async fn after_days_of_it_everything_is_still_there() {
     let house = House::start().await;
