@@ -36,6 +36,11 @@ impl UserRef {
         self.link.as_ref()?.value.user_id.as_deref().map(String::as_str)
     }
 
+    /// Whether it has linked somebody by the version before, of whom no token would keep another contact away.
+    fn has_linked_without_token(&self) -> bool {
+        self.link.is_some() && self.token.is_none() && self.scoped_id.is_some()
+    }
+
     /// The key of the contact on this account that the person has, once the PSID is known.
     fn contact_key(&self, channel: Channel, account_id: &str) -> Option<ContactKey> {
         let scoped_id = self.scoped_id.as_ref()?.value.clone();
@@ -126,7 +131,9 @@ fn fold(record: &mut UserRef, key: &UserRefKey, event: &Event, judged: &mut Judg
         Stamped::merge(&mut record.link, Stamped { at, value: link });
         Stamped::merge(&mut record.token, Stamped { at, value: token });
     }
-    if let Person::Scoped(scoped_id) = &event.person {
+    if let Person::Scoped(scoped_id) = &event.person
+        && !record.has_linked_without_token()
+    {
         let value = scoped_id.clone();
         Stamped::merge(&mut record.scoped_id, Stamped { at: event.at, value });
     }

@@ -262,6 +262,34 @@ fn a_checkbox_ties_to_whatever_the_person_does_in_either_order() {
     }
 }
 
+/// The version before kept no token with a `user_ref`, and nobody held one.
+#[test]
+fn a_checkbox_of_the_version_before_ties_to_one_person() {
+    let answer = |psid: &str, minutes| {
+        let answer =
+            json!({ "message": { "mid": "m", "text": "hi" }, "prior_message": { "identifier": "form-1" } });
+        event("101", Some(psid), minutes, answer)
+    };
+    for has_acted in [true, false] {
+        let mut world = World::default();
+        let optin = json!({ "optin": { "ref": token("ana", time(0)), "user_ref": "form-1" } });
+        world.deliver(&[event("101", None, 0, optin)]);
+        if has_acted {
+            world.deliver(&[answer("7001", 1)]);
+        }
+        world.holders.clear();
+        world
+            .user_refs
+            .values_mut()
+            .for_each(|record| record.token = None);
+        world.deliver(&[answer("7001", 2), answer("7002", 3)]);
+        world.deliver(&[answer("7002", 4)]);
+        world.deliver(&[answer("7001", 5)]);
+        let users = (world.user("101", "7001"), world.user("101", "7002"));
+        assert_eq!(users, (Some("ana"), None), "{has_acted}");
+    }
+}
+
 #[test]
 fn an_echo_with_a_prior_message_is_about_nobody() {
     let echo = json!({
