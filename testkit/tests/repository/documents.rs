@@ -210,3 +210,26 @@ fn the_first_deployment_of_the_readme_is_one_line() {
         assert!(config.contains(setting), "{setting}");
     }
 }
+
+/// Which version of Graph is asked is said in the code; the template, which Lambda goes by, and what people copy from the
+/// documents say the same.
+#[test]
+fn the_version_of_graph_is_the_same_everywhere() {
+    let version = shared::clients::graph::DEFAULT_VERSION;
+    assert_eq!(
+        template().source()["Parameters"]["GraphApiVersion"]["Default"],
+        json!(version)
+    );
+    let mut named = 0;
+    for document in documents() {
+        for after in read(&document).split("graph.facebook.com/").skip(1) {
+            assert!(
+                after.starts_with(version),
+                "{document}: {}",
+                after.lines().next().unwrap()
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 2);
+}

@@ -1,8 +1,10 @@
 //! What becomes of the people who write.
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use metrics_cloudwatch_embedded::Builder;
 use serde_json::{Value, json};
 use testkit::aws::Fault;
+use testkit::logged::Logged;
 
 use super::house::{House, later, message, page, referral};
 
@@ -241,4 +243,36 @@ async fn at_no_time_are_two_contacts_linked_by_one_token() {
             assert!(linked.len() <= 1, "seed {seed}: {linked:?}");
         }
     }
+}
+
+/// By a stand-in: a log names nobody.
+#[tokio::test]
+async fn tokens_that_did_not_link_are_counted_and_logged_without_names() {
+    let collector = Builder::new().cloudwatch_namespace("tests").init().unwrap();
+    let logged = Logged::begin().unwrap();
+    let house = House::start().await;
+    let shown = referral("7001", "ana-who-is-linked", "k");
+    assert_eq!(house.signed(&page(std::slice::from_ref(&shown))).await.0, 200);
+    let mut shown_again = shown;
+    shown_again["sender"]["id"] = "7002777777777777".into();
+    let foreign = referral("7003777777777777", "bo-who-is-not", "another");
+    assert_eq!(house.signed(&page(&[shown_again, foreign])).await.0, 200);
+
+    let lines = logged.take();
+    for told in ["a link token was refused", "link tokens did not link"] {
+        assert!(lines.contains(told), "{lines}");
+    }
+    for name in ["ana-who", "bo-who", "777777777777", "messenger#"] {
+        assert!(!lines.contains(name), "{lines}");
+    }
+    // Other tests count too.
+    let mut written = Vec::new();
+    collector.flush(&mut written).unwrap();
+    let lines = String::from_utf8(written).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+    let counted =
+        |lines: &[Value], name: &str| lines.iter().filter_map(|line| line[name].as_u64()).sum::<u64>();
+    let lines: Vec<Value> = lines.collect();
+    assert!(counted(&lines, "LinkFailures") >= 2, "{lines:?}");
+    assert!(counted(&lines, "Links") >= 1, "{lines:?}");
 }
