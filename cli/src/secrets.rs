@@ -159,7 +159,7 @@ impl SecretArgs {
             });
         }
         if let Some(stack) = &self.stack {
-            let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
+            let config = shared::clients::aws::of_person().await;
             let outputs = stack_outputs(&config, stack).await?;
             let client = aws_sdk_secretsmanager::Client::new(&config);
             return Ok(Secrets {

@@ -85,7 +85,7 @@ impl TargetArgs {
     }
 
     async fn deployed(&self, stack: &str) -> anyhow::Result<Target> {
-        let aws = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
+        let aws = shared::clients::aws::of_person().await;
         let (outputs, parameters) = secrets::stack_particulars(&aws, stack).await?;
         if outputs.is_empty() {
             bail!("the stack {stack} has no outputs; is it deployed?");

@@ -1,6 +1,5 @@
 //! How a function that answers HTTP requests starts, and lives.
 
-use futures_util::future::{BoxFuture, LocalBoxFuture};
 use lambda_http::{Error, Request, run, service_fn};
 
 use crate::clients::aws::{self, Patience};
@@ -21,7 +20,7 @@ pub async fn app<S, A: 'static>(
 ) -> Result<&'static A, Error> {
     telemetry::init(function);
     let settings = Env::process().finish(read)?;
-    let config = aws::config(Patience::Webhook).await;
+    let config = aws::of_function(Patience::Webhook).await;
     let secrets = aws_sdk_secretsmanager::Client::new(&config);
     let dynamodb = aws_sdk_dynamodb::Client::new(&config);
     let app = make(settings, &secrets, &dynamodb, Clock::system());
@@ -41,16 +40,9 @@ where
     A: Sync,
     F: Future<Output = Answer> + Send + 'static,
 {
-    serve_boxed(Box::new(move |request| Box::pin(handle(app, request)))).await
-}
-
-type Handle = dyn Fn(Request) -> BoxFuture<'static, Answer> + Send + Sync;
-
-/// Neither generic nor `async`, so that the runtime is compiled here, where it is optimised for speed, and not once more
-/// in each function.
-fn serve_boxed(handle: Box<Handle>) -> LocalBoxFuture<'static, Result<(), Error>> {
-    Box::pin(run(service_fn(move |request| {
-        let answer = telemetry::measured(handle(request));
+    run(service_fn(move |request| {
+        let answer = telemetry::measured(handle(app, request));
         async { Ok::<_, Error>(answer.await) }
-    })))
+    }))
+    .await
 }

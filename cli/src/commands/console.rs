@@ -47,7 +47,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let (config, outputs) = if let Some(stack) = &args.stack {
-        let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
+        let config = shared::clients::aws::of_person().await;
         let outputs = stack_outputs(&config, stack).await?;
         (config, Some(outputs))
     } else {

@@ -110,7 +110,7 @@ impl Place {
 
     async fn outbox(&self, clock: &Clock) -> anyhow::Result<Outbox> {
         let (config, table) = if let Some(stack) = &self.stack {
-            let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
+            let config = shared::clients::aws::of_person().await;
             let table = stack_outputs(&config, stack).await?.remove("OutboxTableName");
             let table = table.with_context(|| format!("the stack {stack} has no output OutboxTableName"))?;
             (config, table)

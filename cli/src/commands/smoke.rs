@@ -89,7 +89,7 @@ pub(crate) async fn run(args: Args, clock: &Clock) -> anyhow::Result<()> {
 
 async fn outputs(args: &Args) -> anyhow::Result<Option<BTreeMap<String, String>>> {
     if let Some(stack) = &args.stack {
-        let config = aws::config(Patience::Background).await;
+        let config = aws::of_person().await;
         return Ok(Some(secrets::stack_outputs(&config, stack).await?));
     }
     args.stack_outputs.as_deref().map(read_outputs).transpose()
@@ -123,7 +123,7 @@ fn from_values(values: &Value) -> anyhow::Result<Keys> {
 }
 
 async fn from_secrets_manager(outputs: &BTreeMap<String, String>) -> anyhow::Result<Keys> {
-    let client = aws_sdk_secretsmanager::Client::new(&aws::config(Patience::Background).await);
+    let client = aws_sdk_secretsmanager::Client::new(&aws::of_person().await);
     let read = async |output: &str| {
         let id = outputs
             .get(output)

@@ -10,7 +10,7 @@ use shared::{clock::Clock, config::Env, telemetry};
 async fn main() -> Result<(), Error> {
     telemetry::init("messenger-verify");
     let settings = Env::process().finish(Settings::read)?;
-    let config = aws::config(Patience::Webhook).await;
+    let config = aws::of_function(Patience::Webhook).await;
     let app = &App::new(&settings, Client::new(&config), Clock::system());
     run(service_fn(async |request: Request| {
         Ok::<_, Error>(telemetry::measured(app.handle(request)).await)

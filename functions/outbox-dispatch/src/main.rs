@@ -10,7 +10,7 @@ use shared::{clock::Clock, config::Env, telemetry};
 async fn main() -> Result<(), Error> {
     telemetry::init("outbox-dispatch");
     let settings = Env::process().finish(Settings::read)?;
-    let config = aws::config(Patience::Background).await;
+    let config = aws::of_function(Patience::Background).await;
     let (secrets, dynamodb) = (
         aws_sdk_secretsmanager::Client::new(&config),
         aws_sdk_dynamodb::Client::new(&config),

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use ::http::Uri;
 use ::http::uri::Scheme;
+use aws_config::environment::{EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider};
+use aws_config::meta::region::ProvideRegion as _;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -28,6 +31,7 @@ use hyper_util::rt::TokioExecutor;
 use lambda_http::{Service as _, service_fn};
 
 use super::http;
+use crate::config::Env;
 
 /// Who waits for the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,30 +45,64 @@ pub enum Patience {
 
 impl Patience {
     /// One attempt, and a call with its retries.
-    fn timeouts(self) -> (Duration, Duration) {
-        match self {
+    fn timeouts(self) -> TimeoutConfig {
+        let (attempt, operation) = match self {
             Self::Webhook => (Duration::from_millis(1500), Duration::from_secs(4)),
             Self::Background => (Duration::from_secs(10), Duration::from_secs(30)),
-        }
+        };
+        TimeoutConfig::builder()
+            .operation_attempt_timeout(attempt)
+            .operation_timeout(operation)
+            .build()
     }
 }
 
-/// Region, credentials and endpoint from the environment, as the SDK reads them. `AWS_ENDPOINT_URL` points
-/// everything at an emulator.
-pub async fn config(patience: Patience) -> SdkConfig {
-    let (attempt, operation) = patience.timeouts();
-    let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(attempt)
-        .operation_timeout(operation)
-        .build();
-    aws_config::defaults(BehaviorVersion::v2026_01_12())
+/// What a function goes by: region, credentials and endpoint from the environment alone, where Lambda puts them. The SDK's other
+/// sources (profiles, roles, containers) are for people: unused, they are a megabyte of the binary and a tenth of the start.
+/// `AWS_ENDPOINT_URL` points everything at an emulator.
+pub async fn of_function(patience: Patience) -> SdkConfig {
+    let region = EnvironmentVariableRegionProvider::new().region().await;
+    of_environment(&mut Env::process(), region, patience)
+}
+
+fn of_environment(env: &mut Env<'_>, region: Option<Region>, patience: Patience) -> SdkConfig {
+    let credentials = EnvironmentVariableCredentialsProvider::new();
+    let mut is_set = |name| env.or(name, "").eq_ignore_ascii_case("true");
+    let mut builder = SdkConfig::builder()
+        .behavior_version(version())
+        .region(region)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .use_fips(is_set("AWS_USE_FIPS_ENDPOINT"))
+        .use_dual_stack(is_set("AWS_USE_DUALSTACK_ENDPOINT"))
         .http_client(transport(Matcher::from_env(), http::IDLE_TIMEOUT))
-        .retry_config(RetryConfig::standard().with_max_attempts(3))
-        .timeout_config(timeouts)
-        // Nothing is streamed: a call that stalls meets its timeout.
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .load()
-        .await
+        .retry_config(retries())
+        .timeout_config(patience.timeouts())
+        .stalled_stream_protection(no_streams());
+    builder.set_endpoint_url(env.optional("AWS_ENDPOINT_URL"));
+    builder.build()
+}
+
+/// What people go by: wherever the SDK looks.
+pub async fn of_person() -> SdkConfig {
+    let loader = aws_config::defaults(version())
+        .http_client(transport(Matcher::from_env(), http::IDLE_TIMEOUT))
+        .retry_config(retries())
+        .timeout_config(Patience::Background.timeouts())
+        .stalled_stream_protection(no_streams());
+    Box::pin(loader.load()).await
+}
+
+fn version() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(3)
+}
+
+/// A call that stalls meets its timeout.
+fn no_streams() -> StalledStreamProtectionConfig {
+    StalledStreamProtectionConfig::disabled()
 }
 
 /// HTTP/1.1, which DynamoDB and Secrets Manager speak; the SDK keeps the timeouts. `reqwest`, with requests of another
@@ -185,6 +223,23 @@ mod tests {
         drop(answer);
         tokio::task::yield_now().await;
         Ok(status)
+    }
+
+    #[test]
+    fn a_function_goes_by_its_environment() {
+        let of = |pairs| of_environment(&mut Env::from_pairs(pairs), None, Patience::Webhook);
+        let deployed = of(&[]);
+        assert_eq!(
+            (deployed.endpoint_url(), deployed.use_fips()),
+            (None, Some(false))
+        );
+        let told = of(&[
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("AWS_USE_FIPS_ENDPOINT", "true"),
+            ("AWS_USE_DUALSTACK_ENDPOINT", "TRUE"),
+        ]);
+        assert_eq!(told.endpoint_url(), Some("http://127.0.0.1:1"));
+        assert_eq!((told.use_fips(), told.use_dual_stack()), (Some(true), Some(true)));
     }
 
     fn no_proxy() -> Matcher {

@@ -15,7 +15,9 @@ mod turns;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem};
+use aws_sdk_dynamodb::types::{
+    self, AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -218,11 +220,18 @@ impl Contacts {
 
     /// Notes that a contact acted in a way that opens the window, if nothing else follows from it.
     pub async fn acted(&self, contact: &ContactKey, at: Timestamp) -> Result<Acted, StoreError> {
-        let update = Update::new(key(contact.to_string()))
-            .set("latest", number(at.as_millisecond()))
-            .when(":latest BETWEEN #quiet_from AND #quiet_until")
-            .when("attribute_not_exists(#latest) OR #latest < :latest")
-            .build(&self.table.name)?;
+        // Nearly every message comes to this one call, so it is spelled out; none of its names is reserved.
+        let update = types::Update::builder()
+            .table_name(&self.table.name)
+            .set_key(Some(key(contact.to_string())))
+            .update_expression("SET latest = :at")
+            .condition_expression(
+                ":at BETWEEN quiet_from AND quiet_until AND (attribute_not_exists(latest) OR latest < :at)",
+            )
+            .expression_attribute_values(":at", number(at.as_millisecond()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()
+            .map_err(|error| StoreError::new("UpdateItem", error))?;
         Ok(
             match send_update(&self.table.client, ReturnValue::None, update).await? {
                 Updated::Made(_) => Acted::Noted,

@@ -6,7 +6,6 @@ use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::types::{self, ConditionCheck, Put, ReturnValue, TransactWriteItem};
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::rounds::Rounds;
@@ -157,13 +156,12 @@ pub(crate) async fn find_all(query: QueryFluentBuilder) -> Result<Vec<Item>, Sto
     items.map_err(|error| StoreError::sdk("Query", &error))
 }
 
-/// Sends an update by itself. Not `async`, so that it is compiled here, where it is optimised for speed: most events come to
-/// this alone.
-pub(crate) fn send_update(
+/// Sends an update by itself.
+pub(crate) async fn send_update(
     client: &Client,
     returned: ReturnValue,
     update: types::Update,
-) -> BoxFuture<'static, Result<Updated, StoreError>> {
+) -> Result<Updated, StoreError> {
     let request = client
         .update_item()
         .table_name(update.table_name)
@@ -173,8 +171,9 @@ pub(crate) fn send_update(
         .set_expression_attribute_names(update.expression_attribute_names)
         .set_expression_attribute_values(update.expression_attribute_values)
         .set_return_values_on_condition_check_failure(update.return_values_on_condition_check_failure)
-        .return_values(returned);
-    Box::pin(async { updated(request.send().await) })
+        // Without it DynamoDB returns nothing, too.
+        .set_return_values(Some(returned).filter(|returned| *returned != ReturnValue::None));
+    updated(Box::pin(request.send()).await)
 }
 
 fn updated(answer: Result<UpdateItemOutput, SdkError<UpdateItemError>>) -> Result<Updated, StoreError> {

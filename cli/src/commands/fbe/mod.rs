@@ -195,7 +195,7 @@ struct Parts {
 impl Place {
     async fn open(&self, clock: &Clock) -> anyhow::Result<Parts> {
         let (config, installs, outbox, secrets) = if let Some(stack) = &self.stack {
-            let config = shared::clients::aws::config(shared::clients::aws::Patience::Background).await;
+            let config = shared::clients::aws::of_person().await;
             let mut outputs = stack_outputs(&config, stack).await?;
             let mut output = |name: &str| {
                 outputs
