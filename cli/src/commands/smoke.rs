@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use reqwest::header::{HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use shared::clients::aws::{self, Patience};
+use shared::clients::aws;
 use shared::clock::Clock;
 use shared::json;
 
