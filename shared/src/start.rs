@@ -1,5 +1,6 @@
 //! How a function that answers HTTP requests starts, and lives.
 
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 use lambda_http::{Error, Request, run, service_fn};
 
 use crate::clients::aws::{self, Patience};
@@ -40,9 +41,16 @@ where
     A: Sync,
     F: Future<Output = Answer> + Send + 'static,
 {
-    run(service_fn(move |request| {
-        let answer = telemetry::measured(handle(app, request));
+    serve_boxed(Box::new(move |request| Box::pin(handle(app, request)))).await
+}
+
+type Handle = dyn Fn(Request) -> BoxFuture<'static, Answer> + Send + Sync;
+
+/// Boxed, so that the runtime is compiled once and moves no large future: with that of `send_update` it is a twentieth of a
+/// message's instructions.
+fn serve_boxed(handle: Box<Handle>) -> LocalBoxFuture<'static, Result<(), Error>> {
+    Box::pin(run(service_fn(move |request| {
+        let answer = telemetry::measured(handle(request));
         async { Ok::<_, Error>(answer.await) }
-    }))
-    .await
+    })))
 }

@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::types::{self, ConditionCheck, Put, ReturnValue, TransactWriteItem};
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::rounds::Rounds;
@@ -156,12 +157,12 @@ pub(crate) async fn find_all(query: QueryFluentBuilder) -> Result<Vec<Item>, Sto
     items.map_err(|error| StoreError::sdk("Query", &error))
 }
 
-/// Sends an update by itself.
-pub(crate) async fn send_update(
+/// Sends an update by itself. Boxed: most events come to this alone, and a large future costs time wherever it is moved.
+pub(crate) fn send_update(
     client: &Client,
     returned: ReturnValue,
     update: types::Update,
-) -> Result<Updated, StoreError> {
+) -> BoxFuture<'static, Result<Updated, StoreError>> {
     let request = client
         .update_item()
         .table_name(update.table_name)
@@ -173,7 +174,7 @@ pub(crate) async fn send_update(
         .set_return_values_on_condition_check_failure(update.return_values_on_condition_check_failure)
         // Without it DynamoDB returns nothing, too.
         .set_return_values(Some(returned).filter(|returned| *returned != ReturnValue::None));
-    updated(Box::pin(request.send()).await)
+    Box::pin(async { updated(request.send().await) })
 }
 
 fn updated(answer: Result<UpdateItemOutput, SdkError<UpdateItemError>>) -> Result<Updated, StoreError> {
