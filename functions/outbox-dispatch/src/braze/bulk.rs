@@ -190,9 +190,9 @@ impl Run<'_> {
                 self.refusals.took(sent.into_iter().map(|(_, object)| object));
             }
             Ok(taken) => {
-                let rest = self.others(request, &taken.errors);
+                let (named, rest) = self.by_name(request, &taken.errors);
                 if rest.is_empty() {
-                    self.refused_by_name(request)?;
+                    self.refused_by_name(&named)?;
                 } else {
                     self.refusals.took([]);
                 }
@@ -212,9 +212,8 @@ impl Run<'_> {
                     .iter()
                     .any(|error| named(self.endpoint, request, error).is_some()) =>
             {
-                let rest = self.others(request, &errors);
-                let named = request.iter().filter(|object| !rest.contains(object));
-                self.refused_by_name(named)?;
+                let (named, rest) = self.by_name(request, &errors);
+                self.refused_by_name(&named)?;
                 self.reject(request, &errors);
                 open.parts.push_front(Part {
                     objects: rest,
@@ -290,18 +289,19 @@ impl Run<'_> {
         }
     }
 
-    /// Those that Braze did not name.
-    fn others(&self, request: &[Object], errors: &[ObjectError]) -> Vec<Object> {
-        let named = errors
-            .iter()
-            .filter_map(|error| position(self.endpoint, request, error));
-        let named: Vec<Object> = named.collect();
-        let others = request.iter().filter(|object| !named.contains(object));
-        others.copied().collect()
+    /// Those that Braze named, and the others.
+    fn by_name(&self, request: &[Object], errors: &[ObjectError]) -> (Vec<Object>, Vec<Object>) {
+        let is_named = |object: &Object| {
+            let mut named = errors
+                .iter()
+                .filter_map(|error| position(self.endpoint, request, error));
+            named.any(|named| named == *object)
+        };
+        request.iter().copied().partition(is_named)
     }
 
-    fn refused_by_name<'a>(&self, named: impl IntoIterator<Item = &'a Object>) -> Result<(), BrazeError> {
-        let objects = named.into_iter().filter_map(|object| self.object(*object));
+    fn refused_by_name(&self, named: &[Object]) -> Result<(), BrazeError> {
+        let objects = named.iter().filter_map(|object| self.object(*object));
         self.refusals.refused_by_name(objects, self.braze.now())
     }
 
